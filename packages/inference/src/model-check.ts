@@ -1,0 +1,204 @@
+/**
+ * Compares a checkpoint, as this machine computes it, with golden tensors made by diffusers in float32.
+ * The format of the golden folder: docs/model-check.md.
+ */
+import { existsSync } from 'node:fs';
+import { join } from 'node:path';
+import { type Checkpoint, readJson } from '@qwen-supervisor/model/checkpoint';
+import { PROMPT_TOKENS_MAX, TEMPLATE_TOKENS } from '@qwen-supervisor/model/prompt-template';
+import { readFloat32, readSafetensorsHeader, type TensorEntry } from '@qwen-supervisor/model/safetensors';
+import { CodedError } from '@qwen-supervisor/protocol/errors';
+import { Tensor } from 'onnxruntime-node';
+import { z } from 'zod';
+import { decodePacked, denoise, Pass } from './pipeline.js';
+import { makeSchedule } from './scheduler.js';
+import type { Sessions } from './sessions.js';
+
+export interface TensorCheck {
+  tensor: string;
+  /** L2 norm of the difference over L2 norm of the reference; null where it is not a number. */
+  relativeError: number | null;
+  limit: number;
+  ok: boolean;
+}
+
+const LIMIT = { tokens: 0, schedule: 1e-5, text: 1e-3, velocity: 1e-3, vae: 1e-3, steps: 2e-3, image: 1e-3 } as const;
+/** A picture agrees when at least this share of its values is within one step of 8-bit colour. */
+const IMAGE_SHARE = 0.999;
+const IMAGE_STEP = 1 / 255;
+
+const tokensSchema = z.array(z.object({ text: z.string(), ids: z.array(z.int()) })).min(1);
+const scheduleSchema = z.array(
+  z.object({ steps: z.int().min(1), imageTokens: z.int().min(1), sigmas: z.array(z.number()), timesteps: z.array(z.number()) }),
+);
+
+/** Checks every golden tensor, token list and schedule; `report` gets each as it is done. @throws CodedError GOLDEN_INVALID */
+export async function checkModel(
+  checkpoint: Checkpoint,
+  sessions: Sessions,
+  goldenFolder: string,
+  report: (check: TensorCheck) => void,
+): Promise<void> {
+  const golden = openGolden(goldenFolder);
+  checkTokens(sessions, golden, report);
+  checkSchedules(checkpoint, golden, report);
+  await checkText(sessions, golden, report);
+  await checkVelocities(sessions, golden, report);
+  await checkVae(sessions, golden, report);
+  await checkPictures(sessions, golden, report);
+}
+
+type Golden = ReturnType<typeof openGolden>;
+
+function openGolden(folder: string) {
+  const path = (name: string) => {
+    const file = join(folder, name);
+    if (!existsSync(file)) throw new CodedError('GOLDEN_INVALID', `${file} is missing`);
+    return file;
+  };
+  const parse = <T extends z.ZodType>(schema: T, name: string): z.infer<T> => {
+    const parsed = schema.safeParse(asGoldenError(() => readJson(path(name))));
+    if (!parsed.success) throw new CodedError('GOLDEN_INVALID', `${join(folder, name)}: ${parsed.error.issues[0]?.message}`);
+    return parsed.data;
+  };
+  const tensors = (name: string) => asGoldenError(() => readSafetensorsHeader(path(name)));
+  return {
+    folder,
+    tokens: parse(tokensSchema, 'tokens.json'),
+    schedules: parse(scheduleSchema, 'schedule.json'),
+    text: tensors('text.safetensors'),
+    transformer: tensors('transformer.safetensors'),
+    vae: tensors('vae.safetensors'),
+    picture: tensors('picture.safetensors'),
+  };
+}
+
+function checkTokens({ tokenizer }: Sessions, golden: Golden, report: (check: TensorCheck) => void): void {
+  golden.tokens.forEach(({ text, ids }, index) => {
+    const actual = tokenizer.encodePrompt(text);
+    const same = actual.length === ids.length && actual.every((id, i) => id === ids[i]);
+    report({ tensor: `tokens.${index}`, relativeError: same ? 0 : 1, limit: LIMIT.tokens, ok: same });
+  });
+}
+
+function checkSchedules({ architecture }: Checkpoint, golden: Golden, report: (check: TensorCheck) => void): void {
+  golden.schedules.forEach(({ steps, imageTokens, sigmas, timesteps }) => {
+    const actual = makeSchedule(architecture.scheduler, steps, imageTokens);
+    const name = `schedule.${steps}x${imageTokens}`;
+    report(compare(`${name}.sigmas`, actual.sigmas, Float32Array.from(sigmas), LIMIT.schedule));
+    report(compare(`${name}.timesteps`, actual.timesteps, Float32Array.from(timesteps), LIMIT.schedule));
+  });
+}
+
+async function checkText(sessions: Sessions, golden: Golden, report: (check: TensorCheck) => void): Promise<void> {
+  for (const [name, entry] of golden.text) {
+    const prompt = golden.tokens[Number(name)];
+    if (!prompt) throw new CodedError('GOLDEN_INVALID', `text.safetensors: '${name}' is no index of tokens.json`);
+    const states = await sessions.encodeText(prompt.ids.slice(0, TEMPLATE_TOKENS + PROMPT_TOKENS_MAX));
+    const actual = states.subarray(TEMPLATE_TOKENS * sessions.architecture.textEncoder.hiddenSize);
+    report(compare(`text.${name}`, actual, readFloat32(entry), LIMIT.text));
+  }
+}
+
+async function checkVelocities(sessions: Sessions, golden: Golden, report: (check: TensorCheck) => void): Promise<void> {
+  for (const [name, entry] of golden.transformer) {
+    const match = /^((\d+)x(\d+))\.prompt(\d+)\.t([\d.]+)\.velocity$/.exec(name);
+    if (!match) continue;
+    const [, size, width, height, prompt, time] = match as unknown as [string, string, string, string, string, string];
+    const [rows, columns] = [Number(height) / 16, Number(width) / 16];
+    const velocity = new Float32Array(rows * columns * sessions.architecture.transformer.inChannels);
+    const pass = new Pass(sessions, readFloat32(need(golden.text, prompt)), rows, columns, velocity);
+    const latents = readFloat32(need(golden.transformer, `${size}.latents`));
+    const modulation = await sessions.modulation(Float32Array.of(Number(time)));
+    await pass.run(
+      new Tensor('float32', latents, [rows * columns, latents.length / (rows * columns)]),
+      new Tensor('float32', modulation, [modulation.length]),
+    );
+    report(compare(`transformer.${name}`, velocity, readFloat32(entry), LIMIT.velocity));
+  }
+}
+
+async function checkVae(sessions: Sessions, golden: Golden, report: (check: TensorCheck) => void): Promise<void> {
+  for (const [name, entry] of golden.vae) {
+    const match = /^((\d+)x(\d+))\.(decoded|encoded)$/.exec(name);
+    if (!match) continue;
+    const [, size, width, height, way] = match as unknown as [string, string, string, string, string];
+    const actual =
+      way === 'decoded'
+        ? await sessions.decode(readFloat32(need(golden.vae, `${size}.latents`)), Number(height) / 8, Number(width) / 8)
+        : await sessions.encode(readFloat32(need(golden.vae, `${size}.image`)), Number(height), Number(width));
+    report(compare(`vae.${name}`, actual, readFloat32(entry), LIMIT.vae));
+  }
+}
+
+/** Whole pictures from the golden noise: prompt 0 of tokens.json, with guidance 4 and a blank negative prompt, or without. */
+async function checkPictures(sessions: Sessions, golden: Golden, report: (check: TensorCheck) => void): Promise<void> {
+  for (const [name, trueCfgScale] of [['cfg4', 4], ['plain', 1]] as const) {
+    const steps = need(golden.picture, `${name}.steps`);
+    const image = need(golden.picture, `${name}.image`);
+    const [, height, width] = image.shape as [number, number, number];
+    const [numInferenceSteps] = steps.shape as [number];
+    const expected = readFloat32(steps);
+    const noise = readFloat32(need(golden.picture, `${name}.noise`));
+    const prompt = golden.tokens[0]?.text as string;
+    const request = { prompt, negativePrompt: ' ', width, height, numInferenceSteps, trueCfgScale, seed: 0 };
+    const actual = new Float32Array(expected.length);
+    const latents = await denoise(sessions, request, noise, {
+      onStep: (state) => actual.set(state.latents, (state.step - 1) * state.latents.length),
+      isCancelled: () => false,
+    });
+    report(compareSteps(`picture.${name}.steps`, actual, expected, numInferenceSteps));
+    const decoded = await decodePacked(sessions, latents as Float32Array, height / 16, width / 16);
+    report(compareImage(`picture.${name}.image`, decoded.map((value) => value / 2 + 0.5), readFloat32(image)));
+  }
+}
+
+function compare(tensor: string, actual: Float32Array, expected: Float32Array, limit: number): TensorCheck {
+  const error = relativeError(actual, expected);
+  return { tensor, relativeError: Number.isFinite(error) ? error : null, limit, ok: error <= limit };
+}
+
+/** The worst step decides. */
+function compareSteps(tensor: string, actual: Float32Array, expected: Float32Array, steps: number): TensorCheck {
+  const length = expected.length / steps;
+  const checks = Array.from({ length: steps }, (_, i) =>
+    compare(tensor, actual.subarray(i * length, (i + 1) * length), expected.subarray(i * length, (i + 1) * length), LIMIT.steps),
+  );
+  return checks.reduce((worst, check) => (!check.ok || (check.relativeError ?? 0) > (worst.relativeError ?? 0) ? check : worst));
+}
+
+function compareImage(tensor: string, actual: Float32Array, expected: Float32Array): TensorCheck {
+  const check = compare(tensor, actual, expected, LIMIT.image);
+  const near = expected.reduce((count, value, i) => count + Number(Math.abs(value - (actual[i] as number)) <= IMAGE_STEP), 0);
+  return { ...check, ok: near >= IMAGE_SHARE * expected.length };
+}
+
+function relativeError(actual: Float32Array, expected: Float32Array): number {
+  if (actual.length !== expected.length) return Number.POSITIVE_INFINITY;
+  let difference = 0;
+  let norm = 0;
+  for (let i = 0; i < expected.length; i++) {
+    difference += ((actual[i] as number) - (expected[i] as number)) ** 2;
+    norm += (expected[i] as number) ** 2;
+  }
+  if (difference === 0) return 0;
+  return Math.sqrt(difference / norm);
+}
+
+function need(tensors: Map<string, TensorEntry>, name: string): TensorEntry {
+  const entry = tensors.get(name);
+  if (!entry) throw new CodedError('GOLDEN_INVALID', `the golden tensor ${name} is missing`);
+  return entry;
+}
+
+/** A broken golden file is the caller's, not the model's. */
+function asGoldenError<T>(read: () => T): T {
+  try {
+    return read();
+  } catch (cause) {
+    if (cause instanceof CodedError && cause.code !== 'GOLDEN_INVALID') {
+      throw new CodedError('GOLDEN_INVALID', cause.message, { cause });
+    }
+    throw cause;
+  }
+}

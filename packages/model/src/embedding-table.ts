@@ -1,0 +1,34 @@
+/** The token embedding table, read row by row from the weight file: it never enters memory as a whole. */
+import { closeSync } from 'node:fs';
+import { toFloat32, type WeightDtype } from './dtype.js';
+import { openForReading, readAt, type TensorEntry, weightDtype } from './safetensors.js';
+
+export class EmbeddingTable {
+  readonly #tensor: TensorEntry;
+  readonly #dtype: WeightDtype;
+  readonly #fd: number;
+  readonly #rowBytes: number;
+
+  /** `tensor` has the shape [vocabulary, hidden]. */
+  constructor(tensor: TensorEntry) {
+    this.#tensor = tensor;
+    this.#dtype = weightDtype(tensor);
+    this.#rowBytes = tensor.length / (tensor.shape[0] as number);
+    this.#fd = openForReading(tensor.file);
+  }
+
+  /** Rows of `ids`, [ids.length, hidden]. */
+  rows(ids: readonly number[]): Float32Array {
+    const hidden = this.#tensor.shape[1] as number;
+    const out = new Float32Array(ids.length * hidden);
+    ids.forEach((id, n) => {
+      const bytes = readAt(this.#fd, this.#tensor.file, this.#tensor.offset + id * this.#rowBytes, this.#rowBytes);
+      out.set(toFloat32(this.#dtype, bytes), n * hidden);
+    });
+    return out;
+  }
+
+  close(): void {
+    closeSync(this.#fd);
+  }
+}

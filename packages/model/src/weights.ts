@@ -1,0 +1,174 @@
+/**
+ * Decides where a graph's weights lie for the CPU provider, which computes in float32.
+ *
+ * float32 files stay where they are and are mapped into memory. Other types, and kernels of which one slice is used, are
+ * converted once into a side file in the cache folder: ONNX Runtime would otherwise expand every bf16 weight at each load,
+ * with more than four times the file's size in memory.
+ */
+import { createHash } from 'node:crypto';
+import { closeSync, existsSync, fsyncSync, mkdirSync, openSync, readdirSync, realpathSync, renameSync, rmSync, statSync, writeSync } from 'node:fs';
+import { basename, dirname, join } from 'node:path';
+import { CodedError } from '@qwen-supervisor/protocol/errors';
+import { toFloat32 } from './dtype.js';
+import type { OnnxGraph, Placement, Weight } from './onnx.js';
+import { elementCount, openForReading, readAt, weightDtype } from './safetensors.js';
+
+/** Part of every side file's name: a change of the layout below must change it. */
+const LAYOUT_VERSION = 1;
+const ALIGNMENT = 64;
+const CHUNK_BYTES = 8 << 20;
+
+export interface PlacedGraph {
+  /** The serialised model. */
+  model: Uint8Array;
+  /** The folder that the placements are relative to (`session.model_external_initializers_file_folder_path`). */
+  folder: string;
+  /** Bytes of weights as they lie on disk for the session. */
+  bytes: number;
+}
+
+/**
+ * Places the weights of `graph` and serialises it. `onProgress` is told the bytes of weights that are prepared so far.
+ * @throws CodedError MODEL_TRUNCATED, MODEL_INVALID, MODEL_LOAD_FAILED (the side file cannot be written)
+ */
+export function placeWeights(
+  graph: OnnxGraph,
+  name: string,
+  cacheFolder: string,
+  onProgress: (bytesDone: number) => void,
+): PlacedGraph {
+  const bytes = weightBytes(graph);
+  const inPlace = placeInFiles(graph.weights);
+  if (inPlace) return { model: graph.encode(inPlace.placements), folder: inPlace.folder, bytes };
+  const { placements, size } = layOut(graph.weights);
+  const file = `${name}-${fingerprint(graph.weights)}.f32`;
+  for (const placement of placements.values()) placement.location = file;
+  if (!existsSync(join(cacheFolder, file))) writeSideFile(graph.weights, placements, size, cacheFolder, file, name, onProgress);
+  return { model: graph.encode(placements), folder: cacheFolder, bytes };
+}
+
+/** Bytes of all weights of the graph in float32. */
+export function weightBytes(graph: OnnxGraph): number {
+  return graph.weights.reduce((sum, weight) => sum + 4 * elementCount(weight.dims), 0);
+}
+
+/** The files themselves, if all are float32 and, symbolic links followed, lie in one folder. */
+function placeInFiles(weights: Weight[]): { placements: Map<string, Placement>; folder: string } | null {
+  if (weights.some(({ tensor, lastTap }) => tensor.dtype !== 'F32' || lastTap)) return null;
+  const paths = new Map([...new Set(weights.map(({ tensor }) => tensor.file))].map((file) => [file, realpathSync(file)]));
+  const folders = new Set([...paths.values()].map((path) => dirname(path)));
+  const [folder] = folders;
+  if (folders.size !== 1 || folder === undefined) return null;
+  const placements = weights.map(({ name, tensor }): [string, Placement] => {
+    const location = basename(paths.get(tensor.file) as string);
+    return [name, { location, offset: tensor.offset, length: tensor.length }];
+  });
+  return { placements: new Map(placements), folder };
+}
+
+function layOut(weights: Weight[]): { placements: Map<string, Placement>; size: number } {
+  const placements = new Map<string, Placement>();
+  let size = 0;
+  for (const weight of weights) {
+    const offset = Math.ceil(size / ALIGNMENT) * ALIGNMENT;
+    const length = 4 * elementCount(weight.dims);
+    placements.set(weight.name, { location: '', offset, length });
+    size = offset + length;
+  }
+  return { placements, size };
+}
+
+/** Changes with the files (path, size, time of change) and with what is taken out of them. */
+function fingerprint(weights: Weight[]): string {
+  const hash = createHash('sha256').update(`layout ${LAYOUT_VERSION}`);
+  const stamps = new Map<string, string>();
+  for (const { tensor, lastTap } of weights) {
+    let stamp = stamps.get(tensor.file);
+    if (stamp === undefined) {
+      const { size, mtimeMs, ino } = statSync(tensor.file);
+      stamp = `${realpathSync(tensor.file)} ${size} ${mtimeMs} ${ino}`;
+      stamps.set(tensor.file, stamp);
+    }
+    hash.update(`\n${stamp} ${tensor.name} ${tensor.dtype} ${tensor.shape} ${tensor.offset} ${lastTap}`);
+  }
+  return hash.digest('hex').slice(0, 32);
+}
+
+function writeSideFile(
+  weights: Weight[],
+  placements: Map<string, Placement>,
+  size: number,
+  folder: string,
+  file: string,
+  name: string,
+  onProgress: (bytesDone: number) => void,
+): void {
+  const temporary = join(folder, `${file}.${process.pid}.tmp`);
+  try {
+    mkdirSync(folder, { recursive: true });
+    const out = openSync(temporary, 'w');
+    try {
+      for (const weight of weights) {
+        const { offset } = placements.get(weight.name) as Placement;
+        writeWeight(weight, out, offset, (done) => onProgress(offset + done));
+      }
+      onProgress(size);
+      // Without it a power cut could leave a file of the right name and wrong content.
+      fsyncSync(out);
+    } finally {
+      closeSync(out);
+    }
+    renameSync(temporary, join(folder, file));
+    removeOlder(folder, name, file);
+  } catch (cause) {
+    rmSync(temporary, { force: true });
+    if (cause instanceof CodedError) throw cause;
+    throw new CodedError('MODEL_LOAD_FAILED', `cannot prepare weights in ${folder}: ${(cause as Error).message}`, { cause });
+  }
+}
+
+function writeWeight(weight: Weight, out: number, offset: number, onProgress: (done: number) => void): void {
+  const { tensor } = weight;
+  const dtype = weightDtype(tensor);
+  const width = tensor.length / Math.max(1, elementCount(tensor.shape));
+  const fd = openForReading(tensor.file);
+  try {
+    if (weight.lastTap) {
+      const all = toFloat32(dtype, readAt(fd, tensor.file, tensor.offset, tensor.length));
+      writeAll(out, lastTaps(all, tensor.shape), offset);
+      return;
+    }
+    for (let done = 0; done < tensor.length; done += CHUNK_BYTES) {
+      const bytes = readAt(fd, tensor.file, tensor.offset + done, Math.min(CHUNK_BYTES, tensor.length - done));
+      writeAll(out, toFloat32(dtype, bytes), offset + (done / width) * 4);
+      onProgress(((done + bytes.length) / width) * 4);
+    }
+  } finally {
+    closeSync(fd);
+  }
+}
+
+/** [out, in, t, h, w] → [out, in, h, w] at the last t. */
+function lastTaps(values: Float32Array, shape: readonly number[]): Float32Array {
+  const [to, from, taps, height, width] = shape as [number, number, number, number, number];
+  const plane = height * width;
+  const out = new Float32Array(to * from * plane);
+  for (let kernel = 0; kernel < to * from; kernel++) {
+    const start = (kernel * taps + taps - 1) * plane;
+    out.set(values.subarray(start, start + plane), kernel * plane);
+  }
+  return out;
+}
+
+function writeAll(fd: number, values: Float32Array, position: number): void {
+  const bytes = new Uint8Array(values.buffer, values.byteOffset, values.byteLength);
+  let done = 0;
+  while (done < bytes.length) done += writeSync(fd, bytes, done, bytes.length - done, position + done);
+}
+
+/** Side files of earlier versions of the same checkpoint; a session that still maps one keeps its data. */
+function removeOlder(folder: string, name: string, current: string): void {
+  for (const file of readdirSync(folder)) {
+    if (file.startsWith(`${name}-`) && file.endsWith('.f32') && file !== current) rmSync(join(folder, file), { force: true });
+  }
+}

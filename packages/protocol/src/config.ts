@@ -1,0 +1,87 @@
+/**
+ * Configuration: one table. A key is a flag of `start` (`--max-steps`), an environment variable
+ * (`QWEN_SUPERVISOR_MAX_STEPS`) and a key of the TOML file (`max-steps`); flags win over the environment, it over the file.
+ */
+import { z } from 'zod';
+import { CodedError } from './errors.js';
+import { STEPS_MAX } from './job.js';
+
+const seconds = z.number().positive().max(86_400);
+
+export const configSchema = z.strictObject({
+  'data-dir': z
+    .string()
+    .min(1)
+    .describe('Folder for jobs, pictures, logs and prepared weights. Default: $XDG_DATA_HOME/qwen-supervisor'),
+  host: z.string().min(1).default('127.0.0.1').describe('Address to listen on; loopback only'),
+  port: z.int().min(0).max(65_535).default(8000).describe('Port to listen on; 0 picks a free one'),
+  model: z.string().min(1).describe('Checkpoint folder in the diffusers layout. Default: the pocket model'),
+  'max-steps': z.int().min(1).max(STEPS_MAX).default(STEPS_MAX).describe('Most denoising steps a request may ask for'),
+  'max-pixels': z.int().min(256).max(16_777_216).default(4_194_304).describe('Most pixels (width x height) of a request'),
+  'stop-seconds': seconds.default(10).describe('Time that a child gets to stop by itself before it is killed'),
+  'load-stall-seconds': seconds.default(120).describe('A model load without progress for so long is given up'),
+  'load-limit-seconds': seconds.default(600).describe('A model load that takes longer is given up'),
+  'beat-limit-seconds': seconds.default(15).describe('A worker that gives no sign of life for so long is killed'),
+  'restart-max': z.int().min(1).max(1000).default(8).describe('Unplanned exits within the window before a child is given up'),
+  'restart-window-seconds': seconds.default(120).describe('The window of restart-max'),
+  'log-level': z.enum(['debug', 'info', 'warn', 'error']).default('info').describe('Least level that is logged'),
+});
+
+export type Config = z.infer<typeof configSchema>;
+export type ConfigKey = keyof Config;
+
+export const CONFIG_KEYS = Object.keys(configSchema.shape) as ConfigKey[];
+
+/** What is known about one key, for flags, docs and the example file. */
+export function describeKey(key: ConfigKey): { doc: string; default: string | number | undefined; numeric: boolean } {
+  const schema: z.ZodType = configSchema.shape[key];
+  const json = z.toJSONSchema(schema, { io: 'input' }) as { default?: string | number; type?: string };
+  return {
+    doc: schema.description ?? '',
+    default: json.default,
+    numeric: json.type === 'integer' || json.type === 'number',
+  };
+}
+
+export function environmentName(key: ConfigKey): string {
+  return `QWEN_SUPERVISOR_${key.toUpperCase().replaceAll('-', '_')}`;
+}
+
+/** `max_steps` and `maxSteps` are accepted for `max-steps`: TOML writers use all three. */
+function canonicalKey(key: string): string {
+  return key.replaceAll('_', '-').replace(/[A-Z]/g, (letter) => `-${letter.toLowerCase()}`);
+}
+
+/** Where a value came from, for the message about it. */
+export type ConfigSource = { name: string; values: Record<string, unknown> };
+
+/**
+ * Merges the sources (the later wins) and checks the result. Text from flags and environment becomes a number where the
+ * key is one.
+ * @throws CodedError CONFIG_INVALID, naming the source and the key
+ */
+export function parseConfig(sources: ConfigSource[]): Config {
+  const merged: Record<string, unknown> = {};
+  const origin: Record<string, string> = {};
+  for (const source of sources) {
+    for (const [name, value] of Object.entries(source.values)) {
+      const key = canonicalKey(name);
+      if (!(key in configSchema.shape)) {
+        throw new CodedError('CONFIG_INVALID', `unknown key '${name}' in ${source.name}`);
+      }
+      merged[key] = describeKey(key as ConfigKey).numeric ? toNumber(value) : value;
+      origin[key] = source.name;
+    }
+  }
+  const parsed = configSchema.safeParse(merged);
+  if (parsed.success) return parsed.data;
+  const problems = parsed.error.issues.map((issue) => {
+    const key = String(issue.path[0] ?? '');
+    return `${key} (from ${origin[key] ?? 'the defaults'}): ${issue.message}`;
+  });
+  throw new CodedError('CONFIG_INVALID', problems.join('; '));
+}
+
+function toNumber(value: unknown): unknown {
+  return typeof value === 'string' && /^-?\d+(\.\d+)?$/.test(value.trim()) ? Number(value) : value;
+}

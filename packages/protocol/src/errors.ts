@@ -1,0 +1,291 @@
+/**
+ * The error table: every failure that a user can meet, once, with what to do about it.
+ *
+ * `docs/errors.md` is generated from it. `exit` is the exit code of a command that fails so, `http` the status of an answer.
+ */
+
+/** Who has to act: the caller changes the request, the environment is repaired by the operator, or we have a bug. */
+export type Blame = 'caller' | 'environment' | 'us';
+
+interface ErrorRow {
+  /** Default message; most errors are raised with a more specific one. */
+  message: string;
+  /** What to do, in the imperative. */
+  hint: string;
+  http: number;
+  exit: number;
+  blame: Blame;
+  /** Whether the same action may succeed later without anyone changing anything. */
+  retryable: boolean;
+}
+
+const row = (
+  message: string,
+  hint: string,
+  http: number,
+  exit: number,
+  blame: Blame,
+  retryable = false,
+): ErrorRow => ({ message, hint, http, exit, blame, retryable });
+
+export const ERRORS = {
+  USAGE_INVALID: row(
+    'the command line is not valid',
+    "run 'qwen-supervisor --help' for the commands and their flags",
+    400,
+    64,
+    'caller',
+  ),
+  REQUEST_INVALID: row(
+    'the request is not valid',
+    'correct the field that the message names and send the request again',
+    400,
+    64,
+    'caller',
+  ),
+  BODY_INVALID: row(
+    'the body is not a JSON object',
+    'send one JSON object, for example {"prompt": "a fox on a teal background"}',
+    400,
+    64,
+    'caller',
+  ),
+  BODY_TOO_LARGE: row('the body is too large', 'send a body of at most 1 MiB', 413, 64, 'caller'),
+  NOT_FOUND: row('there is nothing at this address', 'see docs/http-api.md for the routes', 404, 66, 'caller'),
+  JOB_NOT_FOUND: row(
+    'there is no job with this id',
+    'list the jobs with GET /api/v1/jobs; finished jobs are kept in the data folder',
+    404,
+    66,
+    'caller',
+  ),
+  IMAGE_NOT_FOUND: row(
+    'there is no picture with this id',
+    'take the id from the images of a job that is done',
+    404,
+    66,
+    'caller',
+  ),
+  JOB_CANCELLED: row('the job was cancelled', 'send the request again if the picture is still wanted', 409, 80, 'caller'),
+  CONFIG_INVALID: row(
+    'the configuration is not valid',
+    'correct the key that the message names; config/qwen-supervisor.toml lists all keys',
+    500,
+    78,
+    'environment',
+  ),
+  CONFIG_UNREADABLE: row(
+    'the configuration file cannot be read',
+    'check the path given with --config and its permissions, and that it is valid TOML',
+    500,
+    79,
+    'environment',
+  ),
+  HOST_REFUSED: row(
+    'only loopback addresses are served',
+    'use --host 127.0.0.1; a wider address needs API keys, which this version does not have',
+    500,
+    77,
+    'environment',
+  ),
+  PORT_IN_USE: row(
+    'the port is taken by another process',
+    'stop the process that listens there, or choose another port with --port (0 picks a free one)',
+    500,
+    69,
+    'environment',
+  ),
+  PORT_UNUSABLE: row(
+    'the address cannot be bound',
+    'choose an address of this machine with --host and a port above 1023 with --port',
+    500,
+    68,
+    'environment',
+  ),
+  DATA_DIR_UNUSABLE: row(
+    'the data folder cannot be used',
+    'choose a folder that you may write to with --data-dir, and check that its disk is not full',
+    500,
+    73,
+    'environment',
+  ),
+  RUNTIME_DIR_UNUSABLE: row(
+    'the folder for sockets cannot be used',
+    'set XDG_RUNTIME_DIR to a short path that you own',
+    500,
+    72,
+    'environment',
+  ),
+  ALREADY_RUNNING: row(
+    'another supervisor uses this data folder',
+    "use the running one, end it with 'qwen-supervisor stop', or choose another folder with --data-dir",
+    409,
+    75,
+    'environment',
+  ),
+  NOT_RUNNING: row(
+    'no supervisor runs on this data folder',
+    "start it with 'qwen-supervisor start', or name its folder with --data-dir",
+    503,
+    74,
+    'environment',
+  ),
+  JOB_STORE_UNUSABLE: row(
+    'the job database cannot be opened',
+    'check the permissions and the free space of the data folder; move jobs.db aside to start with an empty queue',
+    500,
+    71,
+    'environment',
+  ),
+  MODEL_NOT_FOUND: row(
+    'the model folder is missing or not complete',
+    'name a diffusers checkpoint folder with --model: it holds model_index.json, transformer/, text_encoder/, vae/, tokenizer/ and scheduler/',
+    500,
+    66,
+    'environment',
+  ),
+  MODEL_INVALID: row(
+    'a file of the model cannot be understood',
+    'download the file that the message names again; if it persists the checkpoint itself is broken',
+    500,
+    65,
+    'environment',
+  ),
+  MODEL_TRUNCATED: row(
+    'a weight file is shorter than its header says',
+    'the download was cut off: fetch the file that the message names again',
+    500,
+    85,
+    'environment',
+  ),
+  MODEL_UNSUPPORTED: row(
+    'the model is of an architecture that is not supported',
+    'use a Qwen-Image 1.x text-to-image checkpoint in the diffusers layout (QwenImagePipeline)',
+    500,
+    86,
+    'environment',
+  ),
+  MODEL_LOAD_FAILED: row(
+    'the model could not be loaded',
+    "read the reason in the message and in 'qwen-supervisor logs'; check free memory and disk space",
+    500,
+    87,
+    'environment',
+    true,
+  ),
+  MODEL_LOAD_STALLED: row(
+    'the model load made no progress',
+    'check the disk that holds the model; raise --load-stall-seconds or --load-limit-seconds if it is only slow',
+    500,
+    88,
+    'environment',
+    true,
+  ),
+  GOLDEN_INVALID: row(
+    'the golden tensors cannot be used',
+    'make them with test/reference/golden.py; docs/model-check.md says how',
+    500,
+    83,
+    'caller',
+  ),
+  GOLDEN_MISMATCH: row(
+    'the model does not reproduce the golden tensors',
+    'the device, the runtime or the checkpoint computes something else: do not trust its pictures; the tensors beyond their limit are named',
+    500,
+    84,
+    'environment',
+  ),
+  WORKER_FAILED: row(
+    'the inference worker has been given up',
+    "read the reason in 'qwen-supervisor status', repair it, and start the supervisor again",
+    503,
+    81,
+    'environment',
+  ),
+  INFERENCE_FAILED: row(
+    'the picture could not be computed',
+    "try a smaller size; if it happens again, see 'qwen-supervisor logs'",
+    500,
+    82,
+    'us',
+    true,
+  ),
+  IMAGE_WRITE_FAILED: row(
+    'the picture could not be written',
+    'check the permissions and the free space of the data folder, then send the request again',
+    500,
+    89,
+    'environment',
+    true,
+  ),
+  SUPERVISOR_STOPPING: row(
+    'the supervisor is stopping',
+    'wait until it runs again; accepted jobs are kept and go on then',
+    503,
+    76,
+    'environment',
+    true,
+  ),
+  LINK_LOST: row(
+    'the connection to the supervisor was lost',
+    "see whether it still runs with 'qwen-supervisor status'; accepted jobs are kept",
+    503,
+    76,
+    'environment',
+    true,
+  ),
+  OUTPUT_UNWRITABLE: row(
+    'the output file cannot be written',
+    'choose a path that you may write to with -o; the picture itself is kept in the data folder',
+    500,
+    73,
+    'caller',
+  ),
+  NOT_BUILT: row('the program has not been built', "run 'npm run build' in the repository first", 500, 70, 'environment'),
+  INTERNAL: row(
+    'something went wrong inside qwen-supervisor',
+    "this is a bug: see 'qwen-supervisor logs' and report the lines around the time of the error",
+    500,
+    70,
+    'us',
+  ),
+} as const satisfies Record<string, ErrorRow>;
+
+export type ErrorCode = keyof typeof ERRORS;
+
+/** The one shape of an error: in HTTP answers under `error`, in a job's `error`, over IPC. */
+export interface ErrorObject {
+  code: ErrorCode;
+  message: string;
+  hint: string;
+}
+
+/** An expected failure. `cause` keeps the original error for the log. */
+export class CodedError extends Error {
+  readonly code: ErrorCode;
+
+  constructor(code: ErrorCode, message: string = ERRORS[code].message, options?: { cause?: unknown }) {
+    super(message, options);
+    this.name = 'CodedError';
+    this.code = code;
+  }
+
+  get hint(): string {
+    return ERRORS[this.code].hint;
+  }
+
+  toObject(): ErrorObject {
+    return { code: this.code, message: this.message, hint: this.hint };
+  }
+
+  static from(object: ErrorObject): CodedError {
+    return new CodedError(object.code in ERRORS ? object.code : 'INTERNAL', object.message);
+  }
+}
+
+/** Any thrown value as a coded error; what has no code is a bug of ours. */
+export function toCodedError(error: unknown): CodedError {
+  if (error instanceof CodedError) return error;
+  const message = error instanceof Error ? error.message : String(error);
+  return new CodedError('INTERNAL', message, { cause: error });
+}
