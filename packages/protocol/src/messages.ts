@@ -42,6 +42,8 @@ export type SupervisorMethods = {
   stop(params: Record<string, never>): { ok: true };
   /** The API serves requests now. */
   apiReady(params: Record<string, never>): void;
+  /** The API cannot go on. `permanent`: a new process would meet the same fault. */
+  fatal(params: { error: ErrorObject; permanent: boolean }): void;
 };
 
 /** Supervisor → API and CLI. */

@@ -1,0 +1,74 @@
+/** The API's view of the supervisor: its methods, and the events of jobs. */
+import { connectIpc } from '@qwen-supervisor/ipc/connect';
+import type { Link } from '@qwen-supervisor/ipc/link';
+import { CodedError } from '@qwen-supervisor/protocol/errors';
+import { isTerminal, type Job, type JobEvent } from '@qwen-supervisor/protocol/job';
+import type { ClientMethods, SupervisorMethods, Welcome } from '@qwen-supervisor/protocol/messages';
+
+export type SupervisorLink = Link<SupervisorMethods, ClientMethods>;
+
+export interface Backend {
+  link: SupervisorLink;
+  welcome: Welcome;
+  /** Calls `listener` for every event of a job until the returned function is called. */
+  listen(jobId: string, listener: (event: JobEvent) => void): () => void;
+  /** Resolves with the job when it has ended; rejects when the supervisor stops first. */
+  waitForEnd(jobId: string): Promise<Job>;
+  /** Lets everything that waits fail with SUPERVISOR_STOPPING. */
+  stop(): void;
+}
+
+export async function connectBackend(
+  socket: string,
+  token: string,
+  on: { shutdown(): void; lost(): void },
+): Promise<Backend> {
+  const listeners = new Map<string, Set<(event: JobEvent) => void>>();
+  const waiting = new Set<(error: CodedError) => void>();
+  const link: SupervisorLink = await connectIpc<SupervisorMethods, ClientMethods>(socket, () => ({
+    event: (event) => {
+      for (const listener of listeners.get(event.jobId) ?? []) listener(event);
+    },
+    shutdown: on.shutdown,
+  }));
+  link.onClose = on.lost;
+  const welcome = await link.request('hello', { role: 'api', pid: process.pid, token });
+  await link.request('subscribe', {});
+
+  const listen: Backend['listen'] = (jobId, listener) => {
+    const ofJob = listeners.get(jobId) ?? new Set();
+    listeners.set(jobId, ofJob.add(listener));
+    return () => {
+      ofJob.delete(listener);
+      if (ofJob.size === 0) listeners.delete(jobId);
+    };
+  };
+
+  return {
+    link,
+    welcome,
+    listen,
+    async waitForEnd(jobId) {
+      const ended = new Promise<Job>((resolve, reject) => {
+        const stop = listen(jobId, (event) => {
+          if ('job' in event && isTerminal(event.job.status)) settle(() => resolve(event.job));
+        });
+        const settle = (act: () => void) => {
+          stop();
+          waiting.delete(reject);
+          act();
+        };
+        waiting.add(reject);
+        // The job may have ended before we listened.
+        link.request('getJob', { id: jobId }).then(
+          (job) => isTerminal(job.status) && settle(() => resolve(job)),
+          (error) => settle(() => reject(error)),
+        );
+      });
+      return ended;
+    },
+    stop() {
+      for (const reject of waiting) reject(new CodedError('SUPERVISOR_STOPPING'));
+    },
+  };
+}

@@ -1,0 +1,36 @@
+/**
+ * Entry of the API process, started by the supervisor, which owns the port: this process listens on the descriptor that it
+ * inherited. It keeps no state and may die at any moment; the jobs do not notice.
+ */
+import { toCodedError, CodedError } from '@qwen-supervisor/protocol/errors';
+import { type ApiSettings, CHILD_ENV } from '@qwen-supervisor/protocol/messages';
+import { buildApp } from './app.js';
+import { connectBackend } from './backend.js';
+
+const settings = JSON.parse(process.env[CHILD_ENV.settings] ?? '{}') as ApiSettings;
+
+const backend = await connectBackend(process.env[CHILD_ENV.socket] ?? '', process.env[CHILD_ENV.token] ?? '', {
+  shutdown: () => void shutdown(),
+  // Without the supervisor nothing can be answered, and the next one starts its own API.
+  lost: () => process.exit(1),
+});
+const app = buildApp(backend);
+await app.ready();
+app.server.on('error', (error) => void fail(error));
+app.server.listen({ fd: settings.listenFd }, () => backend.link.notify('apiReady', {}));
+
+async function shutdown(): Promise<void> {
+  backend.stop();
+  // Answers that are ready go out; event streams are cut.
+  await app.close();
+  process.exit(0);
+}
+
+async function fail(error: NodeJS.ErrnoException): Promise<void> {
+  const coded =
+    error.code === 'EADDRINUSE'
+      ? new CodedError('PORT_IN_USE', `port ${settings.port} of ${settings.host} is taken by another process`)
+      : toCodedError(error);
+  await backend.link.request('fatal', { error: coded.toObject(), permanent: coded.code === 'PORT_IN_USE' });
+  process.exit(1);
+}

@@ -1,0 +1,97 @@
+/**
+ * The OpenAI Images API, as its clients use it. Reference: OpenAI API, "Images"; extra fields by the names that vLLM-Omni
+ * gave them. Any model name is answered by the model that is loaded; fields that we do not know are ignored.
+ */
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { CodedError, ERRORS } from '@qwen-supervisor/protocol/errors';
+import { describeIssues, type Job, parseJobRequest, SEED_MAX } from '@qwen-supervisor/protocol/job';
+import { drawSeed } from '@qwen-supervisor/protocol/seed';
+import type { FastifyInstance } from 'fastify';
+import { z } from 'zod';
+import type { Backend } from './backend.js';
+
+/** Pictures of one request. OpenAI's own limit. */
+const N_MAX = 10;
+
+const generationSchema = z.object({
+  prompt: z.string(),
+  n: z.int().min(1).max(N_MAX).nullish(),
+  size: z
+    .string()
+    .regex(/^(auto|\d{1,5}x\d{1,5})$/, { error: "must be 'auto' or WIDTHxHEIGHT" })
+    .nullish(),
+  response_format: z.enum(['b64_json', 'url']).nullish(),
+  seed: z.int().min(0).max(SEED_MAX).nullish(),
+  negative_prompt: z.string().nullish(),
+  num_inference_steps: z.int().nullish(),
+  true_cfg_scale: z.number().nullish(),
+});
+
+export function openaiRoutes(app: FastifyInstance, backend: Backend): void {
+  const { link, welcome } = backend;
+
+  app.post('/v1/images/generations', async (request, reply) => {
+    if (typeof request.body !== 'object' || request.body === null || Array.isArray(request.body)) {
+      throw new CodedError('BODY_INVALID');
+    }
+    const parsed = generationSchema.safeParse(request.body);
+    if (!parsed.success) throw new CodedError('REQUEST_INVALID', describeIssues(parsed.error));
+    const requests = toRequests(parsed.data).map((native) =>
+      parseJobRequest(native, welcome.defaults, welcome.limits, drawSeed),
+    );
+    const jobs: Job[] = [];
+    for (const native of requests) jobs.push(await link.request('submitJob', { request: native }));
+    reply.header('x-job-id', jobs.map((job) => job.id).join(', ')).header('x-seed', jobs.map((job) => job.seed).join(', '));
+    const ended = await Promise.all(jobs.map((job) => backend.waitForEnd(job.id)));
+    const asUrl = parsed.data.response_format === 'url';
+    const origin = `${request.protocol}://${request.host}`;
+    const data = await Promise.all(ended.map((job) => (asUrl ? toUrl(job, origin) : toBase64(job))));
+    return { created: Math.floor(Date.now() / 1000), data };
+  });
+
+  app.get('/v1/models', () => ({
+    object: 'list',
+    data: [{ id: welcome.modelId, object: 'model', created: 0, owned_by: 'qwen-supervisor' }],
+  }));
+
+  async function toBase64(job: Job) {
+    const { file } = await link.request('findImage', { id: finished(job) });
+    return { b64_json: (await readFile(join(welcome.dataDir, file))).toString('base64') };
+  }
+}
+
+/** Errors in OpenAI's shape, with our hint beside it. */
+export function toOpenaiError(error: CodedError) {
+  const type = ERRORS[error.code].blame === 'caller' ? 'invalid_request_error' : 'server_error';
+  return { error: { message: error.message, type, param: null, code: error.code, hint: error.hint } };
+}
+
+/** `n` native requests with seeds s, s + 1, … */
+function toRequests(body: z.infer<typeof generationSchema>) {
+  const n = body.n ?? 1;
+  const seed = body.seed ?? drawSeed();
+  if (seed + n - 1 > SEED_MAX) throw new CodedError('REQUEST_INVALID', `seed: ${n} pictures would go beyond ${SEED_MAX}`);
+  const [width, height] = body.size && body.size !== 'auto' ? body.size.split('x').map(Number) : [];
+  return Array.from({ length: n }, (_, i) => ({
+    prompt: body.prompt,
+    negativePrompt: body.negative_prompt ?? undefined,
+    width,
+    height,
+    numInferenceSteps: body.num_inference_steps ?? undefined,
+    trueCfgScale: body.true_cfg_scale ?? undefined,
+    seed: seed + i,
+  }));
+}
+
+function toUrl(job: Job, origin: string) {
+  return { url: `${origin}/api/v1/images/${finished(job)}` };
+}
+
+/** Id of the picture of a job that should be done. @throws CodedError of the job */
+function finished(job: Job): string {
+  if (job.error) throw CodedError.from(job.error);
+  const [image] = job.images;
+  if (!image) throw new CodedError('JOB_CANCELLED');
+  return image.id;
+}

@@ -1,0 +1,30 @@
+/** Entry of `qwen-supervisor model check`, a process of its own: the command line never loads ONNX Runtime. */
+import { openCheckpoint } from '@qwen-supervisor/model/checkpoint';
+import { CodedError, ERRORS, toCodedError } from '@qwen-supervisor/protocol/errors';
+import { checkModel, type TensorCheck } from './model-check.js';
+import { loadSessions } from './sessions.js';
+
+const [folder, golden, cacheFolder, json] = process.argv.slice(2) as [string, string, string, string];
+
+try {
+  const checkpoint = openCheckpoint(folder);
+  const sessions = await loadSessions(checkpoint, cacheFolder, () => {});
+  const tensors: TensorCheck[] = [];
+  await checkModel(checkpoint, sessions, golden, (check) => {
+    tensors.push(check);
+    if (json !== 'json') console.log(describe(check));
+  });
+  const bad = tensors.filter((check) => !check.ok).map((check) => check.tensor);
+  if (json === 'json') console.log(JSON.stringify({ ok: bad.length === 0, tensors }));
+  else console.log(`${tensors.length - bad.length} within their limit, ${bad.length} beyond`);
+  if (bad.length > 0) throw new CodedError('GOLDEN_MISMATCH', `beyond the limit: ${bad.join(', ')}`);
+} catch (error) {
+  const coded = toCodedError(error);
+  console.error(`error ${coded.code}: ${coded.message}\nhint: ${coded.hint}`);
+  process.exitCode = ERRORS[coded.code].exit;
+}
+
+function describe({ tensor, relativeError, limit, ok }: TensorCheck): string {
+  const error = relativeError === null ? 'not a number' : relativeError.toExponential(2);
+  return `${ok ? 'ok    ' : 'BEYOND'}  ${tensor.padEnd(44)} ${error.padStart(12)}  limit ${limit}`;
+}

@@ -1,0 +1,88 @@
+/**
+ * The worker's control thread. ONNX Runtime blocks the main thread; this one holds the IPC socket, answers, beats, and sets
+ * the flags that the main thread reads between steps. When the supervisor is gone it ends the whole process at once, in
+ * the middle of a native call too.
+ */
+import { parentPort, workerData } from 'node:worker_threads';
+import { connectIpc } from '@qwen-supervisor/ipc/connect';
+import type { WorkerMethods, WorkerReports } from '@qwen-supervisor/protocol/messages';
+import sharp from 'sharp';
+import type { Preview } from './preview.js';
+import { type ControlData, type ControlMessage, FLAG, type MainMessage, type Run } from './threads.js';
+
+const BEAT_MS = 1000;
+/** Longest side of a preview, pixels. */
+const PREVIEW_MAX = 160;
+
+const { flags, socket, token } = workerData as ControlData;
+const main = parentPort as NonNullable<typeof parentPort>;
+const toMain = (message: ControlMessage) => main.postMessage(message);
+
+let loaded = false;
+let runs = 0;
+let current: Run | null = null;
+
+const link = await connectIpc<WorkerReports, WorkerMethods>(socket, () => ({
+  run({ jobId, attempt, request }) {
+    current = { number: ++runs, jobId, attempt, request };
+    toMain({ type: 'run', run: current });
+  },
+  cancel({ jobId, attempt }) {
+    if (current?.jobId === jobId && current.attempt === attempt) Atomics.store(flags, FLAG.cancelledRun, current.number);
+  },
+  shutdown() {
+    // A load cannot be interrupted and has nothing to save.
+    if (!loaded) endProcess();
+    Atomics.store(flags, FLAG.stopping, 1);
+    toMain({ type: 'stop' });
+  },
+}));
+link.onClose = endProcess;
+await link.request('hello', { role: 'inference', pid: process.pid, token });
+
+setInterval(() => {
+  link.notify('beat', { rssBytes: process.memoryUsage.rss(), step: Atomics.load(flags, FLAG.step) });
+}, BEAT_MS);
+
+// Previews are encoded asynchronously; the chain keeps the messages in order.
+let tail = Promise.resolve();
+main.on('message', (message: MainMessage) => {
+  tail = tail.then(() => forward(message));
+});
+
+async function forward(message: MainMessage): Promise<void> {
+  switch (message.type) {
+    case 'loading':
+      return link.notify('loading', message.progress);
+    case 'loaded':
+      loaded = true;
+      return link.notify('loaded', { seconds: message.seconds });
+    case 'fatal':
+      link.notify('fatal', { error: message.error, permanent: message.permanent });
+      return toMain({ type: 'exit', code: message.exitCode });
+    case 'stopped':
+      return toMain({ type: 'exit', code: 0 });
+    case 'step': {
+      const { jobId, attempt } = message.run;
+      const preview = message.preview ? await encodePreview(message.preview) : null;
+      return link.notify('step', { jobId, attempt, step: message.step, preview });
+    }
+    case 'finished': {
+      const { jobId, attempt } = message.run;
+      current = null;
+      return link.notify('finished', { jobId, attempt, outcome: message.outcome });
+    }
+  }
+}
+
+function encodePreview({ pixels, width, height }: Preview): Promise<Buffer> {
+  return sharp(pixels, { raw: { width, height, channels: 3 } })
+    .resize(PREVIEW_MAX, PREVIEW_MAX, { fit: 'inside', withoutEnlargement: true })
+    .png()
+    .toBuffer();
+}
+
+/** `process.exit` would end this thread only, and the main thread may be inside a native call. */
+function endProcess(): void {
+  process.kill(process.pid, 'SIGKILL');
+}

@@ -1,0 +1,44 @@
+/** What the worker's two threads share: a few integers, and messages. */
+import type { JobRequest } from '@qwen-supervisor/protocol/job';
+import type { JobOutcome, WorkerReports } from '@qwen-supervisor/protocol/messages';
+import type { Preview } from './preview.js';
+
+/** Indices into the shared Int32Array. The control thread writes the first two, the main thread the last. */
+export const FLAG = {
+  /** Number of the run that is to be cancelled. */
+  cancelledRun: 0,
+  /** 1: stop at the next step. */
+  stopping: 1,
+  /** Completed steps of the current run. */
+  step: 2,
+} as const;
+
+export const FLAG_COUNT = 3;
+
+export interface Run {
+  /** Counts the runs of this process; names one for a cancel. */
+  number: number;
+  jobId: string;
+  attempt: number;
+  request: JobRequest;
+}
+
+/** Control thread → main thread. */
+export type ControlMessage = { type: 'run'; run: Run } | { type: 'stop' } | { type: 'exit'; code: number };
+
+/** Main thread → control thread. */
+export type MainMessage =
+  | { type: 'loading'; progress: Parameters<WorkerReports['loading']>[0] }
+  | { type: 'loaded'; seconds: number }
+  | ({ type: 'fatal' } & Parameters<WorkerReports['fatal']>[0] & { exitCode: number })
+  | { type: 'step'; run: Run; step: number; preview: Preview | null }
+  | { type: 'finished'; run: Run; outcome: JobOutcome }
+  /** Nothing more will come: the process may end as soon as all messages are sent. */
+  | { type: 'stopped' };
+
+/** What the control thread is started with. */
+export interface ControlData {
+  flags: Int32Array;
+  socket: string;
+  token: string;
+}

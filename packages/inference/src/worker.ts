@@ -1,0 +1,115 @@
+/**
+ * Entry of the inference worker: one process per device, started by the supervisor.
+ *
+ * This is the main thread. It loads the model, then draws one picture after the other. ONNX Runtime blocks it, so that
+ * everything that must answer at once lives in control-thread.ts. SIGTERM has no handler on purpose: its default action
+ * ends the process even inside a native call.
+ */
+import { join } from 'node:path';
+import { Worker } from 'node:worker_threads';
+import { openCheckpoint } from '@qwen-supervisor/model/checkpoint';
+import { CodedError, ERRORS, toCodedError } from '@qwen-supervisor/protocol/errors';
+import { CHILD_ENV, type JobOutcome, type WorkerSettings } from '@qwen-supervisor/protocol/messages';
+import { writePicture } from './picture-file.js';
+import { drawPicture, type Observer } from './pipeline.js';
+import { drawPreview, fitPreview, type PreviewMap } from './preview.js';
+import { loadSessions, type Sessions } from './sessions.js';
+import { type ControlData, type ControlMessage, FLAG, FLAG_COUNT, type MainMessage, type Run } from './threads.js';
+
+/** Previews of a picture. */
+const PREVIEWS = 5;
+
+const settings = JSON.parse(process.env[CHILD_ENV.settings] ?? '{}') as WorkerSettings;
+const flags = new Int32Array(new SharedArrayBuffer(4 * FLAG_COUNT));
+const control = new Worker(new URL('./control-thread.js', import.meta.url), {
+  workerData: {
+    flags,
+    socket: process.env[CHILD_ENV.socket] ?? '',
+    token: process.env[CHILD_ENV.token] ?? '',
+  } satisfies ControlData,
+});
+const tell = (message: MainMessage) => control.postMessage(message);
+
+/** The run that arrived last; the supervisor gives one at a time. */
+let waiting: Run | null = null;
+let wake: () => void = () => {};
+control.on('message', (message: ControlMessage) => {
+  if (message.type === 'exit') process.exit(message.code);
+  if (message.type === 'run') waiting = message.run;
+  wake();
+});
+
+const model = await load();
+if (model) await drawUntilStopped(model.sessions, model.previewMap);
+
+async function load(): Promise<{ sessions: Sessions; previewMap: PreviewMap } | null> {
+  const start = performance.now();
+  try {
+    const checkpoint = openCheckpoint(settings.modelFolder);
+    let total = 0;
+    const sessions = await loadSessions(checkpoint, join(settings.dataDir, 'cache'), (progress) => {
+      total = progress.bytesTotal;
+      tell({ type: 'loading', progress });
+    });
+    tell({ type: 'loading', progress: { component: 'warm-up', bytesDone: total, bytesTotal: total } });
+    const previewMap = await warmUp(sessions);
+    tell({ type: 'loaded', seconds: (performance.now() - start) / 1000 });
+    return { sessions, previewMap };
+  } catch (error) {
+    const coded = toCodedError(error);
+    // A file that is wrong stays wrong; anything else may be better next time.
+    const permanent = coded.code !== 'INTERNAL' && !ERRORS[coded.code].retryable;
+    tell({ type: 'fatal', error: coded.toObject(), permanent, exitCode: ERRORS[coded.code].exit });
+    return null;
+  }
+}
+
+/** The first run of every session is slow, and a model that cannot draw should say so before it is called ready. */
+async function warmUp(sessions: Sessions): Promise<PreviewMap> {
+  const request = { prompt: ' ', negativePrompt: ' ', width: 64, height: 64, numInferenceSteps: 1, trueCfgScale: 4, seed: 0 };
+  const picture = await drawPicture(sessions, request, { onStep() {}, isCancelled: () => false });
+  if (!picture) throw new CodedError('MODEL_LOAD_FAILED', 'the warm-up picture was not drawn');
+  return fitPreview(sessions);
+}
+
+async function drawUntilStopped(sessions: Sessions, previewMap: PreviewMap): Promise<void> {
+  for (;;) {
+    while (!waiting && !isStopping()) {
+      await new Promise<void>((resolve) => {
+        wake = resolve;
+      });
+    }
+    if (isStopping()) return tell({ type: 'stopped' });
+    const run = waiting as unknown as Run;
+    waiting = null;
+    Atomics.store(flags, FLAG.step, 0);
+    const outcome = await attempt(run, sessions, previewMap);
+    // Stopped in mid-picture: the job goes back to the queue, and this attempt has no outcome.
+    if (outcome.status !== 'cancelled' || !isStopping()) tell({ type: 'finished', run, outcome });
+  }
+}
+
+async function attempt(run: Run, sessions: Sessions, previewMap: PreviewMap): Promise<JobOutcome> {
+  const every = Math.max(1, Math.floor(run.request.numInferenceSteps / PREVIEWS));
+  const observer: Observer = {
+    isCancelled: () => isStopping() || Atomics.load(flags, FLAG.cancelledRun) === run.number,
+    onStep(state) {
+      Atomics.store(flags, FLAG.step, state.step);
+      const preview = state.step % every === 0 ? drawPreview(previewMap, state) : null;
+      tell({ type: 'step', run, step: state.step, preview });
+    },
+  };
+  try {
+    const picture = await drawPicture(sessions, run.request, observer);
+    if (!picture) return { status: 'cancelled' };
+    const file = await writePicture(picture, settings.dataDir, run.jobId);
+    return { status: 'done', imageId: run.jobId, ...file };
+  } catch (error) {
+    const coded = error instanceof CodedError ? error : new CodedError('INFERENCE_FAILED', (error as Error).message);
+    return { status: 'failed', error: coded.toObject() };
+  }
+}
+
+function isStopping(): boolean {
+  return Atomics.load(flags, FLAG.stopping) === 1;
+}

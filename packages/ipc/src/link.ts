@@ -1,0 +1,111 @@
+/** One end of a connection between two processes: typed requests, answers and notifications over framed messages. */
+import type { Socket } from 'node:net';
+import { CodedError, type ErrorObject, toCodedError } from '@qwen-supervisor/protocol/errors';
+import type { Methods, Params, Result } from '@qwen-supervisor/protocol/messages';
+import { encodeFrame, FrameDecoder } from './frames.js';
+
+/** What this end answers. A handler that throws answers with the error. */
+export type Handlers<M extends Methods> = { [K in keyof M]: (params: Params<M, K>) => Result<M, K> | Promise<Result<M, K>> };
+
+/** Bytes that may wait for a peer that does not read; then it is cut off, which it will notice. */
+const PENDING_MAX = 32 << 20;
+
+type Message =
+  | { id: number; method: string; params: unknown }
+  | { method: string; params: unknown }
+  | { id: number; result: unknown }
+  | { id: number; error: ErrorObject };
+
+interface Pending {
+  resolve(result: unknown): void;
+  reject(error: CodedError): void;
+}
+
+/** `Remote`: the methods that the peer answers. `Local`: the methods that this end answers. */
+export class Link<Remote extends Methods, Local extends Methods> {
+  /** Called once, when the connection is gone. */
+  onClose: () => void = () => {};
+  readonly #socket: Socket;
+  readonly #handlers: Handlers<Local>;
+  readonly #decoder = new FrameDecoder();
+  readonly #pending = new Map<number, Pending>();
+  #nextId = 1;
+  #open = true;
+
+  constructor(socket: Socket, handlers: (link: Link<Remote, Local>) => Handlers<Local>) {
+    this.#socket = socket;
+    this.#handlers = handlers(this);
+  }
+
+  /** @throws CodedError of the peer's handler, or LINK_LOST */
+  request<K extends keyof Remote & string>(method: K, params: Params<Remote, K>): Promise<Result<Remote, K>> {
+    if (!this.#open) return Promise.reject(new CodedError('LINK_LOST'));
+    const id = this.#nextId++;
+    return new Promise<unknown>((resolve, reject) => {
+      this.#pending.set(id, { resolve, reject });
+      this.#write({ id, method, params });
+    }) as Promise<Result<Remote, K>>;
+  }
+
+  /** Tells without waiting. Says nothing where the connection is gone: its owner hears of that through `onClose`. */
+  notify<K extends keyof Remote & string>(method: K, params: Params<Remote, K>): void {
+    this.#write({ method, params });
+  }
+
+  close(): void {
+    this.#socket.destroy();
+  }
+
+  /** Bytes from the transport. A peer that breaks the framing is cut off. */
+  receive(chunk: Buffer): void {
+    let messages: unknown[];
+    try {
+      messages = this.#decoder.push(chunk);
+    } catch {
+      this.close();
+      return;
+    }
+    for (const message of messages) this.#dispatch(message as Message);
+  }
+
+  /** The transport is gone. */
+  closed(): void {
+    if (!this.#open) return;
+    this.#open = false;
+    for (const { reject } of this.#pending.values()) reject(new CodedError('LINK_LOST'));
+    this.#pending.clear();
+    this.onClose();
+  }
+
+  #write(message: Message): void {
+    if (!this.#open || this.#socket.destroyed) return;
+    if (this.#socket.writableLength > PENDING_MAX) this.close();
+    else this.#socket.write(encodeFrame(message));
+  }
+
+  #dispatch(message: Message): void {
+    if (typeof message !== 'object' || message === null) this.close();
+    else if ('method' in message) void this.#answer(message);
+    else {
+      const pending = this.#pending.get(message.id);
+      this.#pending.delete(message.id);
+      if ('error' in message) pending?.reject(CodedError.from(message.error));
+      else pending?.resolve(message.result);
+    }
+  }
+
+  async #answer(message: { id?: number; method: string; params: unknown }): Promise<void> {
+    try {
+      if (!Object.hasOwn(this.#handlers, message.method)) {
+        throw new CodedError('INTERNAL', `the peer asked for the unknown method ${message.method}`);
+      }
+      const result = await this.#handlers[message.method as keyof Local](message.params as never);
+      if (message.id !== undefined) this.#write({ id: message.id, result: result ?? null });
+    } catch (error) {
+      const coded = toCodedError(error);
+      if (message.id !== undefined) this.#write({ id: message.id, error: coded.toObject() });
+      // A notification has nobody to tell: a fault in its handler is ours and must not pass unseen.
+      else throw error;
+    }
+  }
+}

@@ -1,0 +1,37 @@
+/** How commands reach a running supervisor. */
+import { connectIpc } from '@qwen-supervisor/ipc/connect';
+import type { Link } from '@qwen-supervisor/ipc/link';
+import { CodedError } from '@qwen-supervisor/protocol/errors';
+import type { JobEvent } from '@qwen-supervisor/protocol/job';
+import type { ClientMethods, SupervisorMethods, Welcome } from '@qwen-supervisor/protocol/messages';
+import type { Command } from 'commander';
+import { readPresence } from '../data-folder.js';
+import { loadConfig } from '../load-config.js';
+
+export interface Client {
+  link: Link<SupervisorMethods, ClientMethods>;
+  welcome: Welcome;
+}
+
+/** Adds the flag that every command takes. */
+export function withDataDir(command: Command): Command {
+  return command.option('--data-dir <folder>', 'data folder of the supervisor');
+}
+
+/** The data folder from the flag, the environment or the configuration. */
+export function dataDirOf(options: { dataDir?: string }): string {
+  const flags: Record<string, string> = options.dataDir === undefined ? {} : { 'data-dir': options.dataDir };
+  return loadConfig(flags, process.env.QWEN_SUPERVISOR_CONFIG, process.env)['data-dir'];
+}
+
+/** @throws CodedError NOT_RUNNING */
+export async function connect(dataDir: string, onEvent: (event: JobEvent) => void = () => {}): Promise<Client> {
+  const presence = readPresence(dataDir);
+  if (!presence) throw new CodedError('NOT_RUNNING', `no supervisor runs on ${dataDir}`);
+  const link = await connectIpc<SupervisorMethods, ClientMethods>(presence.socket, () => ({
+    event: onEvent,
+    shutdown: () => {},
+  }));
+  const welcome = await link.request('hello', { role: 'cli', pid: process.pid, token: null });
+  return { link, welcome };
+}

@@ -1,0 +1,114 @@
+import { copyFileSync } from 'node:fs';
+import { join, resolve } from 'node:path';
+import { CodedError } from '@qwen-supervisor/protocol/errors';
+import { isTerminal, type Job, type JobEvent, parseJobRequest } from '@qwen-supervisor/protocol/job';
+import { drawSeed } from '@qwen-supervisor/protocol/seed';
+import progress from 'cli-progress';
+import type { Command } from 'commander';
+import { type Client, connect, dataDirOf, withDataDir } from './client.js';
+
+interface Options {
+  dataDir?: string;
+  output?: string;
+  seed?: string;
+  steps?: string;
+  size?: string;
+  cfg?: string;
+  negative?: string;
+}
+
+/** Exit code of a command ended by SIGINT, as shells count. */
+const INTERRUPTED = 130;
+
+export function addGenerate(program: Command): void {
+  withDataDir(program.command('generate'))
+    .description('draw a picture with the running supervisor')
+    .argument('<prompt>', 'what to draw')
+    .option('-o, --output <file>', 'where to put the picture (default: JOB.png in this folder)')
+    .option('--seed <integer>', 'the same seed gives the same picture')
+    .option('--steps <count>', 'denoising steps')
+    .option('--size <WxH>', 'width and height in pixels, multiples of 16')
+    .option('--cfg <scale>', 'true CFG scale; 1 switches guidance off')
+    .option('--negative <prompt>', 'what not to draw')
+    .action((prompt: string, options: Options) => generate(prompt, options));
+}
+
+async function generate(prompt: string, options: Options): Promise<void> {
+  let onEvent: (event: JobEvent) => void = () => {};
+  const client = await connect(dataDirOf(options), (event) => onEvent(event));
+  const { link, welcome } = client;
+  try {
+    const request = parseJobRequest(toRequest(prompt, options), welcome.defaults, welcome.limits, drawSeed);
+    await link.request('subscribe', {});
+    const submitted = await link.request('submitJob', { request });
+    process.once('SIGINT', () => void cancel(client, submitted.id));
+    const job = await watchJob(client, submitted, (listener) => {
+      onEvent = listener;
+    });
+    if (job.status !== 'done') throw job.error ? CodedError.from(job.error) : new CodedError('JOB_CANCELLED');
+    const output = resolve(options.output ?? `${job.id}.png`);
+    await copyPicture(client, job, output);
+    console.log(`${output}  seed ${job.seed}`);
+  } finally {
+    link.close();
+  }
+}
+
+/** Flags as a request; what is not a number stays text and is refused with the field's name. */
+function toRequest(prompt: string, options: Options): Record<string, unknown> {
+  const number = (text: string | undefined) => (text === undefined || text.trim() === '' || Number.isNaN(Number(text)) ? text : Number(text));
+  const size = options.size === undefined ? null : /^(\d+)x(\d+)$/.exec(options.size);
+  if (options.size !== undefined && !size) throw new CodedError('REQUEST_INVALID', `size: '${options.size}' is not WIDTHxHEIGHT`);
+  const request = {
+    prompt,
+    negativePrompt: options.negative,
+    width: size ? Number(size[1]) : undefined,
+    height: size ? Number(size[2]) : undefined,
+    numInferenceSteps: number(options.steps),
+    trueCfgScale: number(options.cfg),
+    seed: number(options.seed),
+  };
+  return Object.fromEntries(Object.entries(request).filter(([, value]) => value !== undefined));
+}
+
+/** Shows the progress of a job until it has ended. */
+function watchJob({ link }: Client, submitted: Job, onEvent: (listener: (event: JobEvent) => void) => void): Promise<Job> {
+  const bar = process.stderr.isTTY
+    ? new progress.SingleBar({ format: '{state} [{bar}] {value}/{total} steps', hideCursor: true }, progress.Presets.legacy)
+    : null;
+  bar?.start(submitted.steps, 0, { state: 'waiting' });
+  return new Promise<Job>((resolve, reject) => {
+    const end = (job: Job) => {
+      if (job.status === 'done') bar?.update(job.steps, { state: 'done   ' });
+      bar?.stop();
+      resolve(job);
+    };
+    link.onClose = () => {
+      bar?.stop();
+      reject(new CodedError('LINK_LOST', `the supervisor went away; job ${submitted.id} is kept and goes on when it is back`));
+    };
+    onEvent((event) => {
+      if (event.jobId !== submitted.id) return;
+      if (event.type === 'step') bar?.update(event.step, { state: 'drawing' });
+      if (event.type === 'requeued') bar?.update(0, { state: 'waiting' });
+      if ('job' in event && isTerminal(event.job.status)) end(event.job);
+    });
+    // It may have ended before we listened.
+    link.request('getJob', { id: submitted.id }).then((job) => isTerminal(job.status) && end(job), reject);
+  });
+}
+
+async function copyPicture({ link, welcome }: Client, job: Job, output: string): Promise<void> {
+  const [image] = job.images;
+  const { file } = await link.request('findImage', { id: image?.id ?? '' });
+  try {
+    copyFileSync(join(welcome.dataDir, file), output);
+  } catch (cause) {
+    throw new CodedError('OUTPUT_UNWRITABLE', `${output}: ${(cause as Error).message}`, { cause });
+  }
+}
+
+async function cancel({ link }: Client, id: string): Promise<void> {
+  await link.request('cancelJob', { id });
+  process.exit(INTERRUPTED);
+}

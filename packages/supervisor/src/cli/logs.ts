@@ -1,0 +1,52 @@
+import { createReadStream, existsSync, statSync, watch } from 'node:fs';
+import { createInterface } from 'node:readline';
+import { CodedError } from '@qwen-supervisor/protocol/errors';
+import type { Command } from 'commander';
+import { logFile } from '../data-folder.js';
+import { formatLine } from '../log-line.js';
+import { dataDirOf, withDataDir } from './client.js';
+
+export function addLogs(program: Command): void {
+  withDataDir(program.command('logs'))
+    .description('show the log of supervisor and children')
+    .option('-n, --lines <count>', 'last lines to show', '100')
+    .option('-f, --follow', 'go on as the log grows')
+    .action((options: { dataDir?: string; lines: string; follow?: boolean }) => logs(options));
+}
+
+async function logs(options: { dataDir?: string; lines: string; follow?: boolean }): Promise<void> {
+  const file = logFile(dataDirOf(options));
+  const count = Number(options.lines);
+  if (!Number.isInteger(count) || count < 0) throw new CodedError('USAGE_INVALID', `--lines: '${options.lines}' is no number`);
+  if (!existsSync(file)) throw new CodedError('NOT_RUNNING', `${file}: no supervisor has written a log here yet`);
+  let position = statSync(file).size;
+  const last: string[] = [];
+  for await (const line of read(file, 0, position)) {
+    last.push(line);
+    if (last.length > count) last.shift();
+  }
+  for (const line of last) print(line);
+  if (!options.follow) return;
+  let reading = Promise.resolve();
+  const readOn = async () => {
+    const size = statSync(file).size;
+    // A new file under the name: the old one was set aside.
+    if (size < position) position = 0;
+    if (size === position) return;
+    const from = position;
+    position = size;
+    for await (const line of read(file, from, size)) print(line);
+  };
+  watch(file, () => {
+    reading = reading.then(readOn);
+  });
+}
+
+function read(file: string, start: number, end: number): AsyncIterable<string> | string[] {
+  if (end <= start) return [];
+  return createInterface({ input: createReadStream(file, { start, end: end - 1 }) });
+}
+
+function print(line: string): void {
+  process.stdout.write(`${formatLine(line, process.stdout.isTTY ?? false)}\n`);
+}

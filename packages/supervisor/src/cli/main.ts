@@ -1,0 +1,47 @@
+/** The command line: one command per file, loaded when it is called. */
+import { CodedError, ERRORS, toCodedError } from '@qwen-supervisor/protocol/errors';
+import { Command, CommanderError } from 'commander';
+import { VERSION } from '../version.js';
+import { addGenerate } from './generate.js';
+import { addLogs } from './logs.js';
+import { addModel } from './model.js';
+import { addStart } from './start.js';
+import { addStatus } from './status.js';
+import { addStop } from './stop.js';
+
+/** Runs the command line `argv` (without node and script) and sets the exit code. */
+export async function main(argv: string[]): Promise<void> {
+  const program = new Command('qwen-supervisor')
+    .description('A local Qwen-Image server that no crash can hurt.')
+    .version(VERSION)
+    .showHelpAfterError(false);
+  for (const add of [addStart, addStop, addStatus, addGenerate, addLogs, addModel]) add(program);
+  quiet(program);
+  try {
+    await program.parseAsync(argv, { from: 'user' });
+  } catch (error) {
+    fail(error);
+  }
+}
+
+/** Usage errors are reported as every other error is. */
+function quiet(command: Command): void {
+  command.exitOverride().configureOutput({ writeErr: () => {} });
+  for (const sub of command.commands) quiet(sub);
+}
+
+function fail(error: unknown): void {
+  if (error instanceof CommanderError) {
+    if (error.exitCode === 0) return;
+    // Commander shows the help where a command is missing; it has gone to the silenced output.
+    const message = error.code === 'commander.help' ? 'no command was given' : error.message.replace(/^error: /, '');
+    report(new CodedError('USAGE_INVALID', message));
+  } else report(toCodedError(error));
+}
+
+/** `error CODE: message`, then what to do. A stack only for bugs, and only when asked for. */
+function report(error: CodedError): void {
+  process.stderr.write(`error ${error.code}: ${error.message}\nhint: ${error.hint}\n`);
+  if (process.env.QWEN_SUPERVISOR_LOG_LEVEL === 'debug') console.error(error.cause ?? error);
+  process.exitCode = ERRORS[error.code].exit;
+}

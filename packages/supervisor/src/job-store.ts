@@ -1,0 +1,28 @@
+/**
+ * The seam of the job store. It speaks in operations of a queue, not in SQL, and is asynchronous, so that an engine in
+ * another process fits behind it. Every operation is durable when its promise resolves.
+ */
+import type { Job, JobRequest, JobStatus } from '@qwen-supervisor/protocol/job';
+import type { JobOutcome } from '@qwen-supervisor/protocol/messages';
+
+export interface JobStore {
+  /** Accepts a job: queued, behind all others. */
+  put(request: JobRequest): Promise<Job>;
+  /** Takes the oldest queued job and records the attempt that is about to begin; null if none is queued. */
+  claim(): Promise<Job | null>;
+  /** Puts a running job back to its place in the queue; null if it is not running. */
+  release(id: string): Promise<Job | null>;
+  /** Ends a running job, once: null if it is not running in this attempt. */
+  finish(id: string, attempt: number, step: number, outcome: JobOutcome): Promise<Job | null>;
+  /** Cancels a queued job; a job in any other state is returned as it is; null if there is none. */
+  cancel(id: string): Promise<Job | null>;
+  get(id: string): Promise<Job | null>;
+  /** Newest first. */
+  list(filter: { status: JobStatus | null; limit: number }): Promise<Job[]>;
+  /** Where a picture's file lies, relative to the data folder. */
+  findImage(id: string): Promise<{ file: string; sha256: string } | null>;
+  counts(): Promise<{ queued: number; running: number }>;
+  /** Puts every running job back into the queue: nothing runs when a supervisor starts. */
+  recover(): Promise<Job[]>;
+  close(): Promise<void>;
+}

@@ -1,0 +1,26 @@
+/** One log record as a line for people: time, who, what, and the details that matter. */
+import pc from 'picocolors';
+
+const HIDDEN = new Set(['level', 'time', 'msg', 'child', 'stack']);
+const WHO_WIDTH = 10;
+
+/** `json`: one line of the log. A line that is no record is shown as it is. */
+export function formatLine(json: string, colours: boolean): string {
+  const paint = pc.createColors(colours);
+  let record: Record<string, unknown>;
+  try {
+    record = JSON.parse(json);
+  } catch (error) {
+    if (error instanceof SyntaxError) return json.trimEnd();
+    throw error;
+  }
+  const time = new Date(String(record.time)).toTimeString().slice(0, 8);
+  const who = String(record.child ?? 'supervisor').padEnd(WHO_WIDTH);
+  const details = Object.entries(record)
+    .filter(([key, value]) => !HIDDEN.has(key) && value !== null)
+    .map(([key, value]) => `${key}=${typeof value === 'object' ? JSON.stringify(value) : value}`)
+    .join(' ');
+  const level = Number(record.level);
+  const colour = level >= 50 ? paint.red : level >= 40 ? paint.yellow : (text: string) => text;
+  return `${paint.dim(time)}  ${paint.cyan(who)}  ${colour(String(record.msg ?? ''))}${details ? `  ${paint.dim(details)}` : ''}`;
+}

@@ -1,0 +1,148 @@
+/**
+ * The job store on SQLite (libsql), in the data folder.
+ *
+ * The database is opened in exclusive locking mode: the lock that the kernel drops with the process is also what keeps a
+ * second supervisor off the folder.
+ */
+import { randomBytes } from 'node:crypto';
+import { join } from 'node:path';
+import { CodedError } from '@qwen-supervisor/protocol/errors';
+import type { Job, JobRequest, JobStatus } from '@qwen-supervisor/protocol/job';
+import type { JobOutcome } from '@qwen-supervisor/protocol/messages';
+import Database from 'libsql';
+import type { JobStore } from './job-store.js';
+
+const SCHEMA = `
+  CREATE TABLE IF NOT EXISTS jobs (
+    position INTEGER PRIMARY KEY AUTOINCREMENT,
+    id TEXT NOT NULL UNIQUE,
+    status TEXT NOT NULL,
+    request TEXT NOT NULL,
+    step INTEGER NOT NULL DEFAULT 0,
+    attempts INTEGER NOT NULL DEFAULT 0,
+    image TEXT,
+    error TEXT,
+    created_at TEXT NOT NULL
+  ) STRICT;
+  CREATE INDEX IF NOT EXISTS jobs_by_status ON jobs (status, position);
+`;
+
+interface Row {
+  id: string;
+  status: JobStatus;
+  request: string;
+  step: number;
+  attempts: number;
+  image: string | null;
+  error: string | null;
+  created_at: string;
+}
+
+/** Shape of the column `image`. */
+interface StoredImage {
+  id: string;
+  file: string;
+  sha256: string;
+}
+
+/** @throws CodedError ALREADY_RUNNING, JOB_STORE_UNUSABLE */
+export function openSqliteJobStore(dataDir: string): JobStore {
+  const file = join(dataDir, 'jobs.db');
+  const db = open(file);
+  const one = (sql: string, ...values: unknown[]) => db.prepare(sql).get(...values) as Row | undefined;
+  const toJobOrNull = (row: Row | undefined) => (row ? toJob(row) : null);
+
+  return {
+    async put(request) {
+      const sql = `INSERT INTO jobs (id, status, request, created_at) VALUES (?, 'queued', ?, ?) RETURNING *`;
+      const row = one(sql, `job_${randomBytes(12).toString('hex')}`, JSON.stringify(request), new Date().toISOString());
+      return toJob(row as Row);
+    },
+    async claim() {
+      const sql = `UPDATE jobs SET status = 'running', attempts = attempts + 1 WHERE position =
+        (SELECT position FROM jobs WHERE status = 'queued' ORDER BY position LIMIT 1) RETURNING *`;
+      return toJobOrNull(one(sql));
+    },
+    async release(id) {
+      return toJobOrNull(one(`UPDATE jobs SET status = 'queued' WHERE id = ? AND status = 'running' RETURNING *`, id));
+    },
+    async finish(id, attempt, step, outcome) {
+      const sql = `UPDATE jobs SET status = ?, step = ?, image = ?, error = ?
+        WHERE id = ? AND attempts = ? AND status = 'running' RETURNING *`;
+      return toJobOrNull(one(sql, outcome.status, step, imageOf(outcome), errorOf(outcome), id, attempt));
+    },
+    async cancel(id) {
+      db.prepare(`UPDATE jobs SET status = 'cancelled' WHERE id = ? AND status = 'queued'`).run(id);
+      return toJobOrNull(one('SELECT * FROM jobs WHERE id = ?', id));
+    },
+    async get(id) {
+      return toJobOrNull(one('SELECT * FROM jobs WHERE id = ?', id));
+    },
+    async list({ status, limit }) {
+      const sql = 'SELECT * FROM jobs WHERE ?1 IS NULL OR status = ?1 ORDER BY position DESC LIMIT ?2';
+      return (db.prepare(sql).all(status, limit) as Row[]).map(toJob);
+    },
+    async findImage(id) {
+      const row = one(`SELECT * FROM jobs WHERE image ->> 'id' = ?`, id);
+      if (!row?.image) return null;
+      const { file, sha256 } = JSON.parse(row.image) as StoredImage;
+      return { file, sha256 };
+    },
+    async counts() {
+      const sql = `SELECT count(*) FILTER (WHERE status = 'queued') AS queued, count(*) FILTER (WHERE status = 'running') AS running
+        FROM jobs WHERE status IN ('queued', 'running')`;
+      return db.prepare(sql).get() as { queued: number; running: number };
+    },
+    async recover() {
+      return (db.prepare(`UPDATE jobs SET status = 'queued' WHERE status = 'running' RETURNING *`).all() as Row[]).map(toJob);
+    },
+    async close() {
+      db.close();
+    },
+  };
+}
+
+function open(file: string): Database.Database {
+  let db: Database.Database | undefined;
+  try {
+    db = new Database(file);
+    db.exec('PRAGMA busy_timeout = 0; PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;');
+    // The lock is taken by the first write, not by the pragma.
+    db.exec('BEGIN EXCLUSIVE; COMMIT;');
+    db.exec(SCHEMA);
+    return db;
+  } catch (cause) {
+    db?.close();
+    const { code, message } = cause as { code?: string; message: string };
+    if (code?.startsWith('SQLITE_BUSY') || /database is locked/.test(message)) {
+      throw new CodedError('ALREADY_RUNNING', undefined, { cause });
+    }
+    throw new CodedError('JOB_STORE_UNUSABLE', `${file}: ${message}`, { cause });
+  }
+}
+
+function toJob(row: Row): Job {
+  const request = JSON.parse(row.request) as JobRequest;
+  const image = row.image === null ? null : (JSON.parse(row.image) as StoredImage);
+  return {
+    id: row.id,
+    status: row.status,
+    ...request,
+    step: row.step,
+    steps: request.numInferenceSteps,
+    attempts: row.attempts,
+    images: image ? [{ id: image.id, url: `/api/v1/images/${image.id}`, sha256: image.sha256 }] : [],
+    error: row.error === null ? null : JSON.parse(row.error),
+    createdAt: row.created_at,
+  };
+}
+
+function imageOf(outcome: JobOutcome): string | null {
+  if (outcome.status !== 'done') return null;
+  return JSON.stringify({ id: outcome.imageId, file: outcome.file, sha256: outcome.sha256 } satisfies StoredImage);
+}
+
+function errorOf(outcome: JobOutcome): string | null {
+  if (outcome.status === 'failed') return JSON.stringify(outcome.error);
+  return outcome.status === 'cancelled' ? JSON.stringify(new CodedError('JOB_CANCELLED').toObject()) : null;
+}
