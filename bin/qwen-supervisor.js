@@ -8,6 +8,8 @@ if (existsSync(program)) {
   const { main } = await import(program.href);
   await main(process.argv.slice(2));
 } else {
-  process.stderr.write("error NOT_BUILT: the program has not been built\nhint: run 'npm run build' in the repository first\n");
+  process.stderr.write(
+    "error NOT_BUILT: the program has not been built\nhint: run 'npm run build' in the repository first\n",
+  );
   process.exitCode = 70;
 }

@@ -1,5 +1,5 @@
 /** The HTTP application. One file per dialect; errors leave through one door. */
-import { type ErrorCode, CodedError, ERRORS, toCodedError } from '@qwen-supervisor/protocol/errors';
+import { CodedError, ERRORS, type ErrorCode, toCodedError } from '@qwen-supervisor/protocol/errors';
 import fastify, { type FastifyError, type FastifyInstance } from 'fastify';
 import type { Backend } from './backend.js';
 import { healthRoutes } from './health-routes.js';
@@ -7,7 +7,7 @@ import { jobRoutes } from './job-routes.js';
 import { openaiRoutes, toOpenaiError } from './openai-routes.js';
 
 /** Bytes of a body. */
-const BODY_MAX = 1 << 20;
+const BODY_MAX = 4 << 20;
 
 export function buildApp(backend: Backend): FastifyInstance {
   const app = fastify({ logger: false, bodyLimit: BODY_MAX, forceCloseConnections: true });

@@ -67,7 +67,10 @@ export function jobRoutes(app: FastifyInstance, backend: Backend): void {
 
   app.get<ById>('/api/v1/images/:id', async (request, reply) => {
     const { file, sha256 } = await link.request('findImage', { id: request.params.id });
-    reply.header('content-type', 'image/png').header('etag', `"${sha256}"`).header('cache-control', 'private, immutable');
+    reply
+      .header('content-type', 'image/png')
+      .header('etag', `"${sha256}"`)
+      .header('cache-control', 'private, immutable');
     if (request.headers['if-none-match'] === `"${sha256}"`) return reply.status(304).send();
     try {
       const handle = await open(join(welcome.dataDir, file));

@@ -2,7 +2,7 @@
  * Entry of the API process, started by the supervisor, which owns the port: this process listens on the descriptor that it
  * inherited. It keeps no state and may die at any moment; the jobs do not notice.
  */
-import { toCodedError, CodedError } from '@qwen-supervisor/protocol/errors';
+import { CodedError, toCodedError } from '@qwen-supervisor/protocol/errors';
 import { type ApiSettings, CHILD_ENV } from '@qwen-supervisor/protocol/messages';
 import { buildApp } from './app.js';
 import { connectBackend } from './backend.js';

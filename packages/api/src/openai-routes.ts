@@ -42,7 +42,9 @@ export function openaiRoutes(app: FastifyInstance, backend: Backend): void {
     );
     const jobs: Job[] = [];
     for (const native of requests) jobs.push(await link.request('submitJob', { request: native }));
-    reply.header('x-job-id', jobs.map((job) => job.id).join(', ')).header('x-seed', jobs.map((job) => job.seed).join(', '));
+    reply
+      .header('x-job-id', jobs.map((job) => job.id).join(', '))
+      .header('x-seed', jobs.map((job) => job.seed).join(', '));
     const ended = await Promise.all(jobs.map((job) => backend.waitForEnd(job.id)));
     const asUrl = parsed.data.response_format === 'url';
     const origin = `${request.protocol}://${request.host}`;
@@ -71,7 +73,8 @@ export function toOpenaiError(error: CodedError) {
 function toRequests(body: z.infer<typeof generationSchema>) {
   const n = body.n ?? 1;
   const seed = body.seed ?? drawSeed();
-  if (seed + n - 1 > SEED_MAX) throw new CodedError('REQUEST_INVALID', `seed: ${n} pictures would go beyond ${SEED_MAX}`);
+  if (seed + n - 1 > SEED_MAX)
+    throw new CodedError('REQUEST_INVALID', `seed: ${n} pictures would go beyond ${SEED_MAX}`);
   const [width, height] = body.size && body.size !== 'auto' ? body.size.split('x').map(Number) : [];
   return Array.from({ length: n }, (_, i) => ({
     prompt: body.prompt,

@@ -28,7 +28,8 @@ const link = await connectIpc<WorkerReports, WorkerMethods>(socket, () => ({
     toMain({ type: 'run', run: current });
   },
   cancel({ jobId, attempt }) {
-    if (current?.jobId === jobId && current.attempt === attempt) Atomics.store(flags, FLAG.cancelledRun, current.number);
+    if (current?.jobId === jobId && current.attempt === attempt)
+      Atomics.store(flags, FLAG.cancelledRun, current.number);
   },
   shutdown() {
     // A load cannot be interrupted and has nothing to save.

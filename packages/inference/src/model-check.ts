@@ -29,7 +29,12 @@ const IMAGE_STEP = 1 / 255;
 
 const tokensSchema = z.array(z.object({ text: z.string(), ids: z.array(z.int()) })).min(1);
 const scheduleSchema = z.array(
-  z.object({ steps: z.int().min(1), imageTokens: z.int().min(1), sigmas: z.array(z.number()), timesteps: z.array(z.number()) }),
+  z.object({
+    steps: z.int().min(1),
+    imageTokens: z.int().min(1),
+    sigmas: z.array(z.number()),
+    timesteps: z.array(z.number()),
+  }),
 );
 
 /** Checks every golden tensor, token list and schedule; `report` gets each as it is done. @throws CodedError GOLDEN_INVALID */
@@ -58,7 +63,8 @@ function openGolden(folder: string) {
   };
   const parse = <T extends z.ZodType>(schema: T, name: string): z.infer<T> => {
     const parsed = schema.safeParse(asGoldenError(() => readJson(path(name))));
-    if (!parsed.success) throw new CodedError('GOLDEN_INVALID', `${join(folder, name)}: ${parsed.error.issues[0]?.message}`);
+    if (!parsed.success)
+      throw new CodedError('GOLDEN_INVALID', `${join(folder, name)}: ${parsed.error.issues[0]?.message}`);
     return parsed.data;
   };
   const tensors = (name: string) => asGoldenError(() => readSafetensorsHeader(path(name)));
@@ -100,7 +106,11 @@ async function checkText(sessions: Sessions, golden: Golden, report: (check: Ten
   }
 }
 
-async function checkVelocities(sessions: Sessions, golden: Golden, report: (check: TensorCheck) => void): Promise<void> {
+async function checkVelocities(
+  sessions: Sessions,
+  golden: Golden,
+  report: (check: TensorCheck) => void,
+): Promise<void> {
   for (const [name, entry] of golden.transformer) {
     const match = /^((\d+)x(\d+))\.prompt(\d+)\.t([\d.]+)\.velocity$/.exec(name);
     if (!match) continue;
@@ -133,7 +143,10 @@ async function checkVae(sessions: Sessions, golden: Golden, report: (check: Tens
 
 /** Whole pictures from the golden noise: prompt 0 of tokens.json, with guidance 4 and a blank negative prompt, or without. */
 async function checkPictures(sessions: Sessions, golden: Golden, report: (check: TensorCheck) => void): Promise<void> {
-  for (const [name, trueCfgScale] of [['cfg4', 4], ['plain', 1]] as const) {
+  for (const [name, trueCfgScale] of [
+    ['cfg4', 4],
+    ['plain', 1],
+  ] as const) {
     const steps = need(golden.picture, `${name}.steps`);
     const image = need(golden.picture, `${name}.image`);
     const [, height, width] = image.shape as [number, number, number];
@@ -149,7 +162,13 @@ async function checkPictures(sessions: Sessions, golden: Golden, report: (check:
     });
     report(compareSteps(`picture.${name}.steps`, actual, expected, numInferenceSteps));
     const decoded = await decodePacked(sessions, latents as Float32Array, height / 16, width / 16);
-    report(compareImage(`picture.${name}.image`, decoded.map((value) => value / 2 + 0.5), readFloat32(image)));
+    report(
+      compareImage(
+        `picture.${name}.image`,
+        decoded.map((value) => value / 2 + 0.5),
+        readFloat32(image),
+      ),
+    );
   }
 }
 
@@ -162,14 +181,24 @@ function compare(tensor: string, actual: Float32Array, expected: Float32Array, l
 function compareSteps(tensor: string, actual: Float32Array, expected: Float32Array, steps: number): TensorCheck {
   const length = expected.length / steps;
   const checks = Array.from({ length: steps }, (_, i) =>
-    compare(tensor, actual.subarray(i * length, (i + 1) * length), expected.subarray(i * length, (i + 1) * length), LIMIT.steps),
+    compare(
+      tensor,
+      actual.subarray(i * length, (i + 1) * length),
+      expected.subarray(i * length, (i + 1) * length),
+      LIMIT.steps,
+    ),
   );
-  return checks.reduce((worst, check) => (!check.ok || (check.relativeError ?? 0) > (worst.relativeError ?? 0) ? check : worst));
+  return checks.reduce((worst, check) =>
+    !check.ok || (check.relativeError ?? 0) > (worst.relativeError ?? 0) ? check : worst,
+  );
 }
 
 function compareImage(tensor: string, actual: Float32Array, expected: Float32Array): TensorCheck {
   const check = compare(tensor, actual, expected, LIMIT.image);
-  const near = expected.reduce((count, value, i) => count + Number(Math.abs(value - (actual[i] as number)) <= IMAGE_STEP), 0);
+  const near = expected.reduce(
+    (count, value, i) => count + Number(Math.abs(value - (actual[i] as number)) <= IMAGE_STEP),
+    0,
+  );
   return { ...check, ok: near >= IMAGE_SHARE * expected.length };
 }
 

@@ -44,5 +44,7 @@ export async function writePicture(picture: Picture, dataDir: string, id: string
 }
 
 export function encodePng({ pixels, width, height }: Picture): Promise<Buffer> {
-  return sharp(pixels, { raw: { width, height, channels: 3 } }).png().toBuffer();
+  return sharp(pixels, { raw: { width, height, channels: 3 } })
+    .png()
+    .toBuffer();
 }

@@ -43,7 +43,11 @@ export interface Picture {
 }
 
 /** Draws a picture; null if the observer cancelled it. */
-export async function drawPicture(sessions: Sessions, request: JobRequest, observer: Observer): Promise<Picture | null> {
+export async function drawPicture(
+  sessions: Sessions,
+  request: JobRequest,
+  observer: Observer,
+): Promise<Picture | null> {
   const { h, w } = latentSize(request.width, request.height);
   const noise = gaussianNoise(request.seed, h * w * sessions.architecture.vae.zDim);
   const latents = await denoise(sessions, request, noise, observer);
@@ -108,7 +112,12 @@ export async function denoise(
 }
 
 /** Step 6: packed latents → image [3, 16 * rows, 16 * columns] in [-1, 1]. */
-export function decodePacked(sessions: Sessions, latents: Float32Array, rows: number, columns: number): Promise<Float32Array> {
+export function decodePacked(
+  sessions: Sessions,
+  latents: Float32Array,
+  rows: number,
+  columns: number,
+): Promise<Float32Array> {
   const { latentsMean, latentsStd } = sessions.architecture.vae;
   return sessions.decode(unpackLatents(latents, rows, columns, latentsMean, latentsStd), 2 * rows, 2 * columns);
 }

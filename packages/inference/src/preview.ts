@@ -2,11 +2,12 @@
  * Small previews while a picture is denoised: a linear map from latents to colours, fitted once to the loaded decoder, so
  * that any checkpoint gets one and a preview costs nothing next to a step.
  */
-import { gaussianNoise } from './noise.js';
-import { toRgb, unpackLatents } from './latents.js';
-import type { StepState } from './pipeline.js';
-import { type Sessions } from './sessions.js';
+
 import { VAE_SCALE } from '@qwen-supervisor/model/vae';
+import { toRgb, unpackLatents } from './latents.js';
+import { gaussianNoise } from './noise.js';
+import type { StepState } from './pipeline.js';
+import type { Sessions } from './sessions.js';
 
 /** Per colour: one weight per latent channel, then a constant. */
 export type PreviewMap = Float64Array[];
@@ -93,5 +94,8 @@ function leastSquares(rows: number[][], targets: number[]): Float64Array {
       for (let j = pivot; j <= n; j++) row[j] = (row[j] as number) - factor * (top[j] as number);
     }
   }
-  return Float64Array.from({ length: n }, (_, i) => ((matrix[i] as number[])[n] as number) / ((matrix[i] as number[])[i] as number));
+  return Float64Array.from(
+    { length: n },
+    (_, i) => ((matrix[i] as number[])[n] as number) / ((matrix[i] as number[])[i] as number),
+  );
 }

@@ -1,13 +1,20 @@
 /** ONNX Runtime sessions of a checkpoint, and the plain functions that run them. */
-import { basename, join } from 'node:path';
+
 import { createHash } from 'node:crypto';
-import { type Architecture } from '@qwen-supervisor/model/architecture';
+import { basename, join } from 'node:path';
+import type { Architecture } from '@qwen-supervisor/model/architecture';
 import type { Checkpoint } from '@qwen-supervisor/model/checkpoint';
 import { EmbeddingTable } from '@qwen-supervisor/model/embedding-table';
 import type { OnnxGraph } from '@qwen-supervisor/model/onnx';
 import { buildTextEncoder, textRotary } from '@qwen-supervisor/model/text-encoder';
 import { loadTokenizer, type Tokenizer } from '@qwen-supervisor/model/tokenizer';
-import { buildModulation, buildTransformer, modulationRows, TIME_CHANNELS, timeEmbedding } from '@qwen-supervisor/model/transformer';
+import {
+  buildModulation,
+  buildTransformer,
+  modulationRows,
+  TIME_CHANNELS,
+  timeEmbedding,
+} from '@qwen-supervisor/model/transformer';
 import { buildDecoder, buildEncoder, VAE_SCALE } from '@qwen-supervisor/model/vae';
 import { type PlacedGraph, placeWeights, weightBytes } from '@qwen-supervisor/model/weights';
 import { CodedError } from '@qwen-supervisor/protocol/errors';
@@ -47,7 +54,10 @@ export async function loadSessions(
     encoder: buildEncoder(architecture.vae, tensors.vae),
   };
   const bytesTotal = Object.values(graphs).reduce((sum, graph) => sum + weightBytes(graph), 0);
-  const cacheFolder = join(cacheRoot, `${basename(folder)}-${createHash('sha256').update(folder).digest('hex').slice(0, 12)}`);
+  const cacheFolder = join(
+    cacheRoot,
+    `${basename(folder)}-${createHash('sha256').update(folder).digest('hex').slice(0, 12)}`,
+  );
   let bytesBefore = 0;
   const open = async (component: ModelComponent, name: string, graph: OnnxGraph) => {
     const tell = (bytes: number) => report({ component, bytesDone: bytesBefore + bytes, bytesTotal });
@@ -91,7 +101,9 @@ export async function loadSessions(
     decode: (latents, h, w) =>
       runOne(decoder, 'image', { latents: new Tensor('float32', latents, [1, architecture.vae.zDim, h, w]) }),
     encode: (image, height, width) =>
-      runOne(encoder, 'mean', { image: new Tensor('float32', image, [1, architecture.vae.inputChannels, height, width]) }),
+      runOne(encoder, 'mean', {
+        image: new Tensor('float32', image, [1, architecture.vae.inputChannels, height, width]),
+      }),
     async release() {
       for (const session of [textEncoder, modulation, transformer, decoder, encoder]) await session.release();
       embeddings.close();

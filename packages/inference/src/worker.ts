@@ -66,7 +66,15 @@ async function load(): Promise<{ sessions: Sessions; previewMap: PreviewMap } | 
 
 /** The first run of every session is slow, and a model that cannot draw should say so before it is called ready. */
 async function warmUp(sessions: Sessions): Promise<PreviewMap> {
-  const request = { prompt: ' ', negativePrompt: ' ', width: 64, height: 64, numInferenceSteps: 1, trueCfgScale: 4, seed: 0 };
+  const request = {
+    prompt: ' ',
+    negativePrompt: ' ',
+    width: 64,
+    height: 64,
+    numInferenceSteps: 1,
+    trueCfgScale: 4,
+    seed: 0,
+  };
   const picture = await drawPicture(sessions, request, { onStep() {}, isCancelled: () => false });
   if (!picture) throw new CodedError('MODEL_LOAD_FAILED', 'the warm-up picture was not drawn');
   return fitPreview(sessions);

@@ -5,7 +5,9 @@ import type { Methods, Params, Result } from '@qwen-supervisor/protocol/messages
 import { encodeFrame, FrameDecoder } from './frames.js';
 
 /** What this end answers. A handler that throws answers with the error. */
-export type Handlers<M extends Methods> = { [K in keyof M]: (params: Params<M, K>) => Result<M, K> | Promise<Result<M, K>> };
+export type Handlers<M extends Methods> = {
+  [K in keyof M]: (params: Params<M, K>) => Result<M, K> | Promise<Result<M, K>>;
+};
 
 /** Bytes that may wait for a peer that does not read; then it is cut off, which it will notice. */
 const PENDING_MAX = 32 << 20;

@@ -1,7 +1,8 @@
 /** The supervisor's end of IPC: a Unix socket through node-ipc in raw mode, one link per connection. */
+
+import type { Socket } from 'node:net';
 import { dirname } from 'node:path';
 import type { Methods } from '@qwen-supervisor/protocol/messages';
-import type { Socket } from 'node:net';
 import nodeIpc from 'node-ipc';
 import { type Handlers, Link } from './link.js';
 

@@ -152,7 +152,10 @@ export interface RawConfigs {
 export function parseArchitecture(raw: RawConfigs): Architecture {
   const index = check('model_index.json', modelIndexSchema, raw.modelIndex);
   if (index._class_name !== 'QwenImagePipeline') {
-    throw new CodedError('MODEL_UNSUPPORTED', `model_index.json names the pipeline ${index._class_name}, not QwenImagePipeline`);
+    throw new CodedError(
+      'MODEL_UNSUPPORTED',
+      `model_index.json names the pipeline ${index._class_name}, not QwenImagePipeline`,
+    );
   }
   const architecture = {
     transformer: transformerConfig(raw.transformer),

@@ -104,7 +104,8 @@ function openWeights(folder: string, stem: string): Map<string, TensorEntry> {
     const header = shards.get(shard) ?? readSafetensorsHeader(join(folder, shard));
     shards.set(shard, header);
     const entry = header.get(name);
-    if (!entry) throw new CodedError('MODEL_INVALID', `${join(folder, shard)}: tensor ${name} of the index is not in it`);
+    if (!entry)
+      throw new CodedError('MODEL_INVALID', `${join(folder, shard)}: tensor ${name} of the index is not in it`);
     entries.set(name, entry);
   }
   return entries;

@@ -85,7 +85,13 @@ export class OnnxGraph {
   }
 
   /** A node of several outputs. An empty input name leaves an optional input out. */
-  nodes(op: string, inputs: string[], count: number, attributes: Record<string, Attribute> = {}, domain = ''): string[] {
+  nodes(
+    op: string,
+    inputs: string[],
+    count: number,
+    attributes: Record<string, Attribute> = {},
+    domain = '',
+  ): string[] {
     const outputs = Array.from({ length: count }, () => `${op}_${this.#counter++}`);
     this.#nodes.push({ op, domain, inputs, outputs, attributes });
     return outputs;

@@ -125,7 +125,8 @@ function checkLayout(file: string, entries: Map<string, TensorEntry>, dataStart:
   let end = dataStart;
   for (const tensor of [...entries.values()].sort((a, b) => a.offset - b.offset || a.length - b.length)) {
     if (tensor.offset < end) throw invalid(file, `tensor ${tensor.name} overlaps the tensor before it`);
-    if (tensor.offset > end) throw invalid(file, `there is a hole of ${tensor.offset - end} bytes before ${tensor.name}`);
+    if (tensor.offset > end)
+      throw invalid(file, `there is a hole of ${tensor.offset - end} bytes before ${tensor.name}`);
     end = tensor.offset + tensor.length;
   }
   if (end > size) throw new CodedError('MODEL_TRUNCATED', `${file}: has ${size} bytes, its header promises ${end}`);

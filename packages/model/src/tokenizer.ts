@@ -21,7 +21,11 @@ export interface Tokenizer {
 const SPLIT_PATTERN =
   "'[sS]|'[tT]|'[rR][eE]|'[vV][eE]|'[mM]|'[lL][lL]|'[dD]|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
 
-const addedTokenSchema = z.object({ id: z.int().min(0), content: z.string().min(1), special: z.boolean().default(false) });
+const addedTokenSchema = z.object({
+  id: z.int().min(0),
+  content: z.string().min(1),
+  special: z.boolean().default(false),
+});
 type AddedToken = z.infer<typeof addedTokenSchema>;
 
 const tokenizerJsonSchema = z.looseObject({
@@ -32,7 +36,9 @@ const tokenizerJsonSchema = z.looseObject({
 const vocabSchema = z.record(z.string(), z.int().min(0));
 
 const tokenizerConfigSchema = z.object({
-  added_tokens_decoder: z.record(z.string(), z.object({ content: z.string(), special: z.boolean().default(false) })).default({}),
+  added_tokens_decoder: z
+    .record(z.string(), z.object({ content: z.string(), special: z.boolean().default(false) }))
+    .default({}),
 });
 
 /**
@@ -40,7 +46,9 @@ const tokenizerConfigSchema = z.object({
  * @throws CodedError MODEL_NOT_FOUND, MODEL_INVALID
  */
 export function loadTokenizer(checkpointFolder: string): Tokenizer {
-  const folder = ['tokenizer', 'processor'].map((name) => join(checkpointFolder, name)).find((path) => existsSync(path));
+  const folder = ['tokenizer', 'processor']
+    .map((name) => join(checkpointFolder, name))
+    .find((path) => existsSync(path));
   if (!folder) throw new CodedError('MODEL_NOT_FOUND', `${checkpointFolder}: has no tokenizer folder`);
   const whole = existsSync(join(folder, 'tokenizer.json'));
   const json = whole ? parse(tokenizerJsonSchema, join(folder, 'tokenizer.json')) : composeJson(folder);
@@ -50,7 +58,8 @@ export function loadTokenizer(checkpointFolder: string): Tokenizer {
     { ...json, added_tokens: added.filter((token) => !token.special).map(plainAddedToken), post_processor: null },
     {},
   );
-  const encodeText = (text: string): number[] => (text === '' ? [] : bpe.encode(text, { add_special_tokens: false }).ids);
+  const encodeText = (text: string): number[] =>
+    text === '' ? [] : bpe.encode(text, { add_special_tokens: false }).ids;
 
   return {
     encodePrompt(prompt) {
@@ -58,7 +67,8 @@ export function loadTokenizer(checkpointFolder: string): Tokenizer {
       for (const part of PROMPT_TEMPLATE.split(/(<\|im_(?:start|end)\|>)/).filter((part) => part !== '')) {
         const id = special.get(part);
         if (id !== undefined) ids.push(id);
-        else if (part.startsWith('<|im_')) throw new CodedError('MODEL_INVALID', `${folder}: has no special token ${part}`);
+        else if (part.startsWith('<|im_'))
+          throw new CodedError('MODEL_INVALID', `${folder}: has no special token ${part}`);
         // A function, because '$&' in a prompt is not a pattern.
         else for (const token of encodeText(part.replace('{}', () => prompt))) ids.push(token);
       }
@@ -113,7 +123,9 @@ function addedTokens(folder: string, fromJson: AddedToken[]): AddedToken[] {
   }
   const configFile = join(folder, 'tokenizer_config.json');
   if (existsSync(configFile)) {
-    for (const [id, { content, special }] of Object.entries(parse(tokenizerConfigSchema, configFile).added_tokens_decoder)) {
+    for (const [id, { content, special }] of Object.entries(
+      parse(tokenizerConfigSchema, configFile).added_tokens_decoder,
+    )) {
       tokens.set(content, { content, id: Number(id), special });
     }
   }

@@ -27,9 +27,13 @@ export function buildModulation(config: TransformerConfig, tensors: Tensors): On
   const { dim } = config;
   const g = new OnnxGraph('modulation');
   const linear = (x: string, name: string, rows: number, columns: number) =>
-    g.node('Gemm', [x, g.weight(tensors.get(`${name}.weight`, [rows, columns])), g.weight(tensors.get(`${name}.bias`, [rows]))], {
-      transB: 1,
-    });
+    g.node(
+      'Gemm',
+      [x, g.weight(tensors.get(`${name}.weight`, [rows, columns])), g.weight(tensors.get(`${name}.bias`, [rows]))],
+      {
+        transB: 1,
+      },
+    );
   const silu = (x: string) => g.node('Mul', [x, g.node('Sigmoid', [x])]);
   const onesAt = (rows: number, scales: number[]) => {
     const ones = new Float32Array(rows * dim);
@@ -62,9 +66,13 @@ export function buildTransformer(config: TransformerConfig, tensors: Tensors): O
   const { dim, headDim, numHeads, inChannels, jointAttentionDim } = config;
   const g = new OnnxGraph('transformer');
   const linear = (x: string, name: string, rows: number, columns: number) =>
-    g.node('Gemm', [x, g.weight(tensors.get(`${name}.weight`, [rows, columns])), g.weight(tensors.get(`${name}.bias`, [rows]))], {
-      transB: 1,
-    });
+    g.node(
+      'Gemm',
+      [x, g.weight(tensors.get(`${name}.weight`, [rows, columns])), g.weight(tensors.get(`${name}.bias`, [rows]))],
+      {
+        transB: 1,
+      },
+    );
   const rmsNorm = (x: string, name: string, width: number) =>
     g.node('SimplifiedLayerNormalization', [x, g.weight(tensors.get(name, [width]))], {
       axis: -1,
@@ -75,7 +83,10 @@ export function buildTransformer(config: TransformerConfig, tensors: Tensors): O
   const gated = (x: string, gate: string, out: string) => g.node('Add', [x, g.node('Mul', [gate, out])]);
   /** [n, dim] → RMS norm of every head → [1, n, dim]. */
   const normedHeads = (x: string, name: string) =>
-    g.node('Reshape', [rmsNorm(g.node('Reshape', [x, g.ints([0, numHeads, headDim])]), name, headDim), g.ints([1, -1, dim])]);
+    g.node('Reshape', [
+      rmsNorm(g.node('Reshape', [x, g.ints([0, numHeads, headDim])]), name, headDim),
+      g.ints([1, -1, dim]),
+    ]);
 
   const latents = g.input('latents', ['s', inChannels]);
   const text = g.input('text', ['t', jointAttentionDim]);

@@ -118,7 +118,9 @@ function blocks(g: OnnxGraph, tensors: Tensors) {
   };
   /** Self-attention over all positions, one head as wide as the channels. */
   const attention = (x: string, name: string, width: number) => {
-    const qkv = conv(norm(x, `${name}.norm`, width, [width, 1, 1]), `${name}.to_qkv`, width, 3 * width, 1, { flat: true });
+    const qkv = conv(norm(x, `${name}.norm`, width, [width, 1, 1]), `${name}.to_qkv`, width, 3 * width, 1, {
+      flat: true,
+    });
     const tokens = g.node('Transpose', [g.node('Reshape', [qkv, g.ints([0, 0, -1])])], { perm: [0, 2, 1] });
     const [q, k, v] = g.nodes('Split', [tokens], 3, { axis: 2, num_outputs: 3 }) as [string, string, string];
     const mixed = g.node('MultiHeadAttention', [q, k, v], { num_heads: 1 }, MICROSOFT);

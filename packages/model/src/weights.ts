@@ -6,7 +6,19 @@
  * with more than four times the file's size in memory.
  */
 import { createHash } from 'node:crypto';
-import { closeSync, existsSync, fsyncSync, mkdirSync, openSync, readdirSync, realpathSync, renameSync, rmSync, statSync, writeSync } from 'node:fs';
+import {
+  closeSync,
+  existsSync,
+  fsyncSync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  realpathSync,
+  renameSync,
+  rmSync,
+  statSync,
+  writeSync,
+} from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import { CodedError } from '@qwen-supervisor/protocol/errors';
 import { toFloat32 } from './dtype.js';
@@ -43,7 +55,8 @@ export function placeWeights(
   const { placements, size } = layOut(graph.weights);
   const file = `${name}-${fingerprint(graph.weights)}.f32`;
   for (const placement of placements.values()) placement.location = file;
-  if (!existsSync(join(cacheFolder, file))) writeSideFile(graph.weights, placements, size, cacheFolder, file, name, onProgress);
+  if (!existsSync(join(cacheFolder, file)))
+    writeSideFile(graph.weights, placements, size, cacheFolder, file, name, onProgress);
   return { model: graph.encode(placements), folder: cacheFolder, bytes };
 }
 
@@ -55,7 +68,9 @@ export function weightBytes(graph: OnnxGraph): number {
 /** The files themselves, if all are float32 and, symbolic links followed, lie in one folder. */
 function placeInFiles(weights: Weight[]): { placements: Map<string, Placement>; folder: string } | null {
   if (weights.some(({ tensor, lastTap }) => tensor.dtype !== 'F32' || lastTap)) return null;
-  const paths = new Map([...new Set(weights.map(({ tensor }) => tensor.file))].map((file) => [file, realpathSync(file)]));
+  const paths = new Map(
+    [...new Set(weights.map(({ tensor }) => tensor.file))].map((file) => [file, realpathSync(file)]),
+  );
   const folders = new Set([...paths.values()].map((path) => dirname(path)));
   const [folder] = folders;
   if (folders.size !== 1 || folder === undefined) return null;
@@ -123,7 +138,9 @@ function writeSideFile(
   } catch (cause) {
     rmSync(temporary, { force: true });
     if (cause instanceof CodedError) throw cause;
-    throw new CodedError('MODEL_LOAD_FAILED', `cannot prepare weights in ${folder}: ${(cause as Error).message}`, { cause });
+    throw new CodedError('MODEL_LOAD_FAILED', `cannot prepare weights in ${folder}: ${(cause as Error).message}`, {
+      cause,
+    });
   }
 }
 
@@ -169,6 +186,7 @@ function writeAll(fd: number, values: Float32Array, position: number): void {
 /** Side files of earlier versions of the same checkpoint; a session that still maps one keeps its data. */
 function removeOlder(folder: string, name: string, current: string): void {
   for (const file of readdirSync(folder)) {
-    if (file.startsWith(`${name}-`) && file.endsWith('.f32') && file !== current) rmSync(join(folder, file), { force: true });
+    if (file.startsWith(`${name}-`) && file.endsWith('.f32') && file !== current)
+      rmSync(join(folder, file), { force: true });
   }
 }

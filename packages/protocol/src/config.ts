@@ -17,12 +17,22 @@ export const configSchema = z.strictObject({
   port: z.int().min(0).max(65_535).default(8000).describe('Port to listen on; 0 picks a free one'),
   model: z.string().min(1).describe('Checkpoint folder in the diffusers layout. Default: the pocket model'),
   'max-steps': z.int().min(1).max(STEPS_MAX).default(STEPS_MAX).describe('Most denoising steps a request may ask for'),
-  'max-pixels': z.int().min(256).max(16_777_216).default(4_194_304).describe('Most pixels (width x height) of a request'),
+  'max-pixels': z
+    .int()
+    .min(256)
+    .max(16_777_216)
+    .default(4_194_304)
+    .describe('Most pixels (width x height) of a request'),
   'stop-seconds': seconds.default(10).describe('Time that a child gets to stop by itself before it is killed'),
   'load-stall-seconds': seconds.default(120).describe('A model load without progress for so long is given up'),
   'load-limit-seconds': seconds.default(600).describe('A model load that takes longer is given up'),
   'beat-limit-seconds': seconds.default(15).describe('A worker that gives no sign of life for so long is killed'),
-  'restart-max': z.int().min(1).max(1000).default(8).describe('Unplanned exits within the window before a child is given up'),
+  'restart-max': z
+    .int()
+    .min(1)
+    .max(1000)
+    .default(8)
+    .describe('Unplanned exits within the window before a child is given up'),
   'restart-window-seconds': seconds.default(120).describe('The window of restart-max'),
   'log-level': z.enum(['debug', 'info', 'warn', 'error']).default('info').describe('Least level that is logged'),
 });

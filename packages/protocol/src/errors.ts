@@ -19,14 +19,14 @@ interface ErrorRow {
   retryable: boolean;
 }
 
-const row = (
-  message: string,
-  hint: string,
-  http: number,
-  exit: number,
-  blame: Blame,
-  retryable = false,
-): ErrorRow => ({ message, hint, http, exit, blame, retryable });
+const row = (message: string, hint: string, http: number, exit: number, blame: Blame, retryable = false): ErrorRow => ({
+  message,
+  hint,
+  http,
+  exit,
+  blame,
+  retryable,
+});
 
 export const ERRORS = {
   USAGE_INVALID: row(
@@ -50,7 +50,7 @@ export const ERRORS = {
     64,
     'caller',
   ),
-  BODY_TOO_LARGE: row('the body is too large', 'send a body of at most 1 MiB', 413, 64, 'caller'),
+  BODY_TOO_LARGE: row('the body is too large', 'send a body of at most 4 MiB', 413, 64, 'caller'),
   NOT_FOUND: row('there is nothing at this address', 'see docs/http-api.md for the routes', 404, 66, 'caller'),
   JOB_NOT_FOUND: row(
     'there is no job with this id',
@@ -66,7 +66,13 @@ export const ERRORS = {
     66,
     'caller',
   ),
-  JOB_CANCELLED: row('the job was cancelled', 'send the request again if the picture is still wanted', 409, 80, 'caller'),
+  JOB_CANCELLED: row(
+    'the job was cancelled',
+    'send the request again if the picture is still wanted',
+    409,
+    80,
+    'caller',
+  ),
   CONFIG_INVALID: row(
     'the configuration is not valid',
     'correct the key that the message names; config/qwen-supervisor.toml lists all keys',
@@ -241,7 +247,13 @@ export const ERRORS = {
     73,
     'caller',
   ),
-  NOT_BUILT: row('the program has not been built', "run 'npm run build' in the repository first", 500, 70, 'environment'),
+  NOT_BUILT: row(
+    'the program has not been built',
+    "run 'npm run build' in the repository first",
+    500,
+    70,
+    'environment',
+  ),
   INTERNAL: row(
     'something went wrong inside qwen-supervisor',
     "this is a bug: see 'qwen-supervisor logs' and report the lines around the time of the error",

@@ -8,7 +8,13 @@
  */
 import type { ErrorObject } from '@qwen-supervisor/protocol/errors';
 import type { ChildExit, ChildName, ChildState } from '@qwen-supervisor/protocol/status';
-import { decideRestart, type ExitCause, NO_HISTORY, type RestartHistory, type RestartLimits } from './restart-policy.js';
+import {
+  decideRestart,
+  type ExitCause,
+  NO_HISTORY,
+  type RestartHistory,
+  type RestartLimits,
+} from './restart-policy.js';
 
 export interface Child {
   name: ChildName;
@@ -132,7 +138,14 @@ const progress: Handler<'progress'> = (child, _event, atMs, limits) =>
   stay({ ...child, deadlineMs: loadDeadline(child, atMs, limits) });
 
 const becomeReady: Handler<'ready'> = (child, _event, atMs, limits) =>
-  stay({ ...child, state: 'ready', reason: 'ready', wasReady: true, healthySinceMs: atMs, deadlineMs: beatDeadline(atMs, limits) });
+  stay({
+    ...child,
+    state: 'ready',
+    reason: 'ready',
+    wasReady: true,
+    healthySinceMs: atMs,
+    deadlineMs: beatDeadline(atMs, limits),
+  });
 
 const beat: Handler<'beat'> = (child, _event, atMs, limits) => {
   const forgiven = atMs - child.healthySinceMs > HEALTHY_MS && child.history.streak > 0;
@@ -165,13 +178,25 @@ const kill = (child: Child, cause: ExitCause, reason: string, atMs: number): Chi
 });
 
 const askToStop: Handler<'stop'> = (child, _event, atMs, limits) => ({
-  child: { ...child, state: 'stopping', reason: 'asked to stop', stopCause: 'planned', deadlineMs: atMs + limits.stopMs },
+  child: {
+    ...child,
+    state: 'stopping',
+    reason: 'asked to stop',
+    stopCause: 'planned',
+    deadlineMs: atMs + limits.stopMs,
+  },
   effects: [{ type: 'ask-stop', name: child.name }],
 });
 
 /** Nothing runs or nothing of worth: stop at once. */
 const stopNow: Handler<'stop'> = (child, _event, atMs) => ({
-  child: { ...child, state: 'stopping', reason: 'asked to stop', stopCause: 'planned', deadlineMs: atMs + TREE_KILL_MS },
+  child: {
+    ...child,
+    state: 'stopping',
+    reason: 'asked to stop',
+    stopCause: 'planned',
+    deadlineMs: atMs + TREE_KILL_MS,
+  },
   effects: [{ type: 'kill', name: child.name, incarnation: child.incarnation, tree: false }],
 });
 
@@ -203,13 +228,23 @@ const unplannedExit: Handler<'exited'> = (child, event, atMs, limits) => {
   };
   if (decision.kind === 'give-up') return stay({ ...dead, state: 'failed', deadlineMs: null });
   const waiting: Child = { ...dead, state: 'backing-off', deadlineMs: atMs + decision.delayMs };
-  return decision.delayMs === 0 ? keepReason(spawn(waiting, { type: 'start' }, atMs, limits), dead.reason) : stay(waiting);
+  return decision.delayMs === 0
+    ? keepReason(spawn(waiting, { type: 'start' }, atMs, limits), dead.reason)
+    : stay(waiting);
 };
 
 const exitWhileStopping: Handler<'exited'> = (child, event, atMs, limits) => {
   if (child.stopCause !== 'planned') return unplannedExit(child, event, atMs, limits);
   const lastExit = { code: event.code, signal: event.signal, at: event.at };
-  return stay({ ...child, state: 'stopped', pid: null, lastExit, reason: 'stopped', stopCause: null, deadlineMs: null });
+  return stay({
+    ...child,
+    state: 'stopped',
+    pid: null,
+    lastExit,
+    reason: 'stopped',
+    stopCause: null,
+    deadlineMs: null,
+  });
 };
 
 const tickStarting: Handler<'tick'> = (child, _event, atMs) =>

@@ -4,13 +4,13 @@
  */
 import { randomBytes } from 'node:crypto';
 import { basename } from 'node:path';
+import type { Handlers, Link } from '@qwen-supervisor/ipc/link';
 import { type IpcServer, listenIpc } from '@qwen-supervisor/ipc/listen';
-import { type Handlers, Link } from '@qwen-supervisor/ipc/link';
 import { type Checkpoint, openCheckpoint } from '@qwen-supervisor/model/checkpoint';
 import { describeModel } from '@qwen-supervisor/model/descriptions';
 import type { Config } from '@qwen-supervisor/protocol/config';
 import { CodedError, type ErrorObject } from '@qwen-supervisor/protocol/errors';
-import type { Job, JobEvent } from '@qwen-supervisor/protocol/job';
+import type { Job } from '@qwen-supervisor/protocol/job';
 import type {
   ApiSettings,
   ClientMethods,
@@ -21,24 +21,25 @@ import type {
   WorkerReports,
   WorkerSettings,
 } from '@qwen-supervisor/protocol/messages';
-import { CHILD_NAMES, type ChildName, type SystemStatus } from '@qwen-supervisor/protocol/status';
+import type { ChildName, SystemStatus } from '@qwen-supervisor/protocol/status';
 import type { Logger } from 'pino';
 import type { ChildEvent } from './child.js';
 import { logFile, prepareDataDir, readPresence, removePresence, socketPath, writePresence } from './data-folder.js';
+import { JobDesk } from './job-desk.js';
 import type { JobStore } from './job-store.js';
+import { limitsOf } from './limits.js';
 import { bindListener, type Listener } from './listener.js';
 import { openLog } from './log.js';
+import { logChanges } from './log-changes.js';
 import { INHERITED_FD, type SpawnedChild, spawnChild } from './spawn-child.js';
 import { openSqliteJobStore } from './sqlite-job-store.js';
 import { type Effect, type Event, initialState, type Limits, nextDeadline, type State, step } from './supervisor.js';
+import { describeSystem } from './system-status.js';
 import { VERSION } from './version.js';
 
 type WorkerLink = Link<WorkerMethods, WorkerReports>;
 type ClientLink = Link<ClientMethods, SupervisorMethods>;
 
-/** Longest delay between two starts of the API, and of the worker. */
-const API_DELAY_CAP_MS = 1000;
-const WORKER_DELAY_CAP_MS = 60_000;
 /** `setTimeout` takes no longer time. */
 const TIMER_MAX_MS = 2 ** 31 - 1;
 
@@ -64,7 +65,15 @@ export async function startDaemon(config: Config, env: NodeJS.ProcessEnv): Promi
   try {
     listener = bindListener(config.host, config.port);
     const log = openLog(logFile(dataDir), config['log-level']);
-    const supervisor = new Supervisor({ config, checkpoint, dataDir, store, listener, log, socket: socketPath(dataDir, env) });
+    const supervisor = new Supervisor({
+      config,
+      checkpoint,
+      dataDir,
+      store,
+      listener,
+      log,
+      socket: socketPath(dataDir, env),
+    });
     await supervisor.open();
     return supervisor;
   } catch (error) {
@@ -104,14 +113,12 @@ class Supervisor implements Daemon {
   readonly #startedMs = Date.now();
   readonly #processes = new Map<ChildName, SpawnedChild>();
   readonly #tokens = new Map<string, { name: ChildName; incarnation: number }>();
-  readonly #subscribers = new Set<ClientLink>();
+  readonly #jobs: JobDesk;
   #state: State = initialState();
   #workerLink: WorkerLink | null = null;
   #apiLink: ClientLink | null = null;
   #ipc: IpcServer | null = null;
   #timer: NodeJS.Timeout | undefined;
-  /** Store operations run one after the other, in the order in which they were decided. */
-  #storeTail: Promise<unknown> = Promise.resolve();
   #end: (error: ErrorObject | null) => void = () => {};
 
   constructor(parts: Parts) {
@@ -119,21 +126,31 @@ class Supervisor implements Daemon {
     this.url = parts.listener.url;
     this.#model = describeModel(parts.checkpoint.architecture, basename(parts.checkpoint.folder));
     this.#limits = limitsOf(parts.config);
+    this.#jobs = new JobDesk(parts.store, parts.log, {
+      current: () => this.#state.current,
+      onQueued: () => this.#handle({ type: 'job-queued', atMs: Date.now() }),
+      onClaimed: (job) => this.#handle({ type: 'claimed', atMs: Date.now(), job }),
+      onCancelRequest: (jobId) => this.#handle({ type: 'cancel-running', atMs: Date.now(), jobId }),
+      onStoreFailure: (error) => {
+        parts.log.error({ code: error.code }, error.message);
+        this.kill();
+        this.#end(error.toObject());
+      },
+    });
     this.ended = new Promise((resolve) => {
       this.#end = resolve;
     });
   }
 
   async open(): Promise<void> {
-    const { dataDir, store, log, socket } = this.#parts;
+    const { dataDir, log, socket } = this.#parts;
     // Links of children and of clients differ in their methods; which it is shows in `hello`.
     this.#ipc = await listenIpc<ClientMethods & WorkerMethods, SupervisorMethods & WorkerReports>(socket, (link) =>
       this.#handlers(link),
     );
     writePresence(dataDir, { pid: process.pid, socket, url: this.url });
-    const recovered = await store.recover();
     log.info({ pid: process.pid, model: this.#model.id, data: dataDir }, `listening on ${this.url}`);
-    for (const job of recovered) log.info({ job: job.id }, 'job was running when the supervisor ended, queued again');
+    await this.#jobs.recover();
     this.#handle({ type: 'start', atMs: Date.now() });
     this.#handle({ type: 'job-queued', atMs: Date.now() });
   }
@@ -151,7 +168,7 @@ class Supervisor implements Daemon {
     const before = this.#state;
     const { state, effects } = step(before, event, this.#limits);
     this.#state = state;
-    this.#logChanges(before, state);
+    logChanges(this.#parts.log, before, state);
     for (const effect of effects) this.#perform(effect);
     clearTimeout(this.#timer);
     const deadline = nextDeadline(this.#state);
@@ -174,23 +191,15 @@ class Supervisor implements Daemon {
       case 'kill':
         return this.#processes.get(effect.name)?.kill(effect.tree);
       case 'claim':
-        return void this.#store(async (store) => {
-          this.#handle({ type: 'claimed', atMs: Date.now(), job: await store.claim() });
-        });
+        return this.#jobs.claim();
       case 'dispatch':
         return this.#dispatch(effect.job, effect.attempt);
       case 'cancel-run':
         return this.#workerLink?.notify('cancel', { jobId: effect.jobId, attempt: effect.attempt });
       case 'release':
-        return void this.#store(async (store) => {
-          const job = await store.release(effect.jobId);
-          if (job) this.#publish({ type: 'requeued', jobId: job.id, attempt: job.attempts, reason: effect.reason });
-        });
+        return this.#jobs.release(effect.jobId, effect.reason);
       case 'finish':
-        return void this.#store(async (store) => {
-          const job = await store.finish(effect.jobId, effect.attempt, effect.step, effect.outcome);
-          if (job) this.#publish({ type: effect.outcome.status, jobId: job.id, job });
-        });
+        return this.#jobs.finish(effect.jobId, effect.attempt, effect.step, effect.outcome);
       case 'exit':
         return void this.#close(effect.error);
     }
@@ -232,36 +241,7 @@ class Supervisor implements Daemon {
     const { prompt, negativePrompt, width, height, numInferenceSteps, trueCfgScale, seed } = job;
     const request = { prompt, negativePrompt, width, height, numInferenceSteps, trueCfgScale, seed };
     this.#workerLink?.notify('run', { jobId: job.id, attempt, request });
-    this.#publish({ type: 'running', jobId: job.id, attempt });
-  }
-
-  /** Runs `operation` after all that were decided before it. A store that fails ends the supervisor: nothing it says would be true. */
-  #store<T>(operation: (store: JobStore) => Promise<T>): Promise<T> {
-    const result = this.#storeTail.then(() => operation(this.#parts.store));
-    this.#storeTail = result.catch((cause: unknown) => {
-      const error = new CodedError('JOB_STORE_UNUSABLE', (cause as Error).message, { cause });
-      this.#parts.log.error({ code: error.code }, error.message);
-      this.kill();
-      this.#end(error.toObject());
-    });
-    return result;
-  }
-
-  #publish(event: JobEvent): void {
-    for (const link of this.#subscribers) link.notify('event', event);
-    if (event.type === 'step') return;
-    const details = event.type === 'requeued' ? { reason: event.reason } : 'job' in event ? { error: event.job.error } : {};
-    this.#parts.log.info({ job: event.jobId, ...details }, `job ${event.type}`);
-  }
-
-  async #cancel(id: string): Promise<Job | null> {
-    const { store } = this.#parts;
-    const before = await store.get(id);
-    const job = await store.cancel(id);
-    if (!job) return null;
-    if (before?.status === 'queued') this.#publish({ type: 'cancelled', jobId: id, job });
-    this.#handle({ type: 'cancel-running', atMs: Date.now(), jobId: id });
-    return this.#withStep(job);
+    this.#jobs.publish({ type: 'running', jobId: job.id, attempt });
   }
 
   /** What one connection may call. Its first call is `hello`. */
@@ -273,7 +253,7 @@ class Supervisor implements Daemon {
       if (!peer || !roles.includes(peer.role)) throw new CodedError('INTERNAL', 'this connection may not call that');
       return peer.incarnation;
     };
-    const { store } = this.#parts;
+    const jobs = this.#jobs;
     return {
       hello: (hello) => {
         const child = hello.token === null ? undefined : this.#tokens.get(hello.token);
@@ -281,36 +261,30 @@ class Supervisor implements Daemon {
         peer = { role: hello.role, incarnation: child?.incarnation ?? 0 };
         if (hello.role === 'inference') this.#workerLink = link;
         if (hello.role === 'api') this.#apiLink = link;
-        link.onClose = () => this.#subscribers.delete(link);
+        link.onClose = () => jobs.unsubscribe(link);
         if (child) this.#handleChild(child.name, child.incarnation, { type: 'connected' });
         return this.#welcome();
       },
-      submitJob: async ({ request }) => {
+      submitJob: ({ request }) => {
         known('api', 'cli');
         if (this.#state.stopping) throw new CodedError('SUPERVISOR_STOPPING');
-        const job = await store.put(request);
-        this.#publish({ type: 'queued', jobId: job.id, job });
-        this.#handle({ type: 'job-queued', atMs: Date.now() });
-        return job;
+        return jobs.submit(request);
       },
-      getJob: async ({ id }) => {
+      getJob: ({ id }) => {
         known('api', 'cli');
-        return this.#withStep(found(await store.get(id)));
+        return jobs.get(id);
       },
       listJobs: async (filter) => {
         known('api', 'cli');
-        return { jobs: (await store.list(filter)).map((job) => this.#withStep(job)) };
+        return { jobs: await jobs.list(filter) };
       },
-      cancelJob: async ({ id }) => {
+      cancelJob: ({ id }) => {
         known('api', 'cli');
-        // In line with claims and releases: between them a job is always either queued or in the worker's hands.
-        return found(await this.#store(() => this.#cancel(id)));
+        return jobs.cancel(id);
       },
-      findImage: async ({ id }) => {
+      findImage: ({ id }) => {
         known('api', 'cli');
-        const image = await store.findImage(id);
-        if (!image) throw new CodedError('IMAGE_NOT_FOUND');
-        return image;
+        return jobs.findImage(id);
       },
       status: () => {
         known('api', 'cli');
@@ -318,7 +292,7 @@ class Supervisor implements Daemon {
       },
       subscribe: () => {
         known('api', 'cli');
-        this.#subscribers.add(link);
+        jobs.subscribe(link);
         return { ok: true };
       },
       stop: () => {
@@ -328,8 +302,10 @@ class Supervisor implements Daemon {
         return { ok: true };
       },
       apiReady: () => this.#handleChild('api', known('api'), { type: 'ready' }),
-      loading: (progress) => this.#handle({ type: 'loading', incarnation: known('inference'), atMs: Date.now(), progress }),
-      loaded: ({ seconds }) => this.#handle({ type: 'loaded', incarnation: known('inference'), atMs: Date.now(), seconds }),
+      loading: (progress) =>
+        this.#handle({ type: 'loading', incarnation: known('inference'), atMs: Date.now(), progress }),
+      loaded: ({ seconds }) =>
+        this.#handle({ type: 'loaded', incarnation: known('inference'), atMs: Date.now(), seconds }),
       fatal: (params) => {
         const incarnation = known('inference', 'api');
         const name = peer?.role === 'api' ? 'api' : 'inference';
@@ -341,10 +317,17 @@ class Supervisor implements Daemon {
         this.#handle({ type: 'job-step', incarnation, atMs: Date.now(), jobId, attempt, step: completed });
         const { current } = this.#state;
         if (current?.job.id !== jobId || current.attempt !== attempt) return;
-        this.#publish({ type: 'step', jobId, step: completed, steps: current.job.steps, preview });
+        this.#jobs.publish({ type: 'step', jobId, step: completed, steps: current.job.steps, preview });
       },
       finished: ({ jobId, attempt, outcome }) => {
-        this.#handle({ type: 'job-finished', incarnation: known('inference'), atMs: Date.now(), jobId, attempt, outcome });
+        this.#handle({
+          type: 'job-finished',
+          incarnation: known('inference'),
+          atMs: Date.now(),
+          jobId,
+          attempt,
+          outcome,
+        });
       },
     };
   }
@@ -360,83 +343,25 @@ class Supervisor implements Daemon {
     };
   }
 
-  /** Steps of the running job are not written to the store. */
-  #withStep(job: Job): Job {
-    const { current } = this.#state;
-    return job.status === 'running' && current?.job.id === job.id ? { ...job, step: current.step } : job;
-  }
-
   async #status(): Promise<SystemStatus> {
-    const { children, load, loadSeconds, current } = this.#state;
-    const worker = children.inference.state;
-    const ready = worker === 'ready' || worker === 'busy';
-    const { queued, running } = await this.#parts.store.counts();
-    return {
-      supervisor: { pid: process.pid, version: VERSION, uptimeSeconds: Math.round((Date.now() - this.#startedMs) / 100) / 10, url: this.url },
-      children: CHILD_NAMES.map((name) => {
-        const { pid, state, restarts, lastExit, reason } = children[name];
-        return { name, pid, state, restarts, lastExit, reason };
-      }),
-      model: {
-        id: this.#model.id,
-        folder: this.#parts.config.model,
-        state: ready ? 'ready' : worker === 'loading' ? 'loading' : 'unloaded',
-        component: worker === 'loading' ? (load?.component ?? null) : null,
-        bytesDone: ready || worker === 'loading' ? (load?.bytesDone ?? 0) : 0,
-        bytesTotal: load?.bytesTotal ?? 0,
-        loadSeconds,
-      },
-      queue: { queued, running, current: current?.job.id ?? null },
+    const identity = {
+      pid: process.pid,
+      version: VERSION,
+      uptimeSeconds: (Date.now() - this.#startedMs) / 1000,
+      url: this.url,
     };
-  }
-
-  #logChanges(before: State, after: State): void {
-    const { log } = this.#parts;
-    for (const name of CHILD_NAMES) {
-      const [old, now] = [before.children[name], after.children[name]];
-      if (old.state === now.state && old.incarnation === now.incarnation) continue;
-      const level = now.state === 'failed' ? 'error' : now.state === 'backing-off' || now.restarts > old.restarts ? 'warn' : 'info';
-      const pid = now.pid ?? old.pid;
-      log[level]({ child: name, pid, state: now.state }, `${now.state}: ${now.reason}`);
-    }
-    if (after.load && after.load.component !== before.load?.component) {
-      const { component, bytesDone, bytesTotal } = after.load;
-      log.info({ child: 'inference', component, bytesDone, bytesTotal }, `loading ${component}, ${percent(bytesDone, bytesTotal)}`);
-    }
+    const model = { id: this.#model.id, folder: this.#parts.config.model };
+    return describeSystem(this.#state, identity, model, await this.#jobs.counts());
   }
 
   async #close(error: ErrorObject | null): Promise<void> {
     clearTimeout(this.#timer);
-    await this.#storeTail;
-    const { log, store, listener, dataDir } = this.#parts;
+    await this.#jobs.close();
+    const { log, listener, dataDir } = this.#parts;
     this.#ipc?.close();
     listener.close();
     removePresence(dataDir);
-    await store.close();
     log.info('stopped');
     this.#end(error);
   }
-}
-
-function limitsOf(config: Config): Limits {
-  const shared = {
-    max: config['restart-max'],
-    windowMs: config['restart-window-seconds'] * 1000,
-    stopMs: config['stop-seconds'] * 1000,
-    loadStallMs: config['load-stall-seconds'] * 1000,
-    loadLimitMs: config['load-limit-seconds'] * 1000,
-  };
-  return {
-    inference: { ...shared, delayCapMs: WORKER_DELAY_CAP_MS, beatLimitMs: config['beat-limit-seconds'] * 1000 },
-    api: { ...shared, delayCapMs: API_DELAY_CAP_MS, beatLimitMs: null },
-  };
-}
-
-function found(job: Job | null): Job {
-  if (!job) throw new CodedError('JOB_NOT_FOUND');
-  return job;
-}
-
-function percent(done: number, total: number): string {
-  return total === 0 ? '0 %' : `${Math.floor((100 * done) / total)} %`;
 }

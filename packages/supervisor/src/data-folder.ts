@@ -2,7 +2,7 @@
 import { createHash } from 'node:crypto';
 import { accessSync, constants, mkdirSync, readFileSync, realpathSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { homedir, tmpdir } from 'node:os';
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { CodedError } from '@qwen-supervisor/protocol/errors';
 
 /** Longest path that a Unix socket address holds, bytes. */
@@ -15,8 +15,8 @@ export function defaultDataDir(env: NodeJS.ProcessEnv): string {
 /** Makes the folder if needed and checks that it can be written to. @throws CodedError DATA_DIR_UNUSABLE */
 export function prepareDataDir(path: string): string {
   try {
-    mkdirSync(join(path, 'logs'), { recursive: true, mode: 0o700 });
-    mkdirSync(join(path, 'images'), { recursive: true, mode: 0o700 });
+    makeFolder(join(path, 'logs'));
+    makeFolder(join(path, 'images'));
     accessSync(path, constants.R_OK | constants.W_OK | constants.X_OK);
     return realpathSync(path);
   } catch (cause) {
@@ -70,6 +70,13 @@ export function readPresence(dataDir: string): Presence | null {
 
 export function logFile(dataDir: string): string {
   return join(dataDir, 'logs', 'supervisor.log');
+}
+
+/** Not `recursive: true`, which never returns where a parent cannot be made although it exists (below /proc, for one). */
+function makeFolder(path: string): void {
+  if (isFolder(path)) return;
+  makeFolder(dirname(path));
+  mkdirSync(path, { mode: 0o700 });
 }
 
 function presenceFile(dataDir: string): string {

@@ -52,5 +52,11 @@ export function bindListener(host: string, port: number): Listener {
     throw new CodedError('PORT_IN_USE', `port ${port} of ${host} is taken by another process`);
   }
   const shown = family === 6 ? `[${address}]` : address;
-  return { fd: handle.fd, host: address, port: name.port, url: `http://${shown}:${name.port}`, close: () => handle.close() };
+  return {
+    fd: handle.fd,
+    host: address,
+    port: name.port,
+    url: `http://${shown}:${name.port}`,
+    close: () => handle.close(),
+  };
 }

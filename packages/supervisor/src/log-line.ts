@@ -1,7 +1,8 @@
 /** One log record as a line for people: time, who, what, and the details that matter. */
 import pc from 'picocolors';
 
-const HIDDEN = new Set(['level', 'time', 'msg', 'child', 'stack']);
+/** Shown otherwise, or said by the message already. */
+const HIDDEN = new Set(['level', 'time', 'msg', 'child', 'state', 'component', 'bytesDone', 'bytesTotal']);
 const WHO_WIDTH = 10;
 
 /** `json`: one line of the log. A line that is no record is shown as it is. */

@@ -31,7 +31,9 @@ export interface RestartHistory {
   streak: number;
 }
 
-export type RestartDecision = { kind: 'restart'; delayMs: number; reason: string } | { kind: 'give-up'; reason: string };
+export type RestartDecision =
+  | { kind: 'restart'; delayMs: number; reason: string }
+  | { kind: 'give-up'; reason: string };
 
 const DELAY_FIRST_MS = 500;
 /** A child that was ready when it was killed from outside is back within a second. */

@@ -94,7 +94,9 @@ export function openSqliteJobStore(dataDir: string): JobStore {
       return db.prepare(sql).get() as { queued: number; running: number };
     },
     async recover() {
-      return (db.prepare(`UPDATE jobs SET status = 'queued' WHERE status = 'running' RETURNING *`).all() as Row[]).map(toJob);
+      return (db.prepare(`UPDATE jobs SET status = 'queued' WHERE status = 'running' RETURNING *`).all() as Row[]).map(
+        toJob,
+      );
     },
     async close() {
       db.close();
@@ -106,7 +108,9 @@ function open(file: string): Database.Database {
   let db: Database.Database | undefined;
   try {
     db = new Database(file);
-    db.exec('PRAGMA busy_timeout = 0; PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;');
+    db.exec(
+      'PRAGMA busy_timeout = 0; PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;',
+    );
     // The lock is taken by the first write, not by the pragma.
     db.exec('BEGIN EXCLUSIVE; COMMIT;');
     db.exec(SCHEMA);

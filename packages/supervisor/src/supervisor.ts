@@ -112,9 +112,19 @@ function reactToChild(state: State, event: Extract<Event, { type: 'child' }>, li
   const child = state.children[event.name];
   if (child.incarnation !== event.incarnation) return nothing(state);
   const { state: next, effects } = forChild(state, event.name, event.event, event.atMs, limits);
-  if (event.event.type === 'fatal' && event.event.error.code === 'PORT_IN_USE' && child.name === 'api' && child.restarts === 0) {
+  if (
+    event.event.type === 'fatal' &&
+    event.event.error.code === 'PORT_IN_USE' &&
+    child.name === 'api' &&
+    child.restarts === 0
+  ) {
     // Nobody was served yet: better to say so and end than to run without an API.
-    const stopped = forAll({ ...next, stopping: true, exitError: event.event.error }, { type: 'stop' }, event.atMs, limits);
+    const stopped = forAll(
+      { ...next, stopping: true, exitError: event.event.error },
+      { type: 'stop' },
+      event.atMs,
+      limits,
+    );
     return { state: stopped.state, effects: [...effects, ...stopped.effects] };
   }
   if (event.event.type !== 'exited' || event.name !== 'inference') return { state: next, effects };
@@ -148,7 +158,13 @@ function reactToFinish(state: State, event: Extract<Event, { type: 'job-finished
     step: event.outcome.status === 'done' ? job.steps : steps,
     outcome: event.outcome,
   };
-  const idle = forChild({ ...state, current: null, claimAgain: true }, 'inference', { type: 'idle' }, event.atMs, limits);
+  const idle = forChild(
+    { ...state, current: null, claimAgain: true },
+    'inference',
+    { type: 'idle' },
+    event.atMs,
+    limits,
+  );
   return { state: idle.state, effects: [finish, ...idle.effects] };
 }
 
@@ -188,5 +204,9 @@ function isCurrent(state: State, incarnation: number): boolean {
 }
 
 function isRunning(state: State, event: { incarnation: number; jobId: string; attempt: number }): boolean {
-  return isCurrent(state, event.incarnation) && state.current?.job.id === event.jobId && state.current.attempt === event.attempt;
+  return (
+    isCurrent(state, event.incarnation) &&
+    state.current?.job.id === event.jobId &&
+    state.current.attempt === event.attempt
+  );
 }

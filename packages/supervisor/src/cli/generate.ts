@@ -56,9 +56,11 @@ async function generate(prompt: string, options: Options): Promise<void> {
 
 /** Flags as a request; what is not a number stays text and is refused with the field's name. */
 function toRequest(prompt: string, options: Options): Record<string, unknown> {
-  const number = (text: string | undefined) => (text === undefined || text.trim() === '' || Number.isNaN(Number(text)) ? text : Number(text));
+  const number = (text: string | undefined) =>
+    text === undefined || text.trim() === '' || Number.isNaN(Number(text)) ? text : Number(text);
   const size = options.size === undefined ? null : /^(\d+)x(\d+)$/.exec(options.size);
-  if (options.size !== undefined && !size) throw new CodedError('REQUEST_INVALID', `size: '${options.size}' is not WIDTHxHEIGHT`);
+  if (options.size !== undefined && !size)
+    throw new CodedError('REQUEST_INVALID', `size: '${options.size}' is not WIDTHxHEIGHT`);
   const request = {
     prompt,
     negativePrompt: options.negative,
@@ -72,9 +74,16 @@ function toRequest(prompt: string, options: Options): Record<string, unknown> {
 }
 
 /** Shows the progress of a job until it has ended. */
-function watchJob({ link }: Client, submitted: Job, onEvent: (listener: (event: JobEvent) => void) => void): Promise<Job> {
+function watchJob(
+  { link }: Client,
+  submitted: Job,
+  onEvent: (listener: (event: JobEvent) => void) => void,
+): Promise<Job> {
   const bar = process.stderr.isTTY
-    ? new progress.SingleBar({ format: '{state} [{bar}] {value}/{total} steps', hideCursor: true }, progress.Presets.legacy)
+    ? new progress.SingleBar(
+        { format: '{state} [{bar}] {value}/{total} steps', hideCursor: true },
+        progress.Presets.legacy,
+      )
     : null;
   bar?.start(submitted.steps, 0, { state: 'waiting' });
   return new Promise<Job>((resolve, reject) => {
@@ -85,7 +94,12 @@ function watchJob({ link }: Client, submitted: Job, onEvent: (listener: (event: 
     };
     link.onClose = () => {
       bar?.stop();
-      reject(new CodedError('LINK_LOST', `the supervisor went away; job ${submitted.id} is kept and goes on when it is back`));
+      reject(
+        new CodedError(
+          'LINK_LOST',
+          `the supervisor went away; job ${submitted.id} is kept and goes on when it is back`,
+        ),
+      );
     };
     onEvent((event) => {
       if (event.jobId !== submitted.id) return;

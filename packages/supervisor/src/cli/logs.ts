@@ -17,7 +17,8 @@ export function addLogs(program: Command): void {
 async function logs(options: { dataDir?: string; lines: string; follow?: boolean }): Promise<void> {
   const file = logFile(dataDirOf(options));
   const count = Number(options.lines);
-  if (!Number.isInteger(count) || count < 0) throw new CodedError('USAGE_INVALID', `--lines: '${options.lines}' is no number`);
+  if (!Number.isInteger(count) || count < 0)
+    throw new CodedError('USAGE_INVALID', `--lines: '${options.lines}' is no number`);
   if (!existsSync(file)) throw new CodedError('NOT_RUNNING', `${file}: no supervisor has written a log here yet`);
   let position = statSync(file).size;
   const last: string[] = [];

@@ -18,9 +18,13 @@ export function addModel(program: Command): void {
 async function check(folder: string, options: { dataDir?: string; golden: string; json?: boolean }): Promise<void> {
   const entry = fileURLToPath(import.meta.resolve('@qwen-supervisor/inference/check-main'));
   const cache = join(dataDirOf(options), 'cache');
-  const { exitCode } = await execa(process.execPath, [entry, folder, options.golden, cache, options.json ? 'json' : 'text'], {
-    stdio: 'inherit',
-    reject: false,
-  });
+  const { exitCode } = await execa(
+    process.execPath,
+    [entry, folder, options.golden, cache, options.json ? 'json' : 'text'],
+    {
+      stdio: 'inherit',
+      reject: false,
+    },
+  );
   process.exitCode = exitCode ?? 1;
 }

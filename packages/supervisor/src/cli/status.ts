@@ -18,11 +18,23 @@ function describe({ supervisor, children, model, queue }: SystemStatus): string 
   const row = (who: string, state: string, text: string) => `${who.padEnd(12)}${state.padEnd(13)}${text}`;
   const load = model.bytesTotal > 0 ? `${Math.floor((100 * model.bytesDone) / model.bytesTotal)} %` : '';
   return [
-    row('supervisor', 'running', `pid ${supervisor.pid}, up ${Math.round(supervisor.uptimeSeconds)} s, ${supervisor.url}`),
-    ...children.map(({ name, pid, state, restarts, reason }) =>
-      row(name, state, [pid === null ? null : `pid ${pid}`, `${restarts} restarts`, reason].filter((part) => part !== null).join(', ')),
+    row(
+      'supervisor',
+      'running',
+      `pid ${supervisor.pid}, up ${Math.round(supervisor.uptimeSeconds)} s, ${supervisor.url}`,
     ),
-    row('model', model.state, [model.id, model.component, model.state === 'loading' ? load : null].filter(Boolean).join(', ')),
+    ...children.map(({ name, pid, state, restarts, reason }) =>
+      row(
+        name,
+        state,
+        [pid === null ? null : `pid ${pid}`, `${restarts} restarts`, reason].filter((part) => part !== null).join(', '),
+      ),
+    ),
+    row(
+      'model',
+      model.state,
+      [model.id, model.component, model.state === 'loading' ? load : null].filter(Boolean).join(', '),
+    ),
     row('queue', queue.running > 0 ? 'drawing' : 'idle', `${queue.queued} queued, ${queue.running} running`),
   ].join('\n');
 }

@@ -1,0 +1,32 @@
+/** The state of the supervisor as everybody outside sees it. */
+import type { ModelStatus, QueueStatus, SystemStatus } from '@qwen-supervisor/protocol/status';
+import { CHILD_NAMES } from '@qwen-supervisor/protocol/status';
+import type { State } from './supervisor.js';
+
+export function describeSystem(
+  state: State,
+  supervisor: SystemStatus['supervisor'],
+  model: Pick<ModelStatus, 'id' | 'folder'>,
+  counts: Pick<QueueStatus, 'queued' | 'running'>,
+): SystemStatus {
+  const { children, load, loadSeconds, current } = state;
+  const worker = children.inference.state;
+  const ready = worker === 'ready' || worker === 'busy' || (worker === 'stopping' && children.inference.wasReady);
+  const loading = worker === 'loading';
+  return {
+    supervisor: { ...supervisor, uptimeSeconds: Math.round(supervisor.uptimeSeconds * 10) / 10 },
+    children: CHILD_NAMES.map((name) => {
+      const { pid, state: childState, restarts, lastExit, reason } = children[name];
+      return { name, pid, state: childState, restarts, lastExit, reason };
+    }),
+    model: {
+      ...model,
+      state: ready ? 'ready' : loading ? 'loading' : 'unloaded',
+      component: loading ? (load?.component ?? null) : null,
+      bytesDone: ready || loading ? (load?.bytesDone ?? 0) : 0,
+      bytesTotal: load?.bytesTotal ?? 0,
+      loadSeconds,
+    },
+    queue: { ...counts, current: current?.job.id ?? null },
+  };
+}
