@@ -5,17 +5,12 @@ import { basename, join } from 'node:path';
 import type { Architecture } from '@qwen-supervisor/model/architecture';
 import type { Checkpoint } from '@qwen-supervisor/model/checkpoint';
 import { EmbeddingTable } from '@qwen-supervisor/model/embedding-table';
+import { buildGraphs } from '@qwen-supervisor/model/graphs';
 import type { OnnxGraph } from '@qwen-supervisor/model/onnx';
-import { buildTextEncoder, textRotary } from '@qwen-supervisor/model/text-encoder';
+import { textRotary } from '@qwen-supervisor/model/text-encoder';
 import { loadTokenizer, type Tokenizer } from '@qwen-supervisor/model/tokenizer';
-import {
-  buildModulation,
-  buildTransformer,
-  modulationRows,
-  TIME_CHANNELS,
-  timeEmbedding,
-} from '@qwen-supervisor/model/transformer';
-import { buildDecoder, buildEncoder, VAE_SCALE } from '@qwen-supervisor/model/vae';
+import { modulationRows, TIME_CHANNELS, timeEmbedding } from '@qwen-supervisor/model/transformer';
+import { VAE_SCALE } from '@qwen-supervisor/model/vae';
 import { type PlacedGraph, placeWeights, weightBytes } from '@qwen-supervisor/model/weights';
 import { CodedError } from '@qwen-supervisor/protocol/errors';
 import type { LoadProgress, ModelComponent } from '@qwen-supervisor/protocol/status';
@@ -46,13 +41,7 @@ export async function loadSessions(
   report: (progress: LoadProgress) => void,
 ): Promise<Sessions> {
   const { architecture, tensors, folder } = checkpoint;
-  const graphs = {
-    textEncoder: buildTextEncoder(architecture.textEncoder, tensors.text_encoder),
-    modulation: buildModulation(architecture.transformer, tensors.transformer),
-    transformer: buildTransformer(architecture.transformer, tensors.transformer),
-    decoder: buildDecoder(architecture.vae, tensors.vae),
-    encoder: buildEncoder(architecture.vae, tensors.vae),
-  };
+  const graphs = buildGraphs(checkpoint);
   const bytesTotal = Object.values(graphs).reduce((sum, graph) => sum + weightBytes(graph), 0);
   const cacheFolder = join(
     cacheRoot,

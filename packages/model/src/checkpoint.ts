@@ -64,6 +64,7 @@ export function openCheckpoint(path: string): Checkpoint {
     vae: readJson(join(folder, 'vae', 'config.json')),
     scheduler: readJson(join(folder, 'scheduler', 'scheduler_config.json')),
   });
+  tokenizerFolder(folder);
   return {
     folder,
     architecture,
@@ -73,6 +74,19 @@ export function openCheckpoint(path: string): Checkpoint {
       vae: new Tensors('vae', openWeights(join(folder, 'vae'), 'diffusion_pytorch_model')),
     },
   };
+}
+
+/** The folder with the tokenizer's files: `tokenizer/`, or `processor/` in newer layouts. @throws CodedError MODEL_NOT_FOUND */
+export function tokenizerFolder(checkpointFolder: string): string {
+  const has = (folder: string, file: string) => existsSync(join(checkpointFolder, folder, file));
+  const folder = ['tokenizer', 'processor'].find(
+    (name) => has(name, 'tokenizer.json') || (has(name, 'vocab.json') && has(name, 'merges.txt')),
+  );
+  if (folder) return join(checkpointFolder, folder);
+  throw new CodedError(
+    'MODEL_NOT_FOUND',
+    `${join(checkpointFolder, 'tokenizer')}: has neither tokenizer.json nor vocab.json and merges.txt`,
+  );
 }
 
 /** @throws CodedError MODEL_NOT_FOUND, MODEL_INVALID */

@@ -1,5 +1,6 @@
 /** The token embedding table, read row by row from the weight file: it never enters memory as a whole. */
 import { closeSync } from 'node:fs';
+import { CodedError } from '@qwen-supervisor/protocol/errors';
 import { toFloat32, type WeightDtype } from './dtype.js';
 import { openForReading, readAt, type TensorEntry, weightDtype } from './safetensors.js';
 
@@ -17,9 +18,13 @@ export class EmbeddingTable {
     this.#fd = openForReading(tensor.file);
   }
 
-  /** Rows of `ids`, [ids.length, hidden]. */
+  /** Rows of `ids`, [ids.length, hidden]. @throws CodedError MODEL_INVALID for an id beyond the vocabulary */
   rows(ids: readonly number[]): Float32Array {
-    const hidden = this.#tensor.shape[1] as number;
+    const [vocabulary, hidden] = this.#tensor.shape as [number, number];
+    const strange = ids.find((id) => id >= vocabulary);
+    if (strange !== undefined) {
+      throw new CodedError('MODEL_INVALID', `the tokenizer gives id ${strange}, the text encoder knows ${vocabulary}`);
+    }
     const out = new Float32Array(ids.length * hidden);
     ids.forEach((id, n) => {
       const bytes = readAt(this.#fd, this.#tensor.file, this.#tensor.offset + id * this.#rowBytes, this.#rowBytes);

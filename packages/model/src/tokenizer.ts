@@ -9,7 +9,7 @@ import { join } from 'node:path';
 import { Tokenizer as HuggingFaceTokenizer } from '@huggingface/tokenizers';
 import { CodedError } from '@qwen-supervisor/protocol/errors';
 import { z } from 'zod';
-import { readJson } from './checkpoint.js';
+import { readJson, tokenizerFolder } from './checkpoint.js';
 import { PROMPT_TEMPLATE } from './prompt-template.js';
 
 export interface Tokenizer {
@@ -46,10 +46,7 @@ const tokenizerConfigSchema = z.object({
  * @throws CodedError MODEL_NOT_FOUND, MODEL_INVALID
  */
 export function loadTokenizer(checkpointFolder: string): Tokenizer {
-  const folder = ['tokenizer', 'processor']
-    .map((name) => join(checkpointFolder, name))
-    .find((path) => existsSync(path));
-  if (!folder) throw new CodedError('MODEL_NOT_FOUND', `${checkpointFolder}: has no tokenizer folder`);
+  const folder = tokenizerFolder(checkpointFolder);
   const whole = existsSync(join(folder, 'tokenizer.json'));
   const json = whole ? parse(tokenizerJsonSchema, join(folder, 'tokenizer.json')) : composeJson(folder);
   const added = addedTokens(folder, json.added_tokens);

@@ -8,6 +8,7 @@ import type { Handlers, Link } from '@qwen-supervisor/ipc/link';
 import { type IpcServer, listenIpc } from '@qwen-supervisor/ipc/listen';
 import { type Checkpoint, openCheckpoint } from '@qwen-supervisor/model/checkpoint';
 import { describeModel } from '@qwen-supervisor/model/descriptions';
+import { buildGraphs } from '@qwen-supervisor/model/graphs';
 import type { Config } from '@qwen-supervisor/protocol/config';
 import { CodedError, type ErrorObject } from '@qwen-supervisor/protocol/errors';
 import type { Job } from '@qwen-supervisor/protocol/job';
@@ -59,6 +60,7 @@ export interface Daemon {
  */
 export async function startDaemon(config: Config, env: NodeJS.ProcessEnv): Promise<Daemon> {
   const checkpoint = openCheckpoint(config.model);
+  buildGraphs(checkpoint);
   const dataDir = prepareDataDir(config['data-dir']);
   const store = openStore(dataDir);
   let listener: Listener | undefined;
