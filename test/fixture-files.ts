@@ -35,7 +35,10 @@ export function safetensorsBytes(header: unknown, data: Uint8Array): Buffer {
 }
 
 /** Writes float32 tensors as one file. */
-export function writeFloat32Safetensors(file: string, tensors: Map<string, { shape: number[]; data: Float32Array }>): void {
+export function writeFloat32Safetensors(
+  file: string,
+  tensors: Map<string, { shape: number[]; data: Float32Array }>,
+): void {
   let offset = 0;
   const header: Record<string, unknown> = { __metadata__: { format: 'pt' } };
   for (const [name, { shape, data }] of tensors) {

@@ -5,7 +5,15 @@ import { loadSessions } from '@qwen-supervisor/inference/sessions';
 import { openCheckpoint } from '@qwen-supervisor/model/checkpoint';
 import { readFloat32, readSafetensorsHeader } from '@qwen-supervisor/model/safetensors';
 import { describe, expect, test } from 'vitest';
-import { copyCheckpoint, OTHER, OTHER_GOLDEN, POCKET, POCKET_GOLDEN, temporaryFolder, writeFloat32Safetensors } from '../fixture-files.js';
+import {
+  copyCheckpoint,
+  OTHER,
+  OTHER_GOLDEN,
+  POCKET,
+  POCKET_GOLDEN,
+  temporaryFolder,
+  writeFloat32Safetensors,
+} from '../fixture-files.js';
 
 async function check(folder: string, golden: string): Promise<TensorCheck[]> {
   const checkpoint = openCheckpoint(folder);
@@ -54,7 +62,11 @@ describe('golden tensors of diffusers', () => {
 /** The second checkpoint, written as other tools write: every way in which layouts differ, at once. */
 function inOtherLayout(): string {
   const folder = copyCheckpoint(OTHER);
-  for (const [component, stem] of [['transformer', 'diffusion_pytorch_model'], ['text_encoder', 'model'], ['vae', 'diffusion_pytorch_model']] as const) {
+  for (const [component, stem] of [
+    ['transformer', 'diffusion_pytorch_model'],
+    ['text_encoder', 'model'],
+    ['vae', 'diffusion_pytorch_model'],
+  ] as const) {
     const rename = (name: string) =>
       component === 'text_encoder' ? name.replace(/^model\.(?!language_model|visual)/, 'model.language_model.') : name;
     merge(join(folder, component), stem, rename);
@@ -62,17 +74,31 @@ function inOtherLayout(): string {
   const configFile = join(folder, 'text_encoder/config.json');
   const { text_config: text, ...config } = JSON.parse(readFileSync(configFile, 'utf8'));
   const { rope_parameters: rope, ...sizes } = text;
-  const flat = { ...config, ...sizes, rope_theta: rope.rope_theta, rope_scaling: { type: 'mrope', mrope_section: rope.mrope_section } };
+  const flat = {
+    ...config,
+    ...sizes,
+    rope_theta: rope.rope_theta,
+    rope_scaling: { type: 'mrope', mrope_section: rope.mrope_section },
+  };
   writeFileSync(configFile, JSON.stringify(flat));
 
   const tokenizer = join(folder, 'tokenizer');
   const vocab = JSON.parse(readFileSync(join(tokenizer, 'vocab.json'), 'utf8'));
   const merges = readFileSync(join(tokenizer, 'merges.txt'), 'utf8').split('\n').slice(1).filter(Boolean);
   const added = JSON.parse(readFileSync(join(tokenizer, 'added_tokens.json'), 'utf8')) as Record<string, number>;
-  const split = "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
+  const split =
+    "(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\\r\\n\\p{L}\\p{N}]?\\p{L}+|\\p{N}| ?[^\\s\\p{L}\\p{N}]+[\\r\\n]*|\\s*[\\r\\n]+|\\s+(?!\\S)|\\s+";
   const json = {
     version: '1.0',
-    added_tokens: Object.entries(added).map(([content, id]) => ({ id, content, special: true, single_word: false, lstrip: false, rstrip: false, normalized: false })),
+    added_tokens: Object.entries(added).map(([content, id]) => ({
+      id,
+      content,
+      special: true,
+      single_word: false,
+      lstrip: false,
+      rstrip: false,
+      normalized: false,
+    })),
     normalizer: { type: 'NFC' },
     pre_tokenizer: {
       type: 'Sequence',
@@ -83,7 +109,17 @@ function inOtherLayout(): string {
     },
     post_processor: { type: 'ByteLevel', add_prefix_space: false, trim_offsets: false, use_regex: false },
     decoder: { type: 'ByteLevel', add_prefix_space: false, trim_offsets: false, use_regex: false },
-    model: { type: 'BPE', dropout: null, unk_token: null, continuing_subword_prefix: '', end_of_word_suffix: '', fuse_unk: false, byte_fallback: false, vocab, merges },
+    model: {
+      type: 'BPE',
+      dropout: null,
+      unk_token: null,
+      continuing_subword_prefix: '',
+      end_of_word_suffix: '',
+      fuse_unk: false,
+      byte_fallback: false,
+      vocab,
+      merges,
+    },
   };
   for (const file of readdirSync(tokenizer)) rmSync(join(tokenizer, file));
   writeFileSync(join(tokenizer, 'tokenizer.json'), JSON.stringify(json));

@@ -31,8 +31,12 @@ function schedulerOf(config: Record<string, unknown>) {
 test.each(cases)('sigmas of $steps steps over $imageTokens tokens equal those of diffusers for $config', (c) => {
   const { sigmas, timesteps } = makeSchedule(schedulerOf(c.config), c.steps, c.imageTokens);
   expect(sigmas).toHaveLength(c.steps + 1);
-  c.sigmas.forEach((sigma, i) => expect(sigmas[i]).toBeCloseTo(sigma, 6));
-  c.timesteps.forEach((timestep, i) => expect((timesteps[i] as number) / 1000).toBeCloseTo(timestep / 1000, 6));
+  c.sigmas.forEach((sigma, i) => {
+    expect(sigmas[i]).toBeCloseTo(sigma, 6);
+  });
+  c.timesteps.forEach((timestep, i) => {
+    expect((timesteps[i] as number) / 1000).toBeCloseTo(timestep / 1000, 6);
+  });
 });
 
 test('a single step goes from pure noise to the picture', () => {

@@ -2,7 +2,10 @@ import { encodeFrame, FRAME_MAX, FrameDecoder } from '@qwen-supervisor/ipc/frame
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
 
-const message = fc.record({ method: fc.string(), params: fc.dictionary(fc.string(), fc.oneof(fc.integer(), fc.string())) });
+const message = fc.record({
+  method: fc.string(),
+  params: fc.dictionary(fc.string(), fc.oneof(fc.integer(), fc.string())),
+});
 
 test('messages arrive whole and in order, however the stream is cut', () => {
   fc.assert(

@@ -24,13 +24,59 @@ describe('a checkpoint folder', () => {
     ['a missing config', 'MODEL_NOT_FOUND', (f) => rmSync(join(f, 'vae/config.json'))],
     ['a missing shard', 'MODEL_NOT_FOUND', (f) => rmSync(join(f, 'text_encoder/model-00002-of-00003.safetensors'))],
     ['a config that is not JSON', 'MODEL_INVALID', (f) => writeFileSync(join(f, 'vae/config.json'), '{')],
-    ['a truncated shard', 'MODEL_TRUNCATED', (f) => truncateSync(join(f, 'vae/diffusion_pytorch_model.safetensors'), 500_000)],
-    ['another pipeline', 'MODEL_UNSUPPORTED', (f) => edit(f, 'model_index.json', (j) => { j._class_name = 'FluxPipeline'; })],
-    ['another transformer', 'MODEL_UNSUPPORTED', (f) => edit(f, 'transformer/config.json', (j) => { j._class_name = 'FluxTransformer2DModel'; })],
-    ['a size that others contradict', 'MODEL_UNSUPPORTED', (f) => edit(f, 'transformer/config.json', (j) => { j.joint_attention_dim = 161; })],
-    ['a feature that is not computed', 'MODEL_UNSUPPORTED', (f) => edit(f, 'transformer/config.json', (j) => { j.zero_cond_t = true; })],
-    ['an index that leaves the folder', 'MODEL_INVALID', (f) => edit(f, 'text_encoder/model.safetensors.index.json', (j) => { j.weight_map = { a: '../x.safetensors' }; })],
-    ['an index that names a tensor that is not there', 'MODEL_INVALID', (f) => edit(f, 'text_encoder/model.safetensors.index.json', (j) => { (j.weight_map as Record<string, string>).ghost = 'model-00001-of-00003.safetensors'; })],
+    [
+      'a truncated shard',
+      'MODEL_TRUNCATED',
+      (f) => truncateSync(join(f, 'vae/diffusion_pytorch_model.safetensors'), 500_000),
+    ],
+    [
+      'another pipeline',
+      'MODEL_UNSUPPORTED',
+      (f) =>
+        edit(f, 'model_index.json', (j) => {
+          j._class_name = 'FluxPipeline';
+        }),
+    ],
+    [
+      'another transformer',
+      'MODEL_UNSUPPORTED',
+      (f) =>
+        edit(f, 'transformer/config.json', (j) => {
+          j._class_name = 'FluxTransformer2DModel';
+        }),
+    ],
+    [
+      'a size that others contradict',
+      'MODEL_UNSUPPORTED',
+      (f) =>
+        edit(f, 'transformer/config.json', (j) => {
+          j.joint_attention_dim = 161;
+        }),
+    ],
+    [
+      'a feature that is not computed',
+      'MODEL_UNSUPPORTED',
+      (f) =>
+        edit(f, 'transformer/config.json', (j) => {
+          j.zero_cond_t = true;
+        }),
+    ],
+    [
+      'an index that leaves the folder',
+      'MODEL_INVALID',
+      (f) =>
+        edit(f, 'text_encoder/model.safetensors.index.json', (j) => {
+          j.weight_map = { a: '../x.safetensors' };
+        }),
+    ],
+    [
+      'an index that names a tensor that is not there',
+      'MODEL_INVALID',
+      (f) =>
+        edit(f, 'text_encoder/model.safetensors.index.json', (j) => {
+          (j.weight_map as Record<string, string>).ghost = 'model-00001-of-00003.safetensors';
+        }),
+    ],
   ])('with %s is refused as %s', (_what, code, damage) => {
     const folder = copyCheckpoint(OTHER);
     damage(folder);

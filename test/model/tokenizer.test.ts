@@ -1,6 +1,6 @@
+import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { createHash } from 'node:crypto';
 import { PROMPT_TEMPLATE, TEMPLATE_TOKENS } from '@qwen-supervisor/model/prompt-template';
 import { loadTokenizer } from '@qwen-supervisor/model/tokenizer';
 import { expect, test } from 'vitest';

@@ -1,5 +1,5 @@
-import { type Child, type ChildEffect, type ChildEvent, newChild, stepChild } from '@qwen-supervisor/supervisor/child';
 import { CHILD_STATES } from '@qwen-supervisor/protocol/status';
+import { type Child, type ChildEffect, type ChildEvent, newChild, stepChild } from '@qwen-supervisor/supervisor/child';
 import { expect, test } from 'vitest';
 
 const LIMITS = {
@@ -21,10 +21,10 @@ const exited = (code: number | null, signal: string | null): ChildEvent => ({
 
 /** Plays [time, event] pairs; gives the child and the effects of the last. */
 function play(...events: [number, ChildEvent][]): { child: Child; effects: ChildEffect[] } {
-  return events.reduce(
-    ({ child }, [atMs, event]) => stepChild(child, event, atMs, LIMITS),
-    { child: newChild('inference'), effects: [] as ChildEffect[] },
-  );
+  return events.reduce(({ child }, [atMs, event]) => stepChild(child, event, atMs, LIMITS), {
+    child: newChild('inference'),
+    effects: [] as ChildEffect[],
+  });
 }
 
 const START: [number, ChildEvent][] = [
@@ -90,7 +90,12 @@ test('a stop during a load or a back-off does not wait', () => {
 });
 
 test('a child that is being killed for a hang does not come back when a stop arrives meanwhile', () => {
-  const child = play(...READY, [16_000, { type: 'tick' }], [16_001, { type: 'stop' }], [16_002, exited(null, 'SIGKILL')]).child;
+  const child = play(
+    ...READY,
+    [16_000, { type: 'tick' }],
+    [16_001, { type: 'stop' }],
+    [16_002, exited(null, 'SIGKILL')],
+  ).child;
   expect(child.state).toBe('stopped');
 });
 

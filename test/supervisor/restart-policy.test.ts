@@ -1,4 +1,9 @@
-import { decideRestart, type ExitCause, NO_HISTORY, type RestartHistory } from '@qwen-supervisor/supervisor/restart-policy';
+import {
+  decideRestart,
+  type ExitCause,
+  NO_HISTORY,
+  type RestartHistory,
+} from '@qwen-supervisor/supervisor/restart-policy';
 import { expect, test } from 'vitest';
 
 const LIMITS = { max: 3, windowMs: 120_000, delayCapMs: 60_000 };

@@ -270,6 +270,9 @@ class Supervisor implements Daemon {
       submitJob: ({ request }) => {
         known('api', 'cli');
         if (this.#state.stopping) throw new CodedError('SUPERVISOR_STOPPING');
+        const { state, reason } = this.#state.children.inference;
+        if (state === 'failed')
+          throw new CodedError('WORKER_FAILED', `the inference worker has been given up: ${reason}`);
         return jobs.submit(request);
       },
       getJob: ({ id }) => {

@@ -91,7 +91,8 @@ export function openSqliteJobStore(dataDir: string): JobStore {
     async counts() {
       const sql = `SELECT count(*) FILTER (WHERE status = 'queued') AS queued, count(*) FILTER (WHERE status = 'running') AS running
         FROM jobs WHERE status IN ('queued', 'running')`;
-      return db.prepare(sql).get() as { queued: number; running: number };
+      const { queued, running } = db.prepare(sql).get() as { queued: number; running: number };
+      return { queued, running };
     },
     async recover() {
       return (db.prepare(`UPDATE jobs SET status = 'queued' WHERE status = 'running' RETURNING *`).all() as Row[]).map(
@@ -99,6 +100,8 @@ export function openSqliteJobStore(dataDir: string): JobStore {
       );
     },
     async close() {
+      // libsql closes the file when the last statement is collected; the lock must not wait for that.
+      db.exec('PRAGMA journal_mode = DELETE; PRAGMA locking_mode = NORMAL; SELECT count(*) FROM jobs;');
       db.close();
     },
   };

@@ -34,7 +34,10 @@ function fail(error: unknown): void {
   if (error instanceof CommanderError) {
     if (error.exitCode === 0) return;
     // Commander shows the help where a command is missing; it has gone to the silenced output.
-    const message = error.code === 'commander.help' ? 'no command was given' : error.message.replace(/^error: /, '');
+    const message =
+      error.code === 'commander.help'
+        ? 'no command was given'
+        : error.message.replace(/^error: /, '').replaceAll('\n', ' ');
     report(new CodedError('USAGE_INVALID', message));
   } else report(toCodedError(error));
 }

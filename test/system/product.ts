@@ -1,0 +1,121 @@
+/** The product as a user runs it: the real command line, real processes, a free port, a data folder of its own. */
+import { type ChildProcess, spawn } from 'node:child_process';
+import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import type { Job } from '@qwen-supervisor/protocol/job';
+import type { ChildName, SystemStatus } from '@qwen-supervisor/protocol/status';
+import { REPOSITORY } from '../fixture-files.js';
+
+const BIN = join(REPOSITORY, 'bin/qwen-supervisor.js');
+
+export interface CliResult {
+  code: number | null;
+  stdout: string;
+  stderr: string;
+}
+
+export function cli(args: string[], env: Record<string, string> = {}): Promise<CliResult> {
+  const child = spawn(process.execPath, [BIN, ...args], { env: { ...process.env, ...env } });
+  return collect(child);
+}
+
+export interface Product {
+  url: string;
+  dataDir: string;
+  process: ChildProcess;
+  /** Resolves when the supervisor's process has ended. */
+  exited: Promise<CliResult>;
+  status(): Promise<SystemStatus>;
+  pidOf(name: ChildName): Promise<number>;
+  /** JSON of a request, with its HTTP status. */
+  call(path: string, body?: unknown): Promise<{ status: number; json: never }>;
+  submit(request: object): Promise<Job>;
+  job(id: string): Promise<Job>;
+  /** The job when it has ended. */
+  ended(id: string): Promise<Job>;
+  ready(): Promise<void>;
+  /** Kills everything that is left. */
+  clean(): Promise<void>;
+}
+
+/** Starts the product; resolves when it serves HTTP, which is before the model is loaded. */
+export async function startProduct(
+  args: string[] = [],
+  dataDir = mkdtempSync(join(tmpdir(), 'qwen-supervisor-test-')),
+): Promise<Product> {
+  const process_ = spawn(process.execPath, [BIN, 'start', '--port', '0', '--data-dir', dataDir, ...args]);
+  const exited = collect(process_);
+  const url = await new Promise<string>((resolve, reject) => {
+    process_.stdout.on('data', (chunk: Buffer) => {
+      const match = /listening on (http:\S+?)"/.exec(chunk.toString());
+      if (match?.[1]) resolve(match[1]);
+    });
+    void exited.then(({ stderr }) => reject(new Error(`ended before it listened: ${stderr}`)));
+  });
+  const call: Product['call'] = async (path, body) => {
+    const init =
+      body === undefined ? {} : { method: 'POST', body: typeof body === 'string' ? body : JSON.stringify(body) };
+    const response = await fetch(url + path, init);
+    return { status: response.status, json: (await response.json()) as never };
+  };
+  const product: Product = {
+    url,
+    dataDir,
+    process: process_,
+    exited,
+    call,
+    status: async () => (await call('/api/v1/status')).json,
+    pidOf: async (name) =>
+      until(async () => (await product.status()).children.find((child) => child.name === name)?.pid ?? null),
+    submit: async (request) => (await call('/api/v1/jobs', request)).json,
+    job: async (id) => (await call(`/api/v1/jobs/${id}`)).json,
+    ended: (id) =>
+      until(async () => {
+        const job = await product.job(id);
+        return ['done', 'failed', 'cancelled'].includes(job.status) ? job : null;
+      }),
+    ready: () => until(async () => ((await fetch(`${url}/readyz`)).ok ? true : null)).then(() => {}),
+    clean: async () => {
+      process_.kill('SIGKILL');
+      await exited;
+      rmSync(dataDir, { recursive: true, force: true });
+    },
+  };
+  // The API process may still be starting: its socket is bound, but nobody listens yet.
+  await until(async () =>
+    fetch(`${url}/healthz`).then(
+      (response) => (response.ok ? true : null),
+      () => null,
+    ),
+  );
+  return product;
+}
+
+/** The first value that is not null; asks again and again, for half a minute. */
+export async function until<T>(probe: () => Promise<T | null>): Promise<T> {
+  const deadline = Date.now() + 30_000;
+  for (;;) {
+    const value = await probe();
+    if (value !== null) return value;
+    if (Date.now() > deadline) throw new Error('waited for half a minute in vain');
+    await new Promise((resolve) => setTimeout(resolve, 20));
+  }
+}
+
+/** Whether a process runs; one that is dead but not reaped does not: whoever is process 1 here may never reap. */
+export function isAlive(pid: number): boolean {
+  const stat = `/proc/${pid}/stat`;
+  return existsSync(stat) && !readFileSync(stat, 'utf8').includes(') Z ');
+}
+
+function collect(child: ChildProcess): Promise<CliResult> {
+  let [stdout, stderr] = ['', ''];
+  child.stdout?.on('data', (chunk) => {
+    stdout += chunk;
+  });
+  child.stderr?.on('data', (chunk) => {
+    stderr += chunk;
+  });
+  return new Promise((resolve) => child.on('close', (code) => resolve({ code, stdout, stderr })));
+}
