@@ -76,7 +76,7 @@ export function parseConfig(sources: ConfigSource[]): Config {
   for (const source of sources) {
     for (const [name, value] of Object.entries(source.values)) {
       const key = canonicalKey(name);
-      if (!(key in configSchema.shape)) {
+      if (!Object.hasOwn(configSchema.shape, key)) {
         throw new CodedError('CONFIG_INVALID', `unknown key '${name}' in ${source.name}`);
       }
       merged[key] = describeKey(key as ConfigKey).numeric ? toNumber(value) : value;

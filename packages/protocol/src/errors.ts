@@ -291,7 +291,7 @@ export class CodedError extends Error {
   }
 
   static from(object: ErrorObject): CodedError {
-    return new CodedError(object.code in ERRORS ? object.code : 'INTERNAL', object.message);
+    return new CodedError(Object.hasOwn(ERRORS, object.code) ? object.code : 'INTERNAL', object.message);
   }
 }
 

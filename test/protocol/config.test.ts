@@ -1,0 +1,28 @@
+import { parseConfig } from '@qwen-supervisor/protocol/config';
+import { expect, test } from 'vitest';
+
+const BASE = { name: 'the defaults', values: { 'data-dir': '/d', model: '/m' } };
+
+test('later sources win, and text becomes a number where the key is one', () => {
+  const config = parseConfig([
+    BASE,
+    { name: 'file', values: { port: 1000, 'max-steps': 10 } },
+    { name: 'the environment', values: { 'max-steps': '20' } },
+    { name: 'the command line', values: { port: '3000' } },
+  ]);
+  expect(config).toMatchObject({ port: 3000, 'max-steps': 20, host: '127.0.0.1' });
+});
+
+test.each(['max-steps', 'max_steps', 'maxSteps'])('%s is the same key', (key) => {
+  expect(parseConfig([BASE, { name: 'file', values: { [key]: 7 } }])['max-steps']).toBe(7);
+});
+
+test.each([
+  [{ prot: 1 }, /unknown key 'prot' in file/],
+  [{ port: 70_000 }, /port \(from file\)/],
+  [{ port: '8000x' }, /port \(from file\)/],
+  [{ 'log-level': 'loud' }, /log-level \(from file\)/],
+  [{ constructor: 1 }, /unknown key 'constructor'/],
+])('%o is refused, naming key and source', (values, message) => {
+  expect(() => parseConfig([BASE, { name: 'file', values }])).toThrow(message);
+});
