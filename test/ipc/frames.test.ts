@@ -2,9 +2,12 @@ import { encodeFrame, FRAME_MAX, FrameDecoder } from '@qwen-supervisor/ipc/frame
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
 
+// MessagePack's decoder renames the key `__proto__`, which no message of ours has.
+const key = fc.string().filter((text) => text !== '__proto__');
+
 const message = fc.record({
   method: fc.string(),
-  params: fc.dictionary(fc.string(), fc.oneof(fc.integer(), fc.string())),
+  params: fc.dictionary(key, fc.oneof(fc.integer(), fc.string())),
 });
 
 test('messages arrive whole and in order, however the stream is cut', () => {

@@ -79,7 +79,8 @@ export async function startProduct(
     clean: async () => {
       process_.kill('SIGKILL');
       await exited;
-      rmSync(dataDir, { recursive: true, force: true });
+      // The children end by themselves a moment later, and may still write until then.
+      rmSync(dataDir, { recursive: true, force: true, maxRetries: 20, retryDelay: 50 });
     },
   };
   // The API process may still be starting: its socket is bound, but nobody listens yet.
