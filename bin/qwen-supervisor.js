@@ -1,13 +1,10 @@
 #!/usr/bin/env node
-// The built program lies in packages/supervisor/dist. This file is committed as it is: npm links a bin at install time,
-// before anything is built.
-import { existsSync } from 'node:fs';
-
-const program = new URL('../packages/supervisor/dist/cli/main.js', import.meta.url);
-if (existsSync(program)) {
-  const { main } = await import(program.href);
+// This file is committed as it is: npm links a bin at install time, before anything is built.
+try {
+  const { main } = await import('@qwen-supervisor/supervisor/cli/main');
   await main(process.argv.slice(2));
-} else {
+} catch (error) {
+  if (error.code !== 'ERR_MODULE_NOT_FOUND' || !error.message.includes('cli/main')) throw error;
   process.stderr.write(
     "error NOT_BUILT: the program has not been built\nhint: run 'npm run build' in the repository first\n",
   );

@@ -20,6 +20,7 @@ interface Locked {
   version: string;
   integrity: string;
   dependencies?: Record<string, string>;
+  peerDependencies?: Record<string, string>;
 }
 
 const { packages } = JSON.parse(readFileSync(join(REPOSITORY, 'package-lock.json'), 'utf8')) as {
@@ -40,14 +41,14 @@ test('node-ipc pulls in nothing that is not pinned here', () => {
 });
 
 test('the package that uses it asks for exactly that version', () => {
-  const { dependencies } = JSON.parse(readFileSync(join(REPOSITORY, 'packages/ipc/package.json'), 'utf8'));
-  expect(dependencies['node-ipc']).toBe('14.0.0');
+  const { peerDependencies } = JSON.parse(readFileSync(join(REPOSITORY, 'packages/ipc/package.json'), 'utf8'));
+  expect(peerDependencies['node-ipc']).toBe('14.0.0');
 });
 
 test('every dependency of ours is pinned exactly', () => {
   const own = Object.entries(packages).filter(([path]) => path === '' || /^packages\/[\w-]+$/.test(path));
   const loose = own.flatMap(([path, entry]) =>
-    Object.entries(entry.dependencies ?? {})
+    Object.entries({ ...entry.dependencies, ...entry.peerDependencies })
       .filter(([, range]) => !/^\d+\.\d+\.\d+$/.test(range))
       .map(([name]) => `${path}: ${name}`),
   );
