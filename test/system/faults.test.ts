@@ -111,6 +111,11 @@ test('a fault that shows only in the worker leaves it failed, the API up, and th
   writeFileSync(join(model, 'tokenizer/vocab.json'), '{"a": "b"}');
   const product = await startProduct(['--model', model]);
   onTestFinished(() => product.clean());
+  // Whether it comes just before or just after the worker is given up, a request that waits is not left waiting.
+  expect(await product.call('/v1/images/generations', { prompt: 'a' })).toMatchObject({
+    status: 503,
+    json: { error: { code: 'WORKER_FAILED' } },
+  });
   const status = await until(async () => {
     const now = await product.status();
     return now.children[0]?.state === 'failed' ? now : null;

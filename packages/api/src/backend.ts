@@ -12,7 +12,7 @@ export interface Backend {
   welcome: Welcome;
   /** Calls `listener` for every event of a job until the returned function is called. */
   listen(jobId: string, listener: (event: JobEvent) => void): () => void;
-  /** Resolves with the job when it has ended; rejects when the supervisor stops first. */
+  /** Resolves with the job when it has ended; rejects when the supervisor stops or gives the worker up first. */
   waitForEnd(jobId: string): Promise<Job>;
   /** Lets everything that waits fail with SUPERVISOR_STOPPING. */
   stop(): void;
@@ -25,10 +25,14 @@ export async function connectBackend(
 ): Promise<Backend> {
   const listeners = new Map<string, Set<(event: JobEvent) => void>>();
   const waiting = new Set<(error: CodedError) => void>();
+  const fail = (error: CodedError) => {
+    for (const reject of waiting) reject(error);
+  };
   const link: SupervisorLink = await connectIpc<SupervisorMethods, ClientMethods>(socket, () => ({
     event: (event) => {
       for (const listener of listeners.get(event.jobId) ?? []) listener(event);
     },
+    workerFailed: ({ reason }) => fail(workerFailed(reason)),
     shutdown: on.shutdown,
   }));
   link.onClose = on.lost;
@@ -55,20 +59,24 @@ export async function connectBackend(
         });
         const settle = (act: () => void) => {
           stop();
-          waiting.delete(reject);
+          waiting.delete(giveUp);
           act();
         };
-        waiting.add(reject);
-        // The job may have ended before we listened.
-        link.request('getJob', { id: jobId }).then(
-          (job) => isTerminal(job.status) && settle(() => resolve(job)),
-          (error) => settle(() => reject(error)),
-        );
+        const giveUp = (error: CodedError) => settle(() => reject(error));
+        waiting.add(giveUp);
+        // The job may have ended, or the worker been given up, before we listened.
+        Promise.all([link.request('getJob', { id: jobId }), link.request('status', {})]).then(([job, status]) => {
+          const worker = status.children.find((child) => child.name === 'inference');
+          if (isTerminal(job.status)) settle(() => resolve(job));
+          else if (worker?.state === 'failed') giveUp(workerFailed(worker.reason));
+        }, giveUp);
       });
       return ended;
     },
-    stop() {
-      for (const reject of waiting) reject(new CodedError('SUPERVISOR_STOPPING'));
-    },
+    stop: () => fail(new CodedError('SUPERVISOR_STOPPING')),
   };
+}
+
+function workerFailed(reason: string): CodedError {
+  return new CodedError('WORKER_FAILED', `the inference worker has been given up: ${reason}`);
 }

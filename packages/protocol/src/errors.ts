@@ -249,7 +249,7 @@ export const ERRORS = {
   ),
   NOT_BUILT: row(
     'the program has not been built',
-    "run 'npm run build' in the repository first",
+    "run 'npm ci && npm run build' in the repository first",
     500,
     70,
     'environment',

@@ -49,6 +49,8 @@ export type SupervisorMethods = {
 /** Supervisor → API and CLI. */
 export type ClientMethods = {
   event(params: JobEvent): void;
+  /** The worker has been given up: what waits for a picture waits in vain. Its job is kept. */
+  workerFailed(params: { reason: string }): void;
   shutdown(params: Record<string, never>): void;
 };
 

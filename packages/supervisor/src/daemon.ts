@@ -171,6 +171,10 @@ class Supervisor implements Daemon {
     const { state, effects } = step(before, event, this.#limits);
     this.#state = state;
     logChanges(this.#parts.log, before, state);
+    const worker = state.children.inference;
+    if (worker.state === 'failed' && before.children.inference.state !== 'failed') {
+      this.#jobs.announceFailure(worker.reason);
+    }
     for (const effect of effects) this.#perform(effect);
     clearTimeout(this.#timer);
     const deadline = nextDeadline(this.#state);

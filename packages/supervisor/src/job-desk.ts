@@ -122,6 +122,11 @@ export class JobDesk {
     );
   }
 
+  /** Tells those who wait that no job will be done until the worker is repaired. */
+  announceFailure(reason: string): void {
+    for (const link of this.#subscribers) link.notify('workerFailed', { reason });
+  }
+
   /** After the operations that are under way. */
   async close(): Promise<void> {
     await this.#tail;

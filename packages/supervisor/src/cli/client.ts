@@ -25,11 +25,15 @@ export function dataDirOf(options: { dataDir?: string }): string {
 }
 
 /** @throws CodedError NOT_RUNNING */
-export async function connect(dataDir: string, onEvent: (event: JobEvent) => void = () => {}): Promise<Client> {
+export async function connect(
+  dataDir: string,
+  on: { event(event: JobEvent): void; workerFailed(reason: string): void } = { event() {}, workerFailed() {} },
+): Promise<Client> {
   const presence = readPresence(dataDir);
   if (!presence) throw new CodedError('NOT_RUNNING', `no supervisor runs on ${dataDir}`);
   const link = await connectIpc<SupervisorMethods, ClientMethods>(presence.socket, () => ({
-    event: onEvent,
+    event: on.event,
+    workerFailed: ({ reason }) => on.workerFailed(reason),
     shutdown: () => {},
   }));
   const welcome = await link.request('hello', { role: 'cli', pid: process.pid, token: null });

@@ -17,6 +17,12 @@ interface Options {
   negative?: string;
 }
 
+/** What comes over the link while a job is watched. */
+interface Watcher {
+  event(event: JobEvent): void;
+  workerFailed(reason: string): void;
+}
+
 /** Exit code of a command ended by SIGINT, as shells count. */
 const INTERRUPTED = 130;
 
@@ -34,17 +40,18 @@ export function addGenerate(program: Command): void {
 }
 
 async function generate(prompt: string, options: Options): Promise<void> {
-  let onEvent: (event: JobEvent) => void = () => {};
-  const client = await connect(dataDirOf(options), (event) => onEvent(event));
+  const watcher: Watcher = { event() {}, workerFailed() {} };
+  const client = await connect(dataDirOf(options), {
+    event: (event) => watcher.event(event),
+    workerFailed: (reason) => watcher.workerFailed(reason),
+  });
   const { link, welcome } = client;
   try {
     const request = parseJobRequest(toRequest(prompt, options), welcome.defaults, welcome.limits, drawSeed);
     await link.request('subscribe', {});
     const submitted = await link.request('submitJob', { request });
     process.once('SIGINT', () => void cancel(client, submitted.id));
-    const job = await watchJob(client, submitted, (listener) => {
-      onEvent = listener;
-    });
+    const job = await watchJob(client, submitted, watcher);
     if (job.status !== 'done') throw job.error ? CodedError.from(job.error) : new CodedError('JOB_CANCELLED');
     const output = resolve(options.output ?? `${job.id}.png`);
     await copyPicture(client, job, output);
@@ -74,11 +81,7 @@ function toRequest(prompt: string, options: Options): Record<string, unknown> {
 }
 
 /** Shows the progress of a job until it has ended. */
-function watchJob(
-  { link }: Client,
-  submitted: Job,
-  onEvent: (listener: (event: JobEvent) => void) => void,
-): Promise<Job> {
+function watchJob({ link }: Client, submitted: Job, watcher: Watcher): Promise<Job> {
   const bar = process.stderr.isTTY
     ? new progress.SingleBar(
         { format: '{state} [{bar}] {value}/{total} steps', hideCursor: true },
@@ -101,12 +104,16 @@ function watchJob(
         ),
       );
     };
-    onEvent((event) => {
+    watcher.workerFailed = (reason) => {
+      bar?.stop();
+      reject(new CodedError('WORKER_FAILED', `the inference worker has been given up: ${reason}`));
+    };
+    watcher.event = (event) => {
       if (event.jobId !== submitted.id) return;
       if (event.type === 'step') bar?.update(event.step, { state: 'drawing' });
       if (event.type === 'requeued') bar?.update(0, { state: 'waiting' });
       if ('job' in event && isTerminal(event.job.status)) end(event.job);
-    });
+    };
     // It may have ended before we listened.
     link.request('getJob', { id: submitted.id }).then((job) => isTerminal(job.status) && end(job), reject);
   });
