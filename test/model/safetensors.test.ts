@@ -49,6 +49,11 @@ describe('the safetensors reader', () => {
       safetensorsBytes({ a: entry('toString', [2], [0, 8]) }, eight),
       'MODEL_INVALID',
     ],
+    [
+      'a type that cannot be printed',
+      safetensorsBytes({ a: entry({ toString: 1 } as never, [2], [0, 8]) }, eight),
+      'MODEL_INVALID',
+    ],
     ['a negative side', safetensorsBytes({ a: entry('F32', [-2], [0, 8]) }, eight), 'MODEL_INVALID'],
     [
       'sides whose product overflows',

@@ -56,8 +56,8 @@ describe.each(ENGINES)('the job store on %s', (_engine, open) => {
     const jobs = store();
     const [a] = [await jobs.put(REQUEST), await jobs.put(REQUEST)];
     await jobs.claim();
-    expect(await jobs.release(a.id)).toMatchObject({ status: 'queued', attempts: 1 });
-    expect(await jobs.release(a.id)).toBeNull();
+    expect(await jobs.release(a.id, 'none')).toMatchObject({ status: 'queued', attempts: 1 });
+    expect(await jobs.release(a.id, 'none')).toBeNull();
     expect(await jobs.claim()).toMatchObject({ id: a.id, attempts: 2 });
   });
 
@@ -65,7 +65,7 @@ describe.each(ENGINES)('the job store on %s', (_engine, open) => {
     const jobs = store();
     const { id } = await jobs.put(REQUEST);
     await jobs.claim();
-    await jobs.release(id);
+    await jobs.release(id, 'none');
     await jobs.claim();
     expect(await jobs.finish(id, 1, 20, DONE)).toBeNull();
     expect(await jobs.finish(id, 2, 20, DONE)).toMatchObject({
@@ -96,6 +96,52 @@ describe.each(ENGINES)('the job store on %s', (_engine, open) => {
     expect(await jobs.cancel(b.id)).toMatchObject({ status: 'cancelled' });
     expect(await jobs.cancel('nope')).toBeNull();
     expect(await jobs.claim()).toBeNull();
+  });
+
+  test('a running job whose cancel was asked for does not come back when its worker or its supervisor dies', async () => {
+    const folder = temporaryFolder();
+    const before = open(folder);
+    const [a, b] = [await before.put(REQUEST), await before.put(REQUEST)];
+    for (const { id } of [a, b]) {
+      await before.claim();
+      await before.cancel(id);
+    }
+    expect(await before.release(a.id, 'outside')).toMatchObject({ status: 'cancelled', error: null });
+    await before.close();
+    const after = store(folder);
+    expect(await after.recover()).toMatchObject([{ id: b.id, status: 'cancelled' }]);
+    expect(await after.claim()).toBeNull();
+  });
+
+  test('a job is poisoned by two deaths of the worker itself', async () => {
+    const jobs = store();
+    const { id } = await jobs.put(REQUEST);
+    await jobs.claim();
+    expect(await jobs.release(id, 'own')).toMatchObject({ status: 'queued' });
+    await jobs.claim();
+    expect(await jobs.release(id, 'own')).toMatchObject({ status: 'failed', error: { code: 'JOB_POISONED' } });
+    expect(await jobs.claim()).toBeNull();
+  });
+
+  test('a job is poisoned by five kills from outside in a row without a step, planned stops not counted', async () => {
+    const jobs = store();
+    const { id } = await jobs.put(REQUEST);
+    const deaths = [
+      'outside',
+      'outside',
+      'outside-after-progress',
+      'outside',
+      'outside',
+      'none',
+      'outside',
+      'outside',
+    ] as const;
+    for (const death of deaths) {
+      await jobs.claim();
+      expect(await jobs.release(id, death), death).toMatchObject({ status: 'queued' });
+    }
+    await jobs.claim();
+    expect(await jobs.release(id, 'outside')).toMatchObject({ status: 'failed', error: { code: 'JOB_POISONED' } });
   });
 
   test('lists newest first, by status, within a limit, and counts', async () => {

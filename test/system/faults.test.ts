@@ -87,6 +87,20 @@ describe('start ends at once, with a reason and an exit code of its own, for', (
     );
     return expectFault(start('--model', model), 'MODEL_INVALID', /tensor a/);
   });
+  test('a folder in place of a weight file', () => {
+    const model = copyCheckpoint(OTHER);
+    const file = join(model, 'vae/diffusion_pytorch_model.safetensors');
+    rmSync(file);
+    mkdirSync(file);
+    return expectFault(start('--model', model), 'MODEL_INVALID', /is not a file/);
+  });
+  test('a log that cannot be written', () => {
+    const folder = temporaryFolder();
+    mkdirSync(join(folder, 'logs/supervisor.log'), { recursive: true });
+    return expectFault(['start', '--port', '0', '--data-dir', folder], 'DATA_DIR_UNUSABLE', /supervisor\.log/);
+  });
+  test('a runtime folder that cannot hold a socket', () =>
+    expectFault(start(), 'RUNTIME_DIR_UNUSABLE', /proc/, { XDG_RUNTIME_DIR: '/proc' }));
   test('a weight file that lacks a tensor', () => {
     const model = copyCheckpoint(OTHER);
     writeFileSync(join(model, 'vae/diffusion_pytorch_model.safetensors'), safetensorsBytes({}, Buffer.alloc(0)));

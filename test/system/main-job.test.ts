@@ -1,5 +1,6 @@
 import { createHash } from 'node:crypto';
 import { readFileSync } from 'node:fs';
+import { connect } from 'node:net';
 import { join } from 'node:path';
 import type { Job } from '@qwen-supervisor/protocol/job';
 import OpenAI from 'openai';
@@ -170,6 +171,20 @@ describe('what a request leaves out', () => {
   });
 });
 
+/** The answer to these bytes. */
+function raw(bytes: string): Promise<string> {
+  const { hostname, port } = new URL(product.url);
+  return new Promise((resolve, reject) => {
+    let answer = '';
+    const socket = connect(Number(port), hostname, () => socket.write(bytes));
+    socket.on('data', (chunk) => {
+      answer += chunk;
+    });
+    socket.on('close', () => resolve(answer));
+    socket.on('error', reject);
+  });
+}
+
 const DEEP = 100_000;
 const bad: [string, string][] = [
   ['an empty body', ''],
@@ -212,6 +227,27 @@ describe('bad input is a coded 400', () => {
     const { status, json } = await product.call('/v1/images/generations', body);
     expect(status).toBe(400);
     expect(json).toMatchObject({ error: { code: expect.stringMatching(/_INVALID$/), type: 'invalid_request_error' } });
+  });
+
+  test('a page of another site and a foreign host name are refused', async () => {
+    for (const headers of [{ origin: 'https://evil.example' }, { origin: 'null' }]) {
+      const response = await fetch(`${product.url}/api/v1/jobs`, { method: 'POST', body: '{"prompt":"a"}', headers });
+      expect([response.status, await response.json()]).toMatchObject([403, { error: { code: 'ORIGIN_REFUSED' } }]);
+    }
+    expect(await raw('GET /api/v1/status HTTP/1.1\r\nhost: evil.example\r\nconnection: close\r\n\r\n')).toContain(
+      'ORIGIN_REFUSED',
+    );
+  });
+
+  test('what is hardly HTTP is answered in the same shape', async () => {
+    expect((await product.call('/api/v1/jobs/%E0%A4%A')).json).toMatchObject({ error: { code: 'REQUEST_INVALID' } });
+    expect((await product.call(`/api/v1/jobs/${'x'.repeat(3000)}`)).json).toMatchObject({
+      error: { code: 'JOB_NOT_FOUND' },
+    });
+    expect(await raw(`GET / HTTP/1.1\r\nx: ${'y'.repeat(40_000)}\r\n\r\n`)).toMatch(
+      /^HTTP\/1\.1 400 [\s\S]*REQUEST_INVALID/,
+    );
+    expect(await raw('GET /healthz HTTP/1.0\r\n\r\n')).toMatch(/200 OK/);
   });
 
   test('and what is not there is a coded 404', async () => {

@@ -45,6 +45,30 @@ describe('a worker that is killed', () => {
   });
 });
 
+test('a cancel holds even if the worker dies before it can obey', async () => {
+  product = await startProduct();
+  const id = await drawing({ ...LONG, numInferenceSteps: 1000 });
+  const pid = await product.pidOf('inference');
+  process.kill(pid, 'SIGSTOP');
+  await product.call(`/api/v1/jobs/${id}/cancel`, {});
+  process.kill(pid, 'SIGKILL');
+  expect(await product.ended(id)).toMatchObject({ status: 'cancelled', attempts: 1 });
+});
+
+test('a job that brings the worker down twice is failed, and the others are served', async () => {
+  product = await startProduct();
+  const poison = await drawing({ ...LONG, numInferenceSteps: 1000 });
+  const good = await product.submit({ ...LONG, numInferenceSteps: 2 });
+  process.kill(await product.pidOf('inference'), 'SIGSEGV');
+  await until(async () => {
+    const job = await product.job(poison);
+    return job.attempts === 2 && job.step >= 5 ? true : null;
+  });
+  process.kill(await product.pidOf('inference'), 'SIGABRT');
+  expect(await product.ended(poison)).toMatchObject({ status: 'failed', attempts: 2, error: { code: 'JOB_POISONED' } });
+  expect(await product.ended(good.id)).toMatchObject({ status: 'done' });
+});
+
 test('an API that is killed comes back on the same port, and nobody is refused', async () => {
   product = await startProduct();
   await product.ready();

@@ -1,6 +1,8 @@
 /** The HTTP application. One file per dialect; errors leave through one door. */
+import type { IncomingHttpHeaders } from 'node:http';
+import type { Duplex } from 'node:stream';
 import { CodedError, ERRORS, type ErrorCode, toCodedError } from '@qwen-supervisor/protocol/errors';
-import fastify, { type FastifyError, type FastifyInstance } from 'fastify';
+import fastify, { type FastifyError, type FastifyInstance, type FastifyReply } from 'fastify';
 import type { Backend } from './backend.js';
 import { healthRoutes } from './health-routes.js';
 import { jobRoutes } from './job-routes.js';
@@ -10,7 +12,17 @@ import { openaiRoutes, toOpenaiError } from './openai-routes.js';
 const BODY_MAX = 4 << 20;
 
 export function buildApp(backend: Backend): FastifyInstance {
-  const app = fastify({ logger: false, bodyLimit: BODY_MAX, forceCloseConnections: true });
+  const app = fastify({
+    logger: false,
+    bodyLimit: BODY_MAX,
+    forceCloseConnections: true,
+    // Longer ids are simply not there.
+    routerOptions: { maxParamLength: 16_384 },
+    http: { requireHostHeader: false },
+    frameworkErrors: (error, request, reply) => answerError(error, request.url, reply),
+    clientErrorHandler: answerBrokenRequest,
+  });
+  app.addHook('onRequest', async ({ headers }) => refuseForeigners(headers));
 
   // JSON whatever the Content-Type says: clients that forget it, curl first among them, mean JSON.
   app.removeAllContentTypeParsers();
@@ -22,12 +34,7 @@ export function buildApp(backend: Backend): FastifyInstance {
     }
   });
 
-  app.setErrorHandler((error: FastifyError | Error, request, reply) => {
-    const coded = fromFastify(error);
-    if (coded.code === 'INTERNAL') console.error(error);
-    const body = request.url.startsWith('/v1/') ? toOpenaiError(coded) : { error: coded.toObject() };
-    return reply.status(ERRORS[coded.code].http).send(body);
-  });
+  app.setErrorHandler((error: FastifyError | Error, request, reply) => answerError(error, request.url, reply));
   app.setNotFoundHandler((request) => {
     throw new CodedError('NOT_FOUND', `there is nothing at ${request.method} ${request.url.slice(0, 200)}`);
   });
@@ -36,6 +43,36 @@ export function buildApp(backend: Backend): FastifyInstance {
   jobRoutes(app, backend);
   openaiRoutes(app, backend);
   return app;
+}
+
+function answerError(error: FastifyError | Error, url: string, reply: FastifyReply) {
+  const coded = fromFastify(error);
+  if (coded.code === 'INTERNAL') console.error(error);
+  const body = url.startsWith('/v1/') ? toOpenaiError(coded) : { error: coded.toObject() };
+  return reply.status(ERRORS[coded.code].http).send(body);
+}
+
+/** What is not HTTP, or has headers beyond Node's limit, never becomes a request. */
+function answerBrokenRequest(error: Error, socket: Duplex): void {
+  const body = JSON.stringify({
+    error: new CodedError('REQUEST_INVALID', `not valid HTTP: ${error.message}`).toObject(),
+  });
+  const head = `HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\ncontent-length: ${Buffer.byteLength(body)}`;
+  if (socket.writable) socket.end(`${head}\r\nconnection: close\r\n\r\n${body}`);
+  else socket.destroy();
+}
+
+const LOOPBACK = /^(localhost|127(\.\d{1,3}){3}|\[::1\])$/;
+
+/**
+ * A page of another site may send requests to loopback, and a name that it controls may lead here (DNS rebinding).
+ * @throws CodedError ORIGIN_REFUSED
+ */
+function refuseForeigners({ host, origin }: IncomingHttpHeaders): void {
+  const foreign = [host && `http://${host}`, origin].find(
+    (url) => url && !(URL.canParse(url) && LOOPBACK.test(new URL(url).hostname)),
+  );
+  if (foreign) throw new CodedError('ORIGIN_REFUSED', `refused: ${foreign.slice(0, 200)} is not this machine`);
 }
 
 /** Fastify's own failures, in our words. */

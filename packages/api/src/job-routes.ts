@@ -3,7 +3,13 @@ import { createReadStream } from 'node:fs';
 import { open } from 'node:fs/promises';
 import { join } from 'node:path';
 import { CodedError } from '@qwen-supervisor/protocol/errors';
-import { describeIssues, isTerminal, JOB_STATUSES, parseJobRequest } from '@qwen-supervisor/protocol/job';
+import {
+  describeIssues,
+  isTerminal,
+  JOB_STATUSES,
+  type JobEvent,
+  parseJobRequest,
+} from '@qwen-supervisor/protocol/job';
 import { drawSeed } from '@qwen-supervisor/protocol/seed';
 import type { FastifyInstance } from 'fastify';
 import { z } from 'zod';
@@ -12,7 +18,7 @@ import { toServerSentEvent } from './server-sent-events.js';
 
 const listSchema = z.strictObject({
   status: z.enum(JOB_STATUSES).optional(),
-  limit: z.coerce.number().int().min(1).max(1000).default(100),
+  limit: z.coerce.number().int().min(1).max(100).default(100),
 });
 
 /** A comment line on an idle event stream, so that proxies and clients see that it lives. */
@@ -39,30 +45,34 @@ export function jobRoutes(app: FastifyInstance, backend: Backend): void {
   app.post<ById>('/api/v1/jobs/:id/cancel', (request) => link.request('cancelJob', { id: request.params.id }));
 
   /** First the job as it is, then what happens to it, until it ends. */
-  app.get<ById>('/api/v1/jobs/:id/events', async (request, reply) => {
+  app.get<ById>('/api/v1/jobs/:id/events', { exposeHeadRoute: false }, async (request, reply) => {
     const { id } = request.params;
     await link.request('getJob', { id });
     reply.hijack();
     const stream = reply.raw;
     stream.writeHead(200, { 'content-type': 'text/event-stream', 'cache-control': 'no-store' });
     const send = (event: string, data: unknown) => stream.write(`event: ${event}\ndata: ${JSON.stringify(data)}\n\n`);
-    const stop = backend.listen(id, (event) => {
+    const tell = (event: JobEvent) => {
       const { name, data } = toServerSentEvent(event);
       send(name, data);
       if ('job' in event && isTerminal(event.job.status)) stream.end();
-    });
+    };
+    let early: JobEvent[] | null = [];
+    const stop = backend.listen(id, (event) => (early ? early.push(event) : tell(event)));
     const heartbeat = setInterval(() => stream.write(': alive\n\n'), HEARTBEAT_MS);
     stream.on('close', () => {
       clearInterval(heartbeat);
       stop();
     });
-    // Asked for only now that we listen: nothing can fall between.
+    // Asked for only now that we listen, and sent before what was heard meanwhile: nothing can fall between.
     const job = await link.request('getJob', { id });
     send('job', job);
+    const heard = early;
+    early = null;
     if (isTerminal(job.status)) {
       send(job.status, job);
       stream.end();
-    }
+    } else for (const event of heard) tell(event);
   });
 
   app.get<ById>('/api/v1/images/:id', async (request, reply) => {

@@ -47,7 +47,7 @@ export function openaiRoutes(app: FastifyInstance, backend: Backend): void {
       .header('x-seed', jobs.map((job) => job.seed).join(', '));
     const ended = await Promise.all(jobs.map((job) => backend.waitForEnd(job.id)));
     const asUrl = parsed.data.response_format === 'url';
-    const origin = `${request.protocol}://${request.host}`;
+    const origin = request.host ? `${request.protocol}://${request.host}` : welcome.url;
     const data = await Promise.all(ended.map((job) => (asUrl ? toUrl(job, origin) : toBase64(job))));
     return { created: Math.floor(Date.now() / 1000), data };
   });

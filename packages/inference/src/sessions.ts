@@ -40,9 +40,10 @@ export async function loadSessions(
   cacheRoot: string,
   report: (progress: LoadProgress) => void,
 ): Promise<Sessions> {
-  const { architecture, tensors, folder } = checkpoint;
+  const { architecture, folder } = checkpoint;
   const graphs = buildGraphs(checkpoint);
-  const bytesTotal = Object.values(graphs).reduce((sum, graph) => sum + weightBytes(graph), 0);
+  const { embeddings: table, ...weighty } = graphs;
+  const bytesTotal = Object.values(weighty).reduce((sum, graph) => sum + weightBytes(graph), 0);
   const cacheFolder = join(
     cacheRoot,
     `${basename(folder)}-${createHash('sha256').update(folder).digest('hex').slice(0, 12)}`,
@@ -62,8 +63,8 @@ export async function loadSessions(
 
   report({ component: 'tokenizer', bytesDone: 0, bytesTotal });
   const tokenizer = loadTokenizer(folder);
-  const { hiddenSize, vocabSize, headDim } = architecture.textEncoder;
-  const embeddings = new EmbeddingTable(tensors.text_encoder.get('embed_tokens.weight', [vocabSize, hiddenSize]));
+  const { hiddenSize, headDim } = architecture.textEncoder;
+  const embeddings = new EmbeddingTable(table);
   const textEncoder = await open('text_encoder', 'text_encoder', graphs.textEncoder);
   const modulation = await open('transformer', 'modulation', graphs.modulation);
   const transformer = await open('transformer', 'transformer', graphs.transformer);

@@ -27,6 +27,8 @@ interface Pending {
 export class Link<Remote extends Methods, Local extends Methods> {
   /** Called once, when the connection is gone. */
   onClose: () => void = () => {};
+  /** Called when a notification of the peer could not be handled; the connection is closed for it. */
+  onFault: (error: Error) => void = () => {};
   readonly #socket: Socket;
   readonly #handlers: Handlers<Local>;
   readonly #decoder = new FrameDecoder();
@@ -106,8 +108,11 @@ export class Link<Remote extends Methods, Local extends Methods> {
     } catch (error) {
       const coded = toCodedError(error);
       if (message.id !== undefined) this.#write({ id: message.id, error: coded.toObject() });
-      // A notification has nobody to tell: a fault in its handler is ours and must not pass unseen.
-      else throw error;
+      else {
+        // A notification has nobody to answer to. A peer that sends what cannot be handled is cut off, and starts anew.
+        this.onFault(error as Error);
+        this.close();
+      }
     }
   }
 }

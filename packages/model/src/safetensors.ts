@@ -26,7 +26,9 @@ const HEADER_MAX = 100_000_000;
 export function readSafetensorsHeader(file: string): Map<string, TensorEntry> {
   const fd = openForReading(file);
   try {
-    const size = fstatSync(fd).size;
+    const stat = fstatSync(fd);
+    if (!stat.isFile()) throw invalid(file, 'is not a file');
+    const { size } = stat;
     if (size < 8) throw new CodedError('MODEL_TRUNCATED', `${file}: ${size} bytes are too few for a safetensors file`);
     const headerLength = Number(readAt(fd, file, 0, 8).readBigUInt64LE());
     if (headerLength > HEADER_MAX) throw invalid(file, `a header of ${headerLength} bytes is not plausible`);
@@ -78,11 +80,19 @@ export function readAt(fd: number, file: string, position: number, length: numbe
   const buffer = Buffer.allocUnsafe(length);
   let done = 0;
   while (done < length) {
-    const count = readSync(fd, buffer, done, length - done, position + done);
+    const count = readOrThrow(fd, file, buffer, done, position);
     if (count === 0) throw new CodedError('MODEL_TRUNCATED', `${file}: ends at byte ${position + done}`);
     done += count;
   }
   return buffer;
+}
+
+function readOrThrow(fd: number, file: string, buffer: Buffer, done: number, position: number): number {
+  try {
+    return readSync(fd, buffer, done, buffer.length - done, position + done);
+  } catch (cause) {
+    throw new CodedError('MODEL_INVALID', `${file}: ${(cause as Error).message}`, { cause });
+  }
 }
 
 export function openForReading(file: string): number {
@@ -109,7 +119,8 @@ function parseHeader(file: string, bytes: Buffer): Record<string, unknown> {
 function checkEntry(file: string, name: string, value: unknown, dataStart: number): TensorEntry {
   const { dtype, shape, data_offsets: offsets } = (value ?? {}) as Record<string, unknown>;
   const width = typeof dtype === 'string' && Object.hasOwn(DTYPE_BYTES, dtype) ? DTYPE_BYTES[dtype] : undefined;
-  if (width === undefined) throw invalid(file, `tensor ${name} has the unknown type ${String(dtype).slice(0, 40)}`);
+  if (width === undefined)
+    throw invalid(file, `tensor ${name} has the unknown type ${shorten(JSON.stringify(dtype) ?? 'undefined')}`);
   if (!isCountList(shape)) throw invalid(file, `tensor ${name} has no valid shape`);
   if (!isCountList(offsets) || offsets.length !== 2) throw invalid(file, `tensor ${name} has no valid data_offsets`);
   const [begin, end] = offsets as [number, number];
@@ -137,6 +148,11 @@ function isCountList(value: unknown): value is number[] {
   return Array.isArray(value) && value.every((n) => Number.isSafeInteger(n) && n >= 0);
 }
 
+/** Names and shapes in a header may be as long as the header itself. */
+function shorten(text: string): string {
+  return text.length <= 100 ? text : `${text.slice(0, 100)} …`;
+}
+
 function invalid(file: string, problem: string): CodedError {
-  return new CodedError('MODEL_INVALID', `${file}: ${problem}`);
+  return new CodedError('MODEL_INVALID', `${file}: ${problem.length <= 400 ? problem : `${problem.slice(0, 400)} …`}`);
 }

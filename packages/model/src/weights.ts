@@ -121,6 +121,7 @@ function writeSideFile(
   const temporary = join(folder, `${file}.${process.pid}.tmp`);
   try {
     mkdirSync(folder, { recursive: true });
+    removeAbandoned(folder);
     const out = openSync(temporary, 'w');
     try {
       for (const weight of weights) {
@@ -181,6 +182,23 @@ function writeAll(fd: number, values: Float32Array, position: number): void {
   const bytes = new Uint8Array(values.buffer, values.byteOffset, values.byteLength);
   let done = 0;
   while (done < bytes.length) done += writeSync(fd, bytes, done, bytes.length - done, position + done);
+}
+
+/** What conversions that were killed left behind. The name ends with the number of the process that wrote it. */
+function removeAbandoned(folder: string): void {
+  for (const file of readdirSync(folder)) {
+    const pid = /\.(\d+)\.tmp$/.exec(file)?.[1];
+    if (pid !== undefined && !isRunning(Number(pid))) rmSync(join(folder, file), { force: true });
+  }
+}
+
+function isRunning(pid: number): boolean {
+  try {
+    process.kill(pid, 0);
+    return true;
+  } catch (error) {
+    return (error as NodeJS.ErrnoException).code !== 'ESRCH';
+  }
 }
 
 /** Side files of earlier versions of the same checkpoint; a session that still maps one keeps its data. */

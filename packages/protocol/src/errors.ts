@@ -52,6 +52,13 @@ export const ERRORS = {
   ),
   BODY_TOO_LARGE: row('the body is too large', 'send a body of at most 4 MiB', 413, 64, 'caller'),
   NOT_FOUND: row('there is nothing at this address', 'see docs/http-api.md for the routes', 404, 66, 'caller'),
+  ORIGIN_REFUSED: row(
+    'the request comes from a foreign page or for a foreign host',
+    'call the server by a loopback address or localhost, and not from a page of another site',
+    403,
+    77,
+    'caller',
+  ),
   JOB_NOT_FOUND: row(
     'there is no job with this id',
     'list the jobs with GET /api/v1/jobs; finished jobs are kept in the data folder',
@@ -64,6 +71,13 @@ export const ERRORS = {
     'take the id from the images of a job that is done',
     404,
     66,
+    'caller',
+  ),
+  JOB_POISONED: row(
+    'the job was in flight at too many deaths of the worker and is not tried again',
+    "see 'qwen-supervisor logs' for how the worker died; a smaller size needs less memory; send the request again to try once more",
+    500,
+    67,
     'caller',
   ),
   JOB_CANCELLED: row(

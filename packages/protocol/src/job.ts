@@ -68,8 +68,8 @@ export const SIDE_MIN = 16;
 export const SIDE_MAX = 4096;
 export const SIDE_MULTIPLE = 16;
 export const STEPS_MAX = 1000;
-/** Characters. Longer texts are cut by the text encoder long before. */
-export const PROMPT_MAX = 100_000;
+/** Characters. Texts are cut after 512 tokens, long before; and a page of a hundred jobs must fit into one message. */
+export const PROMPT_MAX = 20_000;
 /** Seeds are exact JavaScript integers, so that every JSON client can send them back unchanged. */
 export const SEED_MAX = Number.MAX_SAFE_INTEGER;
 

@@ -25,6 +25,8 @@ export interface Welcome {
   limits: JobLimits;
   dataDir: string;
   modelId: string;
+  /** Where the API is reached. */
+  url: string;
 }
 
 /** API and CLI → supervisor. */

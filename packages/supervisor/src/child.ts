@@ -109,6 +109,11 @@ export function stepChild(child: Child, event: ChildEvent, atMs: number, limits:
   return handler(child, event as never, atMs, limits);
 }
 
+/** How an exit of this child, seen now, came about. */
+export function causeOf(child: Child, signal: string | null): ExitCause | 'planned' {
+  return child.stopCause ?? (signal === 'SIGKILL' ? 'killed' : 'crashed');
+}
+
 const stay = (child: Child): ChildStep => ({ child, effects: [] });
 
 const spawn: Handler<'start'> = (child, _event, atMs) => ({
@@ -134,8 +139,9 @@ const startLoading: Handler<'connected'> = (child, _event, atMs, limits) => {
   return stay({ ...loading, deadlineMs: loadDeadline(loading, atMs, limits) });
 };
 
+/** After `fatal` the deadline is that of the exit, and signs of life do not move it. */
 const progress: Handler<'progress'> = (child, _event, atMs, limits) =>
-  stay({ ...child, deadlineMs: loadDeadline(child, atMs, limits) });
+  stay(child.stopCause === null ? { ...child, deadlineMs: loadDeadline(child, atMs, limits) } : child);
 
 const becomeReady: Handler<'ready'> = (child, _event, atMs, limits) =>
   stay({
@@ -148,6 +154,7 @@ const becomeReady: Handler<'ready'> = (child, _event, atMs, limits) =>
   });
 
 const beat: Handler<'beat'> = (child, _event, atMs, limits) => {
+  if (child.stopCause !== null) return stay(child);
   const forgiven = atMs - child.healthySinceMs > HEALTHY_MS && child.history.streak > 0;
   return stay({
     ...child,
@@ -204,12 +211,7 @@ const becomeStopped: Handler<'stop'> = (child) =>
   stay({ ...child, state: 'stopped', pid: null, reason: 'stopped', deadlineMs: null });
 
 const unplannedExit: Handler<'exited'> = (child, event, atMs, limits) => {
-  const cause: ExitCause =
-    child.stopCause !== null && child.stopCause !== 'planned'
-      ? child.stopCause
-      : event.signal === 'SIGKILL'
-        ? 'killed'
-        : 'crashed';
+  const cause = causeOf(child, event.signal) as ExitCause;
   // After `fatal`, or a kill of ours, the reason at hand says more than the exit code.
   const what = child.stopCause === null ? describeExit(event) : child.reason;
   const { decision, history } = decideRestart(
@@ -356,5 +358,6 @@ function isDue(child: Child, atMs: number): boolean {
 }
 
 function describeExit({ code, signal }: { code: number | null; signal: string | null }): string {
+  if (code === null && signal === null) return 'the process could not be spawned';
   return signal === null ? `exited with code ${code}` : `ended by ${signal}`;
 }

@@ -25,7 +25,7 @@ import type {
 import type { ChildName, SystemStatus } from '@qwen-supervisor/protocol/status';
 import type { Logger } from 'pino';
 import type { ChildEvent } from './child.js';
-import { logFile, prepareDataDir, readPresence, removePresence, socketPath, writePresence } from './data-folder.js';
+import { logFile, prepareDataDir, prepareSocket, readPresence, removePresence, writePresence } from './data-folder.js';
 import { JobDesk } from './job-desk.js';
 import type { JobStore } from './job-store.js';
 import { limitsOf } from './limits.js';
@@ -67,15 +67,8 @@ export async function startDaemon(config: Config, env: NodeJS.ProcessEnv): Promi
   try {
     listener = bindListener(config.host, config.port);
     const log = openLog(logFile(dataDir), config['log-level']);
-    const supervisor = new Supervisor({
-      config,
-      checkpoint,
-      dataDir,
-      store,
-      listener,
-      log,
-      socket: socketPath(dataDir, env),
-    });
+    const socket = prepareSocket(dataDir, env);
+    const supervisor = new Supervisor({ config, checkpoint, dataDir, store, listener, log, socket });
     await supervisor.open();
     return supervisor;
   } catch (error) {
@@ -135,8 +128,7 @@ class Supervisor implements Daemon {
       onCancelRequest: (jobId) => this.#handle({ type: 'cancel-running', atMs: Date.now(), jobId }),
       onStoreFailure: (error) => {
         parts.log.error({ code: error.code }, error.message);
-        this.kill();
-        this.#end(error.toObject());
+        this.#handle({ type: 'store-failed', atMs: Date.now(), error: error.toObject() });
       },
     });
     this.ended = new Promise((resolve) => {
@@ -203,7 +195,7 @@ class Supervisor implements Daemon {
       case 'cancel-run':
         return this.#workerLink?.notify('cancel', { jobId: effect.jobId, attempt: effect.attempt });
       case 'release':
-        return this.#jobs.release(effect.jobId, effect.reason);
+        return this.#jobs.release(effect.jobId, effect.reason, effect.death);
       case 'finish':
         return this.#jobs.finish(effect.jobId, effect.attempt, effect.step, effect.outcome);
       case 'exit':
@@ -238,7 +230,8 @@ class Supervisor implements Daemon {
         });
       },
     });
-    if (!child) throw new CodedError('INTERNAL', `the ${name} process could not be spawned`);
+    // Where nothing could be spawned (no memory, the program is gone) the exit is told like any other.
+    if (!child) return;
     this.#processes.set(name, child);
     this.#handleChild(name, incarnation, { type: 'spawned', pid: child.pid });
   }
@@ -255,6 +248,8 @@ class Supervisor implements Daemon {
     link: Link<ClientMethods & WorkerMethods, SupervisorMethods & WorkerReports>,
   ): Handlers<SupervisorMethods & WorkerReports> {
     let peer: { role: Hello['role']; incarnation: number } | null = null;
+    link.onFault = (error) =>
+      this.#parts.log.error({ peer: peer?.role ?? null }, `connection closed: ${error.message}`);
     const known = (...roles: Hello['role'][]) => {
       if (!peer || !roles.includes(peer.role)) throw new CodedError('INTERNAL', 'this connection may not call that');
       return peer.incarnation;
@@ -349,6 +344,7 @@ class Supervisor implements Daemon {
       limits: { maxSteps: config['max-steps'], maxPixels: config['max-pixels'] },
       dataDir,
       modelId: this.#model.id,
+      url: this.url,
     };
   }
 
@@ -365,8 +361,8 @@ class Supervisor implements Daemon {
 
   async #close(error: ErrorObject | null): Promise<void> {
     clearTimeout(this.#timer);
-    await this.#jobs.close();
     const { log, listener, dataDir } = this.#parts;
+    await this.#jobs.close().catch((cause: Error) => log.error(`the job database was not closed: ${cause.message}`));
     this.#ipc?.close();
     listener.close();
     removePresence(dataDir);

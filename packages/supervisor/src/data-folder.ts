@@ -17,11 +17,30 @@ export function prepareDataDir(path: string): string {
   try {
     makeFolder(join(path, 'logs'));
     makeFolder(join(path, 'images'));
-    accessSync(path, constants.R_OK | constants.W_OK | constants.X_OK);
+    for (const folder of [path, join(path, 'logs'), join(path, 'images')]) {
+      accessSync(folder, constants.R_OK | constants.W_OK | constants.X_OK);
+    }
     return realpathSync(path);
   } catch (cause) {
     throw new CodedError('DATA_DIR_UNUSABLE', `${path}: ${(cause as Error).message}`, { cause });
   }
+}
+
+/** Makes the folder of the control socket and gives the socket's path. @throws CodedError RUNTIME_DIR_UNUSABLE */
+export function prepareSocket(dataDir: string, env: NodeJS.ProcessEnv): string {
+  const path = socketPath(dataDir, env);
+  const folder = dirname(path);
+  try {
+    makeFolder(folder);
+    accessSync(folder, constants.R_OK | constants.W_OK | constants.X_OK);
+  } catch (cause) {
+    throw new CodedError('RUNTIME_DIR_UNUSABLE', `${folder}: ${(cause as Error).message}`, { cause });
+  }
+  const owner = statSync(folder).uid;
+  if (process.getuid && owner !== process.getuid()) {
+    throw new CodedError('RUNTIME_DIR_UNUSABLE', `${folder} belongs to user ${owner}, not to you`);
+  }
+  return path;
 }
 
 /**
@@ -29,7 +48,7 @@ export function prepareDataDir(path: string): string {
  * folder may be longer than a socket address can hold.
  * @throws CodedError RUNTIME_DIR_UNUSABLE
  */
-export function socketPath(dataDir: string, env: NodeJS.ProcessEnv): string {
+function socketPath(dataDir: string, env: NodeJS.ProcessEnv): string {
   const name = `${createHash('sha256').update(dataDir).digest('hex').slice(0, 16)}.sock`;
   const own = `qwen-supervisor-${process.getuid?.() ?? 'user'}`;
   const runtime = env.XDG_RUNTIME_DIR;

@@ -7,7 +7,7 @@ import { CodedError } from '@qwen-supervisor/protocol/errors';
 import type { Job, JobEvent, JobRequest, JobStatus } from '@qwen-supervisor/protocol/job';
 import type { ClientMethods, JobOutcome, SupervisorMethods } from '@qwen-supervisor/protocol/messages';
 import type { Logger } from 'pino';
-import type { JobStore } from './job-store.js';
+import type { Death, JobStore } from './job-store.js';
 import type { State } from './supervisor.js';
 
 type Subscriber = Pick<Link<ClientMethods, SupervisorMethods>, 'notify'>;
@@ -36,7 +36,7 @@ export class JobDesk {
   }
 
   async submit(request: JobRequest): Promise<Job> {
-    const job = await this.#store.put(request);
+    const job = await storeError(this.#store.put(request));
     this.publish({ type: 'queued', jobId: job.id, job });
     this.#hooks.onQueued();
     return job;
@@ -44,16 +44,16 @@ export class JobDesk {
 
   /** @throws CodedError JOB_NOT_FOUND */
   async get(id: string): Promise<Job> {
-    return this.#withStep(found(await this.#store.get(id)));
+    return this.#withStep(found(await storeError(this.#store.get(id))));
   }
 
   async list(filter: { status: JobStatus | null; limit: number }): Promise<Job[]> {
-    return (await this.#store.list(filter)).map((job) => this.#withStep(job));
+    return (await storeError(this.#store.list(filter))).map((job) => this.#withStep(job));
   }
 
   /** @throws CodedError IMAGE_NOT_FOUND */
   async findImage(id: string): Promise<{ file: string; sha256: string }> {
-    const image = await this.#store.findImage(id);
+    const image = await storeError(this.#store.findImage(id));
     if (!image) throw new CodedError('IMAGE_NOT_FOUND');
     return image;
   }
@@ -79,10 +79,12 @@ export class JobDesk {
     this.#inOrder(async () => this.#hooks.onClaimed(await this.#store.claim()));
   }
 
-  release(id: string, reason: string): void {
+  release(id: string, reason: string, death: Death): void {
     this.#inOrder(async () => {
-      const job = await this.#store.release(id);
-      if (job) this.publish({ type: 'requeued', jobId: id, attempt: job.attempts, reason });
+      const job = await this.#store.release(id, death);
+      if (job?.status === 'queued') this.publish({ type: 'requeued', jobId: id, attempt: job.attempts, reason });
+      else if (job?.status === 'failed' || job?.status === 'cancelled')
+        this.publish({ type: job.status, jobId: id, job });
     });
   }
 
@@ -95,12 +97,12 @@ export class JobDesk {
 
   async recover(): Promise<void> {
     for (const job of await this.#store.recover()) {
-      this.#log.info({ job: job.id }, 'job was running when the supervisor ended, queued again');
+      this.#log.info({ job: job.id }, `job was running when the supervisor ended, now ${job.status}`);
     }
   }
 
   counts(): Promise<{ queued: number; running: number }> {
-    return this.#store.counts();
+    return storeError(this.#store.counts());
   }
 
   subscribe(link: Subscriber): void {
@@ -149,4 +151,11 @@ export class JobDesk {
 function found(job: Job | null): Job {
   if (!job) throw new CodedError('JOB_NOT_FOUND');
   return job;
+}
+
+/** What an engine throws, in our words. */
+function storeError<T>(operation: Promise<T>): Promise<T> {
+  return operation.catch((cause: unknown) => {
+    throw new CodedError('JOB_STORE_UNUSABLE', (cause as Error).message, { cause });
+  });
 }

@@ -34,6 +34,7 @@ const ENTRY: Record<ChildName, string> = {
 /** Descriptor number of `fd` in the child. */
 export const INHERITED_FD = 3;
 
+/** Null where no process could be made; `onExit` tells of that, too. */
 export function spawnChild(options: SpawnOptions): SpawnedChild | null {
   const subprocess = execa(process.execPath, [ENTRY[options.name]], {
     buffer: false,
@@ -52,7 +53,13 @@ export function spawnChild(options: SpawnOptions): SpawnedChild | null {
   readLines(subprocess.stdout, (line) => options.onLine('stdout', line));
   readLines(subprocess.stderr, (line) => options.onLine('stderr', line));
   const { pid } = subprocess;
-  if (pid === undefined) return null;
+  if (pid === undefined) {
+    void subprocess.then((result) => {
+      options.onLine('stderr', result.originalMessage ?? 'the process could not be spawned');
+      options.onExit(null, null);
+    });
+    return null;
+  }
   return { pid, kill: (tree) => killGroup(pid, tree) };
 }
 

@@ -10,7 +10,7 @@ import { CodedError } from '@qwen-supervisor/protocol/errors';
 import type { Job, JobRequest, JobStatus } from '@qwen-supervisor/protocol/job';
 import type { JobOutcome } from '@qwen-supervisor/protocol/messages';
 import Database from 'libsql';
-import type { JobStore } from './job-store.js';
+import { type JobStore, OUTSIDE_DEATHS_MAX, OWN_DEATHS_MAX } from './job-store.js';
 
 const SCHEMA = `
   CREATE TABLE IF NOT EXISTS jobs (
@@ -20,12 +20,17 @@ const SCHEMA = `
     request TEXT NOT NULL,
     step INTEGER NOT NULL DEFAULT 0,
     attempts INTEGER NOT NULL DEFAULT 0,
+    cancel_requested INTEGER NOT NULL DEFAULT 0,
+    own_deaths INTEGER NOT NULL DEFAULT 0,
+    outside_deaths INTEGER NOT NULL DEFAULT 0,
     image TEXT,
     error TEXT,
     created_at TEXT NOT NULL
   ) STRICT;
   CREATE INDEX IF NOT EXISTS jobs_by_status ON jobs (status, position);
 `;
+
+const POISONED = `(own_deaths >= ${OWN_DEATHS_MAX} OR outside_deaths >= ${OUTSIDE_DEATHS_MAX})`;
 
 interface Row {
   id: string;
@@ -63,8 +68,19 @@ export function openSqliteJobStore(dataDir: string): JobStore {
         (SELECT position FROM jobs WHERE status = 'queued' ORDER BY position LIMIT 1) RETURNING *`;
       return toJobOrNull(one(sql));
     },
-    async release(id) {
-      return toJobOrNull(one(`UPDATE jobs SET status = 'queued' WHERE id = ? AND status = 'running' RETURNING *`, id));
+    async release(id, death) {
+      const counted = `UPDATE jobs SET
+        own_deaths = own_deaths + (?1 = 'own'),
+        outside_deaths = CASE ?1 WHEN 'outside' THEN outside_deaths + 1 WHEN 'none' THEN outside_deaths ELSE 0 END
+        WHERE id = ?2 AND status = 'running'`;
+      const moved = `UPDATE jobs SET
+        status = CASE WHEN cancel_requested THEN 'cancelled' WHEN ${POISONED} THEN 'failed' ELSE 'queued' END,
+        error = CASE WHEN NOT cancel_requested AND ${POISONED} THEN ?1 ELSE NULL END
+        WHERE id = ?2 AND status = 'running' RETURNING *`;
+      return db.transaction(() => {
+        db.prepare(counted).run(death, id);
+        return toJobOrNull(one(moved, JSON.stringify(new CodedError('JOB_POISONED').toObject()), id));
+      })();
     },
     async finish(id, attempt, step, outcome) {
       const sql = `UPDATE jobs SET status = ?, step = ?, image = ?, error = ?
@@ -72,7 +88,9 @@ export function openSqliteJobStore(dataDir: string): JobStore {
       return toJobOrNull(one(sql, outcome.status, step, imageOf(outcome), errorOf(outcome), id, attempt));
     },
     async cancel(id) {
-      db.prepare(`UPDATE jobs SET status = 'cancelled' WHERE id = ? AND status = 'queued'`).run(id);
+      const sql = `UPDATE jobs SET cancel_requested = 1, status = CASE status WHEN 'queued' THEN 'cancelled' ELSE status END
+        WHERE id = ? AND status IN ('queued', 'running')`;
+      db.prepare(sql).run(id);
       return toJobOrNull(one('SELECT * FROM jobs WHERE id = ?', id));
     },
     async get(id) {
@@ -95,9 +113,9 @@ export function openSqliteJobStore(dataDir: string): JobStore {
       return { queued, running };
     },
     async recover() {
-      return (db.prepare(`UPDATE jobs SET status = 'queued' WHERE status = 'running' RETURNING *`).all() as Row[]).map(
-        toJob,
-      );
+      const sql = `UPDATE jobs SET status = CASE WHEN cancel_requested THEN 'cancelled' ELSE 'queued' END
+        WHERE status = 'running' RETURNING *`;
+      return (db.prepare(sql).all() as Row[]).map(toJob);
     },
     async close() {
       // libsql closes the file when the last statement is collected; the lock must not wait for that.
@@ -150,6 +168,5 @@ function imageOf(outcome: JobOutcome): string | null {
 }
 
 function errorOf(outcome: JobOutcome): string | null {
-  if (outcome.status === 'failed') return JSON.stringify(outcome.error);
-  return outcome.status === 'cancelled' ? JSON.stringify(new CodedError('JOB_CANCELLED').toObject()) : null;
+  return outcome.status === 'failed' ? JSON.stringify(outcome.error) : null;
 }

@@ -6,7 +6,16 @@ import type { ErrorObject } from '@qwen-supervisor/protocol/errors';
 import type { Job } from '@qwen-supervisor/protocol/job';
 import type { JobOutcome } from '@qwen-supervisor/protocol/messages';
 import { CHILD_NAMES, type ChildName, type LoadProgress } from '@qwen-supervisor/protocol/status';
-import { type Child, type ChildEffect, type ChildEvent, type ChildLimits, newChild, stepChild } from './child.js';
+import {
+  type Child,
+  type ChildEffect,
+  type ChildEvent,
+  type ChildLimits,
+  causeOf,
+  newChild,
+  stepChild,
+} from './child.js';
+import type { Death } from './job-store.js';
 
 export interface State {
   children: Record<ChildName, Child>;
@@ -37,7 +46,9 @@ export type Event =
   | { type: 'claimed'; atMs: number; job: Job | null }
   | { type: 'job-step'; incarnation: number; atMs: number; jobId: string; attempt: number; step: number }
   | { type: 'job-finished'; incarnation: number; atMs: number; jobId: string; attempt: number; outcome: JobOutcome }
-  | { type: 'cancel-running'; atMs: number; jobId: string };
+  | { type: 'cancel-running'; atMs: number; jobId: string }
+  /** Nothing that the store says from now on is sure to be true. */
+  | { type: 'store-failed'; atMs: number; error: ErrorObject };
 
 export type Effect =
   | ChildEffect
@@ -45,7 +56,7 @@ export type Effect =
   | { type: 'dispatch'; job: Job; attempt: number }
   | { type: 'cancel-run'; jobId: string; attempt: number }
   /** Back into the queue: the attempt ended without an outcome. */
-  | { type: 'release'; jobId: string; reason: string }
+  | { type: 'release'; jobId: string; reason: string; death: Death }
   | { type: 'finish'; jobId: string; attempt: number; step: number; outcome: JobOutcome }
   | { type: 'exit'; error: ErrorObject | null };
 
@@ -105,6 +116,8 @@ function react(state: State, event: Event, limits: Limits): Step {
     case 'cancel-running':
       if (state.current?.job.id !== event.jobId) return nothing(state);
       return { state, effects: [{ type: 'cancel-run', jobId: event.jobId, attempt: state.current.attempt }] };
+    case 'store-failed':
+      return endWith(state, event.error, event.atMs, limits);
   }
 }
 
@@ -119,26 +132,39 @@ function reactToChild(state: State, event: Extract<Event, { type: 'child' }>, li
     child.restarts === 0
   ) {
     // Nobody was served yet: better to say so and end than to run without an API.
-    const stopped = forAll(
-      { ...next, stopping: true, exitError: event.event.error },
-      { type: 'stop' },
-      event.atMs,
-      limits,
-    );
+    const stopped = endWith(next, event.event.error, event.atMs, limits);
     return { state: stopped.state, effects: [...effects, ...stopped.effects] };
   }
   if (event.event.type !== 'exited' || event.name !== 'inference') return { state: next, effects };
   const load = null;
   if (!next.current) return { state: { ...next, load }, effects };
-  const release: Effect = { type: 'release', jobId: next.current.job.id, reason: next.children.inference.reason };
+  const release: Effect = {
+    type: 'release',
+    jobId: next.current.job.id,
+    reason: next.children.inference.reason,
+    death: deathOf(causeOf(child, event.event.signal), next.current.step),
+  };
   return { state: { ...next, load, current: null, claimAgain: true }, effects: [release, ...effects] };
+}
+
+/** Whose doing the death was, as far as the job in flight is concerned. */
+function deathOf(cause: ReturnType<typeof causeOf>, completedSteps: number): Death {
+  if (cause === 'planned') return 'none';
+  if (cause !== 'killed') return 'own';
+  return completedSteps > 0 ? 'outside-after-progress' : 'outside';
+}
+
+/** Stops everything and ends with this error. */
+function endWith(state: State, error: ErrorObject, atMs: number, limits: Limits): Step {
+  return forAll({ ...state, stopping: true, exitError: state.exitError ?? error }, { type: 'stop' }, atMs, limits);
 }
 
 /** The store has given a job, recorded as an attempt. */
 function reactToClaim(state: State, job: Job | null, atMs: number, limits: Limits): Step {
   if (job === null) return nothing(state);
   if (state.children.inference.state !== 'ready') {
-    const release: Effect = { type: 'release', jobId: job.id, reason: 'the worker went away before it got the job' };
+    const reason = 'the worker went away before it got the job';
+    const release: Effect = { type: 'release', jobId: job.id, reason, death: 'none' };
     return { state: { ...state, claimAgain: true }, effects: [release] };
   }
   const taken = forChild(state, 'inference', { type: 'assigned' }, atMs, limits);

@@ -50,7 +50,7 @@ async function generate(prompt: string, options: Options): Promise<void> {
     const request = parseJobRequest(toRequest(prompt, options), welcome.defaults, welcome.limits, drawSeed);
     await link.request('subscribe', {});
     const submitted = await link.request('submitJob', { request });
-    process.once('SIGINT', () => void cancel(client, submitted.id));
+    process.once('SIGINT', () => cancel(client, submitted.id));
     const job = await watchJob(client, submitted, watcher);
     if (job.status !== 'done') throw job.error ? CodedError.from(job.error) : new CodedError('JOB_CANCELLED');
     const output = resolve(options.output ?? `${job.id}.png`);
@@ -129,7 +129,8 @@ async function copyPicture({ link, welcome }: Client, job: Job, output: string):
   }
 }
 
-async function cancel({ link }: Client, id: string): Promise<void> {
-  await link.request('cancelJob', { id });
-  process.exit(INTERRUPTED);
+/** Ends in any case: a supervisor that has gone away meanwhile cannot be told. */
+function cancel({ link }: Client, id: string): void {
+  const end = () => process.exit(INTERRUPTED);
+  link.request('cancelJob', { id }).then(end, end);
 }

@@ -1,4 +1,5 @@
 import { createReadStream, existsSync, statSync, watch } from 'node:fs';
+import { dirname } from 'node:path';
 import { createInterface } from 'node:readline';
 import { CodedError } from '@qwen-supervisor/protocol/errors';
 import type { Command } from 'commander';
@@ -30,7 +31,7 @@ async function logs(options: { dataDir?: string; lines: string; follow?: boolean
   if (!options.follow) return;
   let reading = Promise.resolve();
   const readOn = async () => {
-    const size = statSync(file).size;
+    const size = statSync(file, { throwIfNoEntry: false })?.size ?? 0;
     // A new file under the name: the old one was set aside.
     if (size < position) position = 0;
     if (size === position) return;
@@ -38,7 +39,8 @@ async function logs(options: { dataDir?: string; lines: string; follow?: boolean
     position = size;
     for await (const line of read(file, from, size)) print(line);
   };
-  watch(file, () => {
+  // The folder, because a watched file is followed when it is set aside.
+  watch(dirname(file), () => {
     reading = reading.then(readOn);
   });
 }

@@ -17,6 +17,12 @@ export async function main(argv: string[]): Promise<void> {
     .showHelpAfterError(false);
   for (const add of [addStart, addStop, addStatus, addGenerate, addLogs, addModel]) add(program);
   quiet(program);
+  // Who reads us may go away: `qwen-supervisor logs | head`. The supervisor itself goes on without a reader.
+  process.stdout.on('error', (error: NodeJS.ErrnoException) => {
+    if (argv[0] === 'start') return;
+    if (error.code === 'EPIPE') process.exit(0);
+    throw error;
+  });
   try {
     await program.parseAsync(argv, { from: 'user' });
   } catch (error) {

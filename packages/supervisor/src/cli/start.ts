@@ -1,6 +1,7 @@
 import { CONFIG_KEYS, describeKey } from '@qwen-supervisor/protocol/config';
 import { CodedError } from '@qwen-supervisor/protocol/errors';
 import type { Command } from 'commander';
+import type { Daemon } from '../daemon.js';
 
 /** Terminal, npm and shell may each deliver the same Ctrl+C. */
 const SAME_SIGNAL_MS = 500;
@@ -18,18 +19,21 @@ export function addStart(program: Command): void {
 async function start(options: Record<string, string>): Promise<void> {
   // Commander names an option `dataDir`; the configuration accepts it so.
   const { config: file, ...flags } = options;
+  let daemon: Daemon | null = null;
+  let first: { signal: NodeJS.Signals; atMs: number } | null = null;
+  for (const name of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
+    process.on(name, (signal) => {
+      const atMs = Date.now();
+      if (first === null) {
+        first = { signal, atMs };
+        daemon?.stop(signal);
+      } else if (atMs - first.atMs > SAME_SIGNAL_MS) daemon?.kill();
+    });
+  }
   const [{ loadConfig }, { startDaemon }] = await Promise.all([import('../load-config.js'), import('../daemon.js')]);
   const config = loadConfig(flags, file ?? process.env.QWEN_SUPERVISOR_CONFIG, process.env);
-  const daemon = await startDaemon(config, process.env);
-  let firstSignalMs: number | null = null;
-  const onSignal = (signal: NodeJS.Signals) => {
-    const nowMs = Date.now();
-    if (firstSignalMs === null) {
-      firstSignalMs = nowMs;
-      daemon.stop(signal);
-    } else if (nowMs - firstSignalMs > SAME_SIGNAL_MS) daemon.kill();
-  };
-  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, onSignal);
+  daemon = await startDaemon(config, process.env);
+  if (first !== null) daemon.stop('a signal during the start');
   const error = await daemon.ended;
   if (error) throw CodedError.from(error);
 }
