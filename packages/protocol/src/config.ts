@@ -25,7 +25,9 @@ export const configSchema = z.strictObject({
     .describe('Most pixels (width x height) of a request'),
   'stop-seconds': seconds.default(10).describe('Time that a child gets to stop by itself before it is killed'),
   'load-stall-seconds': seconds.default(120).describe('A model load without progress for so long is given up'),
-  'load-limit-seconds': seconds.default(600).describe('A model load that takes longer is given up'),
+  'load-limit-seconds': seconds
+    .default(600)
+    .describe('A model load that takes longer, and longer than three times what its rate predicts, is given up'),
   'beat-limit-seconds': seconds.default(15).describe('A worker that gives no sign of life for so long is killed'),
   'restart-max': z
     .int()

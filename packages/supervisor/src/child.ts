@@ -51,7 +51,8 @@ export type ChildEvent =
   | { type: 'start' }
   | { type: 'spawned'; pid: number }
   | { type: 'connected' }
-  | { type: 'progress' }
+  /** `share` of the load that is done, 0 to 1. */
+  | { type: 'progress'; share: number }
   | { type: 'ready' }
   | { type: 'assigned' }
   | { type: 'idle' }
@@ -136,12 +137,12 @@ const startLoading: Handler<'connected'> = (child, _event, atMs, limits) => {
   // The API has nothing to load and says when it serves.
   if (child.name === 'api') return stay(child);
   const loading: Child = { ...child, state: 'loading', reason: 'loading the model', loadStartedMs: atMs };
-  return stay({ ...loading, deadlineMs: loadDeadline(loading, atMs, limits) });
+  return stay({ ...loading, deadlineMs: loadDeadline(loading, 0, atMs, limits) });
 };
 
 /** After `fatal` the deadline is that of the exit, and signs of life do not move it. */
-const progress: Handler<'progress'> = (child, _event, atMs, limits) =>
-  stay(child.stopCause === null ? { ...child, deadlineMs: loadDeadline(child, atMs, limits) } : child);
+const progress: Handler<'progress'> = (child, event, atMs, limits) =>
+  stay(child.stopCause === null ? { ...child, deadlineMs: loadDeadline(child, event.share, atMs, limits) } : child);
 
 const becomeReady: Handler<'ready'> = (child, _event, atMs, limits) =>
   stay({
@@ -254,10 +255,8 @@ const tickStarting: Handler<'tick'> = (child, _event, atMs) =>
 
 const tickLoading: Handler<'tick'> = (child, _event, atMs, limits) => {
   if (!isDue(child, atMs)) return stay(child);
-  const late = atMs - child.loadStartedMs >= limits.loadLimitMs;
-  const reason = late
-    ? `MODEL_LOAD_STALLED: not loaded after ${limits.loadLimitMs / 1000} s`
-    : `MODEL_LOAD_STALLED: no progress for ${limits.loadStallMs / 1000} s`;
+  const seconds = Math.round((atMs - child.loadStartedMs) / 1000);
+  const reason = `MODEL_LOAD_STALLED: no progress for ${limits.loadStallMs / 1000} s, or too little in ${seconds} s`;
   return kill(child, child.stopCause === 'permanent' ? 'permanent' : 'stalled', fallbackReason(child, reason), atMs);
 };
 
@@ -345,8 +344,14 @@ function fallbackReason(child: Child, reason: string): string {
   return child.stopCause === null ? reason : child.reason;
 }
 
-function loadDeadline(child: Child, atMs: number, limits: ChildLimits): number {
-  return Math.min(atMs + limits.loadStallMs, child.loadStartedMs + limits.loadLimitMs);
+/**
+ * The stall limit, within a cap: the load limit, or three times what the rate so far predicts if that is more. A load that
+ * goes on slowly but steadily is never cut off.
+ */
+function loadDeadline(child: Child, share: number, atMs: number, limits: ChildLimits): number {
+  const predictedMs = share > 0 ? (atMs - child.loadStartedMs) / share : 0;
+  const capMs = Math.max(limits.loadLimitMs, 3 * predictedMs);
+  return Math.min(atMs + limits.loadStallMs, child.loadStartedMs + capMs);
 }
 
 function beatDeadline(atMs: number, limits: ChildLimits): number | null {

@@ -99,7 +99,13 @@ function react(state: State, event: Event, limits: Limits): Step {
       return reactToChild(state, event, limits);
     case 'loading':
       if (!isCurrent(state, event.incarnation)) return nothing(state);
-      return forChild({ ...state, load: event.progress }, 'inference', { type: 'progress' }, event.atMs, limits);
+      return forChild(
+        { ...state, load: event.progress },
+        'inference',
+        { type: 'progress', share: event.progress.bytesDone / Math.max(1, event.progress.bytesTotal) },
+        event.atMs,
+        limits,
+      );
     case 'loaded':
       if (!isCurrent(state, event.incarnation)) return nothing(state);
       return forChild({ ...state, loadSeconds: event.seconds }, 'inference', { type: 'ready' }, event.atMs, limits);
