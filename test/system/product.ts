@@ -80,7 +80,14 @@ export async function startProduct(
       process_.kill('SIGKILL');
       await exited;
       // The children end by themselves a moment later, and may still write until then.
-      rmSync(dataDir, { recursive: true, force: true, maxRetries: 20, retryDelay: 50 });
+      await until(async () => {
+        try {
+          rmSync(dataDir, { recursive: true, force: true });
+          return true;
+        } catch {
+          return null;
+        }
+      });
     },
   };
   // The API process may still be starting: its socket is bound, but nobody listens yet.

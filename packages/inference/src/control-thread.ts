@@ -3,6 +3,7 @@
  * the flags that the main thread reads between steps. When the supervisor is gone it ends the whole process at once, in
  * the middle of a native call too.
  */
+import { writeSync } from 'node:fs';
 import { parentPort, workerData } from 'node:worker_threads';
 import { connectIpc } from '@qwen-supervisor/ipc/connect';
 import type { WorkerMethods, WorkerReports } from '@qwen-supervisor/protocol/messages';
@@ -17,6 +18,12 @@ const PREVIEW_MAX = 160;
 const { flags, socket, token } = workerData as ControlData;
 const main = parentPort as NonNullable<typeof parentPort>;
 const toMain = (message: ControlMessage) => main.postMessage(message);
+
+// A fault of this thread would reach the main thread only when that is free again, and nobody could reach us until then.
+process.on('uncaughtException', (error) => {
+  writeSync(2, `${error.stack}\n`);
+  process.kill(process.pid, 'SIGABRT');
+});
 
 let loaded = false;
 let runs = 0;
@@ -37,9 +44,9 @@ const link = await connectIpc<WorkerReports, WorkerMethods>(socket, () => ({
     Atomics.store(flags, FLAG.stopping, 1);
     toMain({ type: 'stop' });
   },
-}));
+})).catch(endProcess);
 link.onClose = endProcess;
-await link.request('hello', { role: 'inference', pid: process.pid, token });
+await link.request('hello', { role: 'inference', pid: process.pid, token }).catch(endProcess);
 
 setInterval(() => {
   link.notify('beat', { rssBytes: process.memoryUsage.rss(), step: Atomics.load(flags, FLAG.step) });
@@ -84,6 +91,7 @@ function encodePreview({ pixels, width, height }: Preview): Promise<Buffer> {
 }
 
 /** `process.exit` would end this thread only, and the main thread may be inside a native call. */
-function endProcess(): void {
+function endProcess(): never {
   process.kill(process.pid, 'SIGKILL');
+  throw new Error('killed');
 }
