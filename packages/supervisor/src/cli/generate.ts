@@ -83,10 +83,7 @@ function toRequest(prompt: string, options: Options): Record<string, unknown> {
 /** Shows the progress of a job until it has ended. */
 function watchJob({ link }: Client, submitted: Job, watcher: Watcher): Promise<Job> {
   const bar = process.stderr.isTTY
-    ? new progress.SingleBar(
-        { format: '{state} [{bar}] {value}/{total} steps', hideCursor: true },
-        progress.Presets.legacy,
-      )
+    ? new progress.SingleBar({ format: '{state} [{bar}] {value}/{total} steps' }, progress.Presets.legacy)
     : null;
   bar?.start(submitted.steps, 0, { state: 'waiting' });
   return new Promise<Job>((resolve, reject) => {
