@@ -141,7 +141,7 @@ describe('cancel', () => {
     const running = await product.submit({ ...FOX, numInferenceSteps: 1000 });
     const waiting = await product.submit({ ...FOX, numInferenceSteps: 1000 });
     const next = await product.submit({ ...FOX, numInferenceSteps: 1 });
-    expect((await product.call(`/api/v1/jobs/${waiting.id}/cancel`, {})).json).toMatchObject({ status: 'cancelled' });
+    expect((await product.call(`/api/v1/jobs/${waiting.id}/cancel`, '')).json).toMatchObject({ status: 'cancelled' });
     await product.call(`/api/v1/jobs/${running.id}/cancel`, {});
     const stopped = await product.ended(running.id);
     expect(stopped.status).toBe('cancelled');

@@ -28,7 +28,8 @@ export function buildApp(backend: Backend): FastifyInstance {
   app.removeAllContentTypeParsers();
   app.addContentTypeParser('*', { parseAs: 'string' }, (_request, body, done) => {
     try {
-      done(null, JSON.parse(body as string));
+      // Routes that need no body get none; those that need one say so.
+      done(null, body === '' ? undefined : JSON.parse(body as string));
     } catch (cause) {
       done(new CodedError('BODY_INVALID', `the body is not JSON: ${(cause as Error).message}`, { cause }));
     }
