@@ -38,6 +38,7 @@ test.each([
   [exited(null, 'SIGSEGV'), 0, 'own'],
   [exited(1, null), 3, 'own'],
   [exited(null, 'SIGKILL'), 0, 'outside'],
+  [exited(null, 'SIGTERM'), 0, 'outside'],
   [exited(null, 'SIGKILL'), 3, 'outside-after-progress'],
 ] as const)('a death by %o after %i steps is laid to: %s', (event, completed, death) => {
   const steps =

@@ -110,9 +110,12 @@ export function stepChild(child: Child, event: ChildEvent, atMs: number, limits:
   return handler(child, event as never, atMs, limits);
 }
 
+/** Signals that no process sends itself: an operator did, or the kernel for want of memory. */
+const OUTSIDE_SIGNALS = new Set(['SIGKILL', 'SIGTERM', 'SIGINT', 'SIGHUP', 'SIGQUIT']);
+
 /** How an exit of this child, seen now, came about. */
 export function causeOf(child: Child, signal: string | null): ExitCause | 'planned' {
-  return child.stopCause ?? (signal === 'SIGKILL' ? 'killed' : 'crashed');
+  return child.stopCause ?? (signal !== null && OUTSIDE_SIGNALS.has(signal) ? 'killed' : 'crashed');
 }
 
 const stay = (child: Child): ChildStep => ({ child, effects: [] });

@@ -6,7 +6,7 @@
 
 /** How an unplanned exit came about. */
 export type ExitCause =
-  /** SIGKILL that we did not send: an operator, or the kernel. Never the child's fault. */
+  /** A signal from outside that we did not send: an operator, or the kernel. Never the child's fault. */
   | 'killed'
   /** Any other end by itself: exit code, abort, segmentation fault. */
   | 'crashed'
