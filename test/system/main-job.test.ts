@@ -105,6 +105,11 @@ describe('the OpenAI route', () => {
   });
 });
 
+test('the OpenAI route names a bad field as its clients know it', async () => {
+  const { status, json } = await product.call('/v1/images/generations', { prompt: 'a', num_inference_steps: 0 });
+  expect([status, json]).toMatchObject([400, { error: { message: expect.stringMatching(/^num_inference_steps: /) } }]);
+});
+
 describe('events of a job', () => {
   test('tell every step, with previews, and end with the job', async () => {
     const { id } = await product.submit({ ...FOX, numInferenceSteps: 10 });

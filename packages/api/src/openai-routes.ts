@@ -63,10 +63,13 @@ export function openaiRoutes(app: FastifyInstance, backend: Backend): void {
   }
 }
 
-/** Errors in OpenAI's shape, with our hint beside it. */
+/** Errors in OpenAI's shape, with our hint beside it; fields by the names that this route has for them. */
 export function toOpenaiError(error: CodedError) {
   const type = ERRORS[error.code].blame === 'caller' ? 'invalid_request_error' : 'server_error';
-  return { error: { message: error.message, type, param: null, code: error.code, hint: error.hint } };
+  const message = error.message.replace(/\b(numInferenceSteps|trueCfgScale|negativePrompt)\b/g, (name) =>
+    name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`),
+  );
+  return { error: { message, type, param: null, code: error.code, hint: error.hint } };
 }
 
 /** `n` native requests with seeds s, s + 1, … */
