@@ -1,7 +1,7 @@
 /** The API's view of the supervisor: its methods, and the events of jobs. */
 import { connectIpc } from '@qwen-supervisor/ipc/connect';
 import type { Link } from '@qwen-supervisor/ipc/link';
-import { CodedError } from '@qwen-supervisor/protocol/errors';
+import { CodedError, workerGivenUp } from '@qwen-supervisor/protocol/errors';
 import { isTerminal, type Job, type JobEvent } from '@qwen-supervisor/protocol/job';
 import type { ClientMethods, SupervisorMethods, Welcome } from '@qwen-supervisor/protocol/messages';
 
@@ -32,7 +32,7 @@ export async function connectBackend(
     event: (event) => {
       for (const listener of listeners.get(event.jobId) ?? []) listener(event);
     },
-    workerFailed: ({ reason }) => fail(workerFailed(reason)),
+    workerFailed: ({ reason }) => fail(workerGivenUp(reason)),
     shutdown: on.shutdown,
   }));
   link.onClose = on.lost;
@@ -52,8 +52,8 @@ export async function connectBackend(
     link,
     welcome,
     listen,
-    async waitForEnd(jobId) {
-      const ended = new Promise<Job>((resolve, reject) => {
+    waitForEnd(jobId) {
+      return new Promise<Job>((resolve, reject) => {
         const stop = listen(jobId, (event) => {
           if ('job' in event && isTerminal(event.job.status)) settle(() => resolve(event.job));
         });
@@ -68,15 +68,10 @@ export async function connectBackend(
         Promise.all([link.request('getJob', { id: jobId }), link.request('status', {})]).then(([job, status]) => {
           const worker = status.children.find((child) => child.name === 'inference');
           if (isTerminal(job.status)) settle(() => resolve(job));
-          else if (worker?.state === 'failed') giveUp(workerFailed(worker.reason));
+          else if (worker?.state === 'failed') giveUp(workerGivenUp(worker.reason));
         }, giveUp);
       });
-      return ended;
     },
     stop: () => fail(new CodedError('SUPERVISOR_STOPPING')),
   };
-}
-
-function workerFailed(reason: string): CodedError {
-  return new CodedError('WORKER_FAILED', `the inference worker has been given up: ${reason}`);
 }

@@ -1,4 +1,5 @@
 /** Liveness, readiness and the system's status. */
+import { isUp } from '@qwen-supervisor/protocol/status';
 import type { FastifyInstance } from 'fastify';
 import type { Backend } from './backend.js';
 
@@ -11,8 +12,7 @@ export function healthRoutes(app: FastifyInstance, backend: Backend): void {
     const { children, model } = await backend.link.request('status', {});
     const worker = children.find((child) => child.name === 'inference');
     const body = { state: worker?.state, reason: worker?.reason, model };
-    const ready = worker?.state === 'ready' || worker?.state === 'busy';
-    return reply.status(ready ? 200 : 503).send(body);
+    return reply.status(isUp(worker?.state) ? 200 : 503).send(body);
   });
 
   app.get('/api/v1/status', () => backend.link.request('status', {}));

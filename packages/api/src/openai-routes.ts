@@ -5,7 +5,14 @@
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { CodedError, ERRORS } from '@qwen-supervisor/protocol/errors';
-import { describeIssues, type Job, parseJobRequest, SEED_MAX } from '@qwen-supervisor/protocol/job';
+import {
+  describeIssues,
+  type Job,
+  parseJobRequest,
+  pictureOf,
+  requireObject,
+  SEED_MAX,
+} from '@qwen-supervisor/protocol/job';
 import { drawSeed } from '@qwen-supervisor/protocol/seed';
 import type { FastifyInstance } from 'fastify';
 import { z } from 'zod';
@@ -32,10 +39,7 @@ export function openaiRoutes(app: FastifyInstance, backend: Backend): void {
   const { link, welcome } = backend;
 
   app.post('/v1/images/generations', async (request, reply) => {
-    if (typeof request.body !== 'object' || request.body === null || Array.isArray(request.body)) {
-      throw new CodedError('BODY_INVALID');
-    }
-    const parsed = generationSchema.safeParse(request.body);
+    const parsed = generationSchema.safeParse(requireObject(request.body));
     if (!parsed.success) throw new CodedError('REQUEST_INVALID', describeIssues(parsed.error));
     const requests = toRequests(parsed.data).map((native) =>
       parseJobRequest(native, welcome.defaults, welcome.limits, drawSeed),
@@ -58,7 +62,7 @@ export function openaiRoutes(app: FastifyInstance, backend: Backend): void {
   }));
 
   async function toBase64(job: Job) {
-    const { file } = await link.request('findImage', { id: finished(job) });
+    const { file } = await link.request('findImage', { id: pictureOf(job).id });
     return { b64_json: (await readFile(join(welcome.dataDir, file))).toString('base64') };
   }
 }
@@ -91,13 +95,5 @@ function toRequests(body: z.infer<typeof generationSchema>) {
 }
 
 function toUrl(job: Job, origin: string) {
-  return { url: `${origin}/api/v1/images/${finished(job)}` };
-}
-
-/** Id of the picture of a job that should be done. @throws CodedError of the job */
-function finished(job: Job): string {
-  if (job.error) throw CodedError.from(job.error);
-  const [image] = job.images;
-  if (!image) throw new CodedError('JOB_CANCELLED');
-  return image.id;
+  return { url: `${origin}/api/v1/images/${pictureOf(job).id}` };
 }

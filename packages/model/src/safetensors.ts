@@ -120,7 +120,7 @@ function checkEntry(file: string, name: string, value: unknown, dataStart: numbe
   const { dtype, shape, data_offsets: offsets } = (value ?? {}) as Record<string, unknown>;
   const width = typeof dtype === 'string' && Object.hasOwn(DTYPE_BYTES, dtype) ? DTYPE_BYTES[dtype] : undefined;
   if (width === undefined)
-    throw invalid(file, `tensor ${name} has the unknown type ${shorten(JSON.stringify(dtype) ?? 'undefined')}`);
+    throw invalid(file, `tensor ${name} has the unknown type ${shorten(JSON.stringify(dtype) ?? 'undefined', 100)}`);
   if (!isCountList(shape)) throw invalid(file, `tensor ${name} has no valid shape`);
   if (!isCountList(offsets) || offsets.length !== 2) throw invalid(file, `tensor ${name} has no valid data_offsets`);
   const [begin, end] = offsets as [number, number];
@@ -149,10 +149,10 @@ function isCountList(value: unknown): value is number[] {
 }
 
 /** Names and shapes in a header may be as long as the header itself. */
-function shorten(text: string): string {
-  return text.length <= 100 ? text : `${text.slice(0, 100)} …`;
+function shorten(text: string, length: number): string {
+  return text.length <= length ? text : `${text.slice(0, length)} …`;
 }
 
 function invalid(file: string, problem: string): CodedError {
-  return new CodedError('MODEL_INVALID', `${file}: ${problem.length <= 400 ? problem : `${problem.slice(0, 400)} …`}`);
+  return new CodedError('MODEL_INVALID', `${file}: ${shorten(problem, 400)}`);
 }

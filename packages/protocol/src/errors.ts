@@ -315,3 +315,8 @@ export function toCodedError(error: unknown): CodedError {
   const message = error instanceof Error ? error.message : String(error);
   return new CodedError('INTERNAL', message, { cause: error });
 }
+
+/** What everybody hears who waits for, or asks, a worker that has been given up. */
+export function workerGivenUp(reason: string): CodedError {
+  return new CodedError('WORKER_FAILED', `the inference worker has been given up: ${reason}`);
+}

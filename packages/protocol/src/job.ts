@@ -102,8 +102,7 @@ export function parseJobRequest(
   limits: JobLimits,
   drawSeed: () => number,
 ): JobRequest {
-  if (typeof body !== 'object' || body === null || Array.isArray(body)) throw new CodedError('BODY_INVALID');
-  const parsed = jobRequestSchema.safeParse(body);
+  const parsed = jobRequestSchema.safeParse(requireObject(body));
   if (!parsed.success) throw new CodedError('REQUEST_INVALID', describeIssues(parsed.error));
   const { seed, ...given } = parsed.data;
   const request: JobRequest = {
@@ -128,6 +127,20 @@ export function parseJobRequest(
     );
   }
   return request;
+}
+
+/** A body that is a JSON object. @throws CodedError BODY_INVALID */
+export function requireObject(body: unknown): object {
+  if (typeof body !== 'object' || body === null || Array.isArray(body)) throw new CodedError('BODY_INVALID');
+  return body;
+}
+
+/** The picture of a job that has ended. @throws CodedError of the job, or JOB_CANCELLED */
+export function pictureOf(job: Job): JobImage {
+  if (job.error) throw CodedError.from(job.error);
+  const [image] = job.images;
+  if (!image) throw new CodedError('JOB_CANCELLED');
+  return image;
 }
 
 /** The problems of a failed parse in one line: `width: must be a multiple of 16; seed: …`. */

@@ -12,6 +12,11 @@ export const CHILD_STATES = [
 ] as const;
 export type ChildState = (typeof CHILD_STATES)[number];
 
+/** Whether a child in this state does its work: the worker can draw, the API serves. */
+export function isUp(state: ChildState | undefined): boolean {
+  return state === 'ready' || state === 'busy';
+}
+
 export const CHILD_NAMES = ['inference', 'api'] as const;
 export type ChildName = (typeof CHILD_NAMES)[number];
 

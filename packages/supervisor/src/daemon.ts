@@ -10,7 +10,7 @@ import { type Checkpoint, openCheckpoint } from '@qwen-supervisor/model/checkpoi
 import { describeModel } from '@qwen-supervisor/model/descriptions';
 import { buildGraphs } from '@qwen-supervisor/model/graphs';
 import type { Config } from '@qwen-supervisor/protocol/config';
-import { CodedError, type ErrorObject } from '@qwen-supervisor/protocol/errors';
+import { CodedError, type ErrorObject, workerGivenUp } from '@qwen-supervisor/protocol/errors';
 import type { Job } from '@qwen-supervisor/protocol/job';
 import type {
   ApiSettings,
@@ -45,7 +45,6 @@ type ClientLink = Link<ClientMethods, SupervisorMethods>;
 const TIMER_MAX_MS = 2 ** 31 - 1;
 
 export interface Daemon {
-  url: string;
   /** Begins an orderly stop; `ended` resolves when it is done. */
   stop(reason: string): void;
   /** Kills all children now. */
@@ -270,8 +269,7 @@ class Supervisor implements Daemon {
         known('api', 'cli');
         if (this.#state.stopping) throw new CodedError('SUPERVISOR_STOPPING');
         const { state, reason } = this.#state.children.inference;
-        if (state === 'failed')
-          throw new CodedError('WORKER_FAILED', `the inference worker has been given up: ${reason}`);
+        if (state === 'failed') throw workerGivenUp(reason);
         return jobs.submit(request);
       },
       getJob: ({ id }) => {

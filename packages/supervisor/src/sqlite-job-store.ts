@@ -28,6 +28,7 @@ const SCHEMA = `
     created_at TEXT NOT NULL
   ) STRICT;
   CREATE INDEX IF NOT EXISTS jobs_by_status ON jobs (status, position);
+  CREATE INDEX IF NOT EXISTS jobs_by_image ON jobs (image ->> 'id');
 `;
 
 const POISONED = `(own_deaths >= ${OWN_DEATHS_MAX} OR outside_deaths >= ${OUTSIDE_DEATHS_MAX})`;

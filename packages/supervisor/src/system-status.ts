@@ -1,6 +1,6 @@
 /** The state of the supervisor as everybody outside sees it. */
 import type { ModelStatus, QueueStatus, SystemStatus } from '@qwen-supervisor/protocol/status';
-import { CHILD_NAMES } from '@qwen-supervisor/protocol/status';
+import { CHILD_NAMES, isUp } from '@qwen-supervisor/protocol/status';
 import type { State } from './supervisor.js';
 
 export function describeSystem(
@@ -11,7 +11,7 @@ export function describeSystem(
 ): SystemStatus {
   const { children, load, loadSeconds, current } = state;
   const worker = children.inference.state;
-  const ready = worker === 'ready' || worker === 'busy' || (worker === 'stopping' && children.inference.wasReady);
+  const ready = isUp(worker) || (worker === 'stopping' && children.inference.wasReady);
   const loading = worker === 'loading';
   return {
     supervisor: { ...supervisor, uptimeSeconds: Math.round(supervisor.uptimeSeconds * 10) / 10 },

@@ -1,7 +1,14 @@
 import { copyFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
-import { CodedError } from '@qwen-supervisor/protocol/errors';
-import { isTerminal, type Job, type JobEvent, parseJobRequest } from '@qwen-supervisor/protocol/job';
+import { CodedError, workerGivenUp } from '@qwen-supervisor/protocol/errors';
+import {
+  isTerminal,
+  type Job,
+  type JobEvent,
+  type JobImage,
+  parseJobRequest,
+  pictureOf,
+} from '@qwen-supervisor/protocol/job';
 import { drawSeed } from '@qwen-supervisor/protocol/seed';
 import progress from 'cli-progress';
 import type { Command } from 'commander';
@@ -52,9 +59,8 @@ async function generate(prompt: string, options: Options): Promise<void> {
     const submitted = await link.request('submitJob', { request });
     process.once('SIGINT', () => cancel(client, submitted.id));
     const job = await watchJob(client, submitted, watcher);
-    if (job.status !== 'done') throw job.error ? CodedError.from(job.error) : new CodedError('JOB_CANCELLED');
     const output = resolve(options.output ?? `${job.id}.png`);
-    await copyPicture(client, job, output);
+    await copyPicture(client, pictureOf(job), output);
     console.log(`${output}  seed ${job.seed}`);
   } finally {
     link.close();
@@ -103,7 +109,7 @@ function watchJob({ link }: Client, submitted: Job, watcher: Watcher): Promise<J
     };
     watcher.workerFailed = (reason) => {
       bar?.stop();
-      reject(new CodedError('WORKER_FAILED', `the inference worker has been given up: ${reason}`));
+      reject(workerGivenUp(reason));
     };
     watcher.event = (event) => {
       if (event.jobId !== submitted.id) return;
@@ -116,9 +122,8 @@ function watchJob({ link }: Client, submitted: Job, watcher: Watcher): Promise<J
   });
 }
 
-async function copyPicture({ link, welcome }: Client, job: Job, output: string): Promise<void> {
-  const [image] = job.images;
-  const { file } = await link.request('findImage', { id: image?.id ?? '' });
+async function copyPicture({ link, welcome }: Client, { id }: JobImage, output: string): Promise<void> {
+  const { file } = await link.request('findImage', { id });
   try {
     copyFileSync(join(welcome.dataDir, file), output);
   } catch (cause) {
