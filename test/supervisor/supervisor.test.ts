@@ -1,10 +1,10 @@
 import type { Job } from '@qwen-supervisor/protocol/job';
 import { type Effect, type Event, initialState, type State, step } from '@qwen-supervisor/supervisor/supervisor';
 import { expect, test } from 'vitest';
+import { LIMITS as CHILD_LIMITS, exited } from './child-events.js';
 
-const CHILD = { max: 3, windowMs: 60_000, delayCapMs: 1000, stopMs: 1000, loadStallMs: 5000, loadLimitMs: 9000 };
-const LIMITS = { inference: { ...CHILD, beatLimitMs: 3000 }, api: { ...CHILD, beatLimitMs: null } };
-const JOB = { id: 'a', attempts: 1, steps: 5 } as Job;
+const LIMITS = { inference: CHILD_LIMITS, api: CHILD_LIMITS };
+const JOB = { id: 'a', attempts: 1, step: 0, steps: 5, width: 128, height: 128 } as Job;
 
 function play(...events: Event[]): { state: State; effects: Effect[] } {
   return events.reduce(({ state }, event) => step(state, event, LIMITS), {
@@ -20,12 +20,10 @@ const child = (name: 'inference' | 'api', event: Extract<Event, { type: 'child' 
   atMs: 1,
   event,
 });
-const exited = (code: number | null, signal: string | null) =>
-  ({ type: 'exited', code, signal, at: '', random: 0 }) as const;
 const READY: Event[] = [
   { type: 'start', atMs: 0 },
   child('inference', { type: 'connected' }),
-  { type: 'loaded', incarnation: 1, atMs: 1, seconds: 1 },
+  { type: 'loaded', incarnation: 1, atMs: 1, seconds: 1, msPerToken: 1 },
 ];
 const DRAWING: Event[] = [...READY, { type: 'job-queued', atMs: 1 }, { type: 'claimed', atMs: 1, job: JOB }];
 
@@ -51,8 +49,55 @@ test.each([
 });
 
 test('a death during a planned stop is laid to nobody', () => {
-  const { effects } = play(...DRAWING, { type: 'stop', atMs: 2 }, child('inference', exited(0, null)));
+  const { effects } = play(...DRAWING, { type: 'stop', atMs: 2, finish: false }, child('inference', exited(0, null)));
   expect(effects).toContainEqual(expect.objectContaining({ type: 'release', jobId: 'a', death: 'none' }));
+});
+
+test('a job whose attempt began after step 3 has not got on until step 4', () => {
+  const begun = { incarnation: 1, atMs: 1, jobId: 'a', attempt: 1, step: 3, startedOverReason: null } as const;
+  const resumed: Event[] = [...DRAWING, { type: 'job-begun', ...begun }];
+  expect(play(...resumed).effects).toEqual([
+    { type: 'begin', jobId: 'a', attempt: 1, start: { step: 3, startedOverReason: null } },
+  ]);
+  const killed = child('inference', exited(null, 'SIGKILL'));
+  expect(play(...resumed, killed).effects).toContainEqual(expect.objectContaining({ death: 'outside', step: 3 }));
+  const step: Event = { type: 'job-step', incarnation: 1, atMs: 1, jobId: 'a', attempt: 1, step: 4 };
+  expect(play(...resumed, step, killed).effects).toContainEqual(
+    expect.objectContaining({ death: 'outside-after-progress', step: 4 }),
+  );
+});
+
+test('an unplanned exit is recorded with its cause, the job in hand and what was decided; a planned one is not', () => {
+  const { effects } = play(...DRAWING, child('inference', exited(null, 'SIGSEGV')));
+  expect(effects).toContainEqual({
+    type: 'record-crash',
+    incarnation: 1,
+    crash: expect.objectContaining({
+      child: 'inference',
+      cause: 'crashed',
+      signal: 'SIGSEGV',
+      during: 'busy',
+      job: { id: 'a', attempt: 1, step: 0 },
+      reason: 'ended by SIGSEGV; starting again at once',
+    }),
+  });
+  const planned = play(
+    ...READY,
+    { type: 'restart', atMs: 2, name: 'inference', reason: 'asked' },
+    child('inference', exited(0, null)),
+  );
+  expect(planned.effects.map(({ type }) => type)).toEqual(['spawn']);
+});
+
+test('a stop that finishes first lets the running job end, begins no other, and then stops', () => {
+  const stop: Event = { type: 'stop', atMs: 2, finish: true };
+  expect(play(...DRAWING, stop).effects).toEqual([]);
+  const outcome = { status: 'done', imageId: 'a', file: '', sha256: '', bytes: 1 } as const;
+  const ended: Event = { type: 'job-finished', incarnation: 1, atMs: 3, jobId: 'a', attempt: 1, outcome };
+  const { effects, state } = play(...DRAWING, { type: 'job-queued', atMs: 2 }, stop, ended);
+  expect(effects.map(({ type }) => type)).toEqual(['finish', 'ask-stop', 'kill']);
+  expect(state).toMatchObject({ stopping: true });
+  expect(play(...READY, stop).effects.map(({ type }) => type)).toEqual(['ask-stop', 'kill']);
 });
 
 test('a store that fails ends the supervisor with its error, after the children', () => {

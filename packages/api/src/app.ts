@@ -50,6 +50,7 @@ function answerError(error: FastifyError | Error, url: string, reply: FastifyRep
   const coded = fromFastify(error);
   if (coded.code === 'INTERNAL') console.error(error);
   const body = url.startsWith('/v1/') ? toOpenaiError(coded) : { error: coded.toObject() };
+  if (coded.retryAfterSeconds !== undefined) reply.header('retry-after', coded.retryAfterSeconds);
   return reply.status(ERRORS[coded.code].http).send(body);
 }
 

@@ -4,18 +4,28 @@ import type { Link } from '@qwen-supervisor/ipc/link';
 import { CodedError, workerGivenUp } from '@qwen-supervisor/protocol/errors';
 import { isTerminal, type Job, type JobEvent } from '@qwen-supervisor/protocol/job';
 import type { ClientMethods, SupervisorMethods, Welcome } from '@qwen-supervisor/protocol/messages';
+import type { Vitals } from '@qwen-supervisor/protocol/status';
 
 export type SupervisorLink = Link<SupervisorMethods, ClientMethods>;
 
 export interface Backend {
   link: SupervisorLink;
-  welcome: Welcome;
+  /** As of now: the operator may change limits and model. */
+  readonly welcome: Welcome;
   /** Calls `listener` for every event of a job until the returned function is called. */
   listen(jobId: string, listener: (event: JobEvent) => void): () => void;
   /** Resolves with the job when it has ended; rejects when the supervisor stops or gives the worker up first. */
   waitForEnd(jobId: string): Promise<Job>;
   /** Lets everything that waits fail with SUPERVISOR_STOPPING. */
   stop(): void;
+}
+
+const BEAT_MS = 1000;
+
+/** This process serves while its event loop turns; nothing else is expected of it. */
+function measureVitals(): Vitals {
+  const { user, system } = process.cpuUsage();
+  return { rssBytes: process.memoryUsage.rss(), readBytes: 0, cpuSeconds: (user + system) / 1e6, step: 0 };
 }
 
 export async function connectBackend(
@@ -30,14 +40,19 @@ export async function connectBackend(
   };
   const link: SupervisorLink = await connectIpc<SupervisorMethods, ClientMethods>(socket, () => ({
     event: (event) => {
+      if (!('jobId' in event)) return;
       for (const listener of listeners.get(event.jobId) ?? []) listener(event);
     },
     workerFailed: ({ reason }) => fail(workerGivenUp(reason)),
+    welcome: (changed) => {
+      welcome = changed;
+    },
     shutdown: on.shutdown,
   }));
   link.onClose = on.lost;
-  const welcome = await link.request('hello', { role: 'api', pid: process.pid, token });
-  await link.request('subscribe', {});
+  let welcome = await link.request('hello', { role: 'api', pid: process.pid, token });
+  await link.request('subscribe', { since: null });
+  setInterval(() => link.notify('beat', measureVitals()), BEAT_MS);
 
   const listen: Backend['listen'] = (jobId, listener) => {
     const ofJob = listeners.get(jobId) ?? new Set();
@@ -50,7 +65,9 @@ export async function connectBackend(
 
   return {
     link,
-    welcome,
+    get welcome() {
+      return welcome;
+    },
     listen,
     waitForEnd(jobId) {
       return new Promise<Job>((resolve, reject) => {

@@ -3,17 +3,12 @@ import { createReadStream } from 'node:fs';
 import { open } from 'node:fs/promises';
 import { join } from 'node:path';
 import { CodedError } from '@qwen-supervisor/protocol/errors';
-import {
-  describeIssues,
-  isTerminal,
-  JOB_STATUSES,
-  type JobEvent,
-  parseJobRequest,
-} from '@qwen-supervisor/protocol/job';
+import { describeIssues, isTerminal, JOB_STATUSES, type JobEvent, parseJobOrder } from '@qwen-supervisor/protocol/job';
 import { drawSeed } from '@qwen-supervisor/protocol/seed';
 import type { FastifyInstance } from 'fastify';
 import { z } from 'zod';
 import type { Backend } from './backend.js';
+import { idempotencyOf } from './idempotency.js';
 import { toServerSentEvent } from './server-sent-events.js';
 
 const listSchema = z.strictObject({
@@ -27,11 +22,16 @@ const HEARTBEAT_MS = 15_000;
 type ById = { Params: { id: string } };
 
 export function jobRoutes(app: FastifyInstance, backend: Backend): void {
-  const { link, welcome } = backend;
+  const { link } = backend;
 
   app.post('/api/v1/jobs', async (request, reply) => {
-    const job = parseJobRequest(request.body, welcome.defaults, welcome.limits, drawSeed);
-    return reply.status(202).send(await link.request('submitJob', { request: job }));
+    const order = parseJobOrder(request.body, backend.welcome.defaults, backend.welcome.limits, drawSeed);
+    const { jobs, replayed } = await link.request('submitJobs', {
+      orders: [order],
+      idempotency: idempotencyOf(request),
+    });
+    if (replayed) reply.header('idempotent-replayed', 'true');
+    return reply.status(202).send(jobs[0]);
   });
 
   app.get('/api/v1/jobs', async (request) => {
@@ -43,6 +43,10 @@ export function jobRoutes(app: FastifyInstance, backend: Backend): void {
   app.get<ById>('/api/v1/jobs/:id', (request) => link.request('getJob', { id: request.params.id }));
 
   app.post<ById>('/api/v1/jobs/:id/cancel', (request) => link.request('cancelJob', { id: request.params.id }));
+
+  app.post<ById>('/api/v1/jobs/:id/retry', async (request, reply) =>
+    reply.status(202).send(await link.request('retryJob', { id: request.params.id })),
+  );
 
   /** First the job as it is, then what happens to it, until it ends. */
   app.get<ById>('/api/v1/jobs/:id/events', { exposeHeadRoute: false }, async (request, reply) => {
@@ -83,7 +87,7 @@ export function jobRoutes(app: FastifyInstance, backend: Backend): void {
       .header('cache-control', 'private, immutable');
     if (request.headers['if-none-match'] === `"${sha256}"`) return reply.status(304).send();
     try {
-      const handle = await open(join(welcome.dataDir, file));
+      const handle = await open(join(backend.welcome.dataDir, file));
       const { size } = await handle.stat();
       return reply.header('content-length', size).send(createReadStream('', { fd: handle }));
     } catch (cause) {

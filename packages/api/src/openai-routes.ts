@@ -8,7 +8,7 @@ import { CodedError, ERRORS } from '@qwen-supervisor/protocol/errors';
 import {
   describeIssues,
   type Job,
-  parseJobRequest,
+  parseJobOrder,
   pictureOf,
   requireObject,
   SEED_MAX,
@@ -17,6 +17,7 @@ import { drawSeed } from '@qwen-supervisor/protocol/seed';
 import type { FastifyInstance } from 'fastify';
 import { z } from 'zod';
 import type { Backend } from './backend.js';
+import { idempotencyOf } from './idempotency.js';
 
 /** Pictures of one request. OpenAI's own limit. */
 const N_MAX = 10;
@@ -36,34 +37,32 @@ const generationSchema = z.object({
 });
 
 export function openaiRoutes(app: FastifyInstance, backend: Backend): void {
-  const { link, welcome } = backend;
+  const { link } = backend;
 
   app.post('/v1/images/generations', async (request, reply) => {
     const parsed = generationSchema.safeParse(requireObject(request.body));
     if (!parsed.success) throw new CodedError('REQUEST_INVALID', describeIssues(parsed.error));
-    const requests = toRequests(parsed.data).map((native) =>
-      parseJobRequest(native, welcome.defaults, welcome.limits, drawSeed),
-    );
-    const jobs: Job[] = [];
-    for (const native of requests) jobs.push(await link.request('submitJob', { request: native }));
+    const { defaults, limits, url } = backend.welcome;
+    const orders = toRequests(parsed.data).map((native) => parseJobOrder(native, defaults, limits, drawSeed));
+    const { jobs } = await link.request('submitJobs', { orders, idempotency: idempotencyOf(request) });
     reply
       .header('x-job-id', jobs.map((job) => job.id).join(', '))
       .header('x-seed', jobs.map((job) => job.seed).join(', '));
     const ended = await Promise.all(jobs.map((job) => backend.waitForEnd(job.id)));
     const asUrl = parsed.data.response_format === 'url';
-    const origin = request.host ? `${request.protocol}://${request.host}` : welcome.url;
+    const origin = request.host ? `${request.protocol}://${request.host}` : url;
     const data = await Promise.all(ended.map((job) => (asUrl ? toUrl(job, origin) : toBase64(job))));
     return { created: Math.floor(Date.now() / 1000), data };
   });
 
   app.get('/v1/models', () => ({
     object: 'list',
-    data: [{ id: welcome.modelId, object: 'model', created: 0, owned_by: 'qwen-supervisor' }],
+    data: [{ id: backend.welcome.modelId, object: 'model', created: 0, owned_by: 'qwen-supervisor' }],
   }));
 
   async function toBase64(job: Job) {
     const { file } = await link.request('findImage', { id: pictureOf(job).id });
-    return { b64_json: (await readFile(join(welcome.dataDir, file))).toString('base64') };
+    return { b64_json: (await readFile(join(backend.welcome.dataDir, file))).toString('base64') };
   }
 }
 

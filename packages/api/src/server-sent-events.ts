@@ -8,10 +8,14 @@ export function toServerSentEvent(event: JobEvent): { name: string; data: unknow
       const preview = event.preview ? Buffer.from(event.preview).toString('base64') : null;
       return { name: 'step', data: { id: event.jobId, step: event.step, steps: event.steps, preview } };
     }
-    case 'running':
-      return { name: 'running', data: { id: event.jobId, attempt: event.attempt } };
-    case 'requeued':
-      return { name: 'requeued', data: { id: event.jobId, attempt: event.attempt, reason: event.reason } };
+    case 'running': {
+      const { jobId: id, attempt, step, startedOverReason } = event;
+      return { name: 'running', data: { id, attempt, step, startedOverReason } };
+    }
+    case 'requeued': {
+      const { jobId: id, attempt, step, reason } = event;
+      return { name: 'requeued', data: { id, attempt, step, reason } };
+    }
     case 'queued':
     case 'done':
     case 'failed':

@@ -8,14 +8,16 @@ import { parentPort, workerData } from 'node:worker_threads';
 import { connectIpc } from '@qwen-supervisor/ipc/connect';
 import type { WorkerMethods, WorkerReports } from '@qwen-supervisor/protocol/messages';
 import sharp from 'sharp';
+import { CheckpointWriter, type JobCheckpoint } from './job-checkpoint.js';
 import type { Preview } from './preview.js';
 import { type ControlData, type ControlMessage, FLAG, type MainMessage, type Run } from './threads.js';
+import { measureVitals } from './vitals.js';
 
 const BEAT_MS = 1000;
 /** Longest side of a preview, pixels. */
 const PREVIEW_MAX = 160;
 
-const { flags, socket, token } = workerData as ControlData;
+const { flags, socket, token, dataDir } = workerData as ControlData;
 const main = parentPort as NonNullable<typeof parentPort>;
 const toMain = (message: ControlMessage) => main.postMessage(message);
 
@@ -28,10 +30,14 @@ process.on('uncaughtException', (error) => {
 let loaded = false;
 let runs = 0;
 let current: Run | null = null;
+/** Of the current run. */
+let checkpoints: CheckpointWriter | null = null;
+/** The last checkpoint could not be written. */
+let failing = false;
 
 const link = await connectIpc<WorkerReports, WorkerMethods>(socket, () => ({
-  run({ jobId, attempt, request }) {
-    current = { number: ++runs, jobId, attempt, request };
+  run({ jobId, attempt, request, step }) {
+    current = { number: ++runs, jobId, attempt, request, step };
     toMain({ type: 'run', run: current });
   },
   cancel({ jobId, attempt }) {
@@ -49,7 +55,7 @@ link.onClose = endProcess;
 await link.request('hello', { role: 'inference', pid: process.pid, token }).catch(endProcess);
 
 setInterval(() => {
-  link.notify('beat', { rssBytes: process.memoryUsage.rss(), step: Atomics.load(flags, FLAG.step) });
+  link.notify('beat', measureVitals(Atomics.load(flags, FLAG.step)));
 }, BEAT_MS);
 
 // Previews are encoded asynchronously; the chain keeps the messages in order.
@@ -64,14 +70,22 @@ async function forward(message: MainMessage): Promise<void> {
       return link.notify('loading', message.progress);
     case 'loaded':
       loaded = true;
-      return link.notify('loaded', { seconds: message.seconds });
+      return link.notify('loaded', { seconds: message.seconds, msPerToken: message.msPerToken });
     case 'fatal':
       link.notify('fatal', { error: message.error, permanent: message.permanent });
       return toMain({ type: 'exit', code: message.exitCode });
     case 'stopped':
       return toMain({ type: 'exit', code: 0 });
+    case 'begun': {
+      const { jobId, attempt } = message.run;
+      checkpoints = new CheckpointWriter(dataDir, jobId, message.fit);
+      const { step, startedOverReason } = message;
+      return link.notify('begun', { jobId, attempt, step, startedOverReason });
+    }
     case 'step': {
       const { jobId, attempt } = message.run;
+      // Before the step is told: what has been told is not lost.
+      if (message.latents) await writeCheckpoint({ step: message.step, latents: message.latents });
       const preview = message.preview ? await encodePreview(message.preview) : null;
       return link.notify('step', { jobId, attempt, step: message.step, preview });
     }
@@ -80,6 +94,17 @@ async function forward(message: MainMessage): Promise<void> {
       current = null;
       return link.notify('finished', { jobId, attempt, outcome: message.outcome });
     }
+  }
+}
+
+/** A disk that is full costs the resume, not the picture. Said once. */
+async function writeCheckpoint(checkpoint: JobCheckpoint): Promise<void> {
+  try {
+    await checkpoints?.write(checkpoint);
+    failing = false;
+  } catch (error) {
+    if (!failing) console.error(`checkpoint of step ${checkpoint.step} not written: ${(error as Error).message}`);
+    failing = true;
   }
 }
 

@@ -156,10 +156,15 @@ async function checkPictures(sessions: Sessions, golden: Golden, report: (check:
     const prompt = golden.tokens[0]?.text as string;
     const request = { prompt, negativePrompt: ' ', width, height, numInferenceSteps, trueCfgScale, seed: 0 };
     const actual = new Float32Array(expected.length);
-    const latents = await denoise(sessions, request, noise, {
-      onStep: (state) => actual.set(state.latents, (state.step - 1) * state.latents.length),
-      isCancelled: () => false,
-    });
+    const latents = await denoise(
+      sessions,
+      request,
+      { step: 0, latents: noise },
+      {
+        onStep: (state) => actual.set(state.latents, (state.step - 1) * state.latents.length),
+        isCancelled: () => false,
+      },
+    );
     report(compareSteps(`picture.${name}.steps`, actual, expected, numInferenceSteps));
     const decoded = await decodePacked(sessions, latents as Float32Array, height / 16, width / 16);
     report(

@@ -42,25 +42,33 @@ export interface Picture {
   height: number;
 }
 
-/** Draws a picture; null if the observer cancelled it. */
+/** Where denoising begins: pure noise at step 0, or the latents that another attempt had reached. They are overwritten. */
+export interface Start {
+  step: number;
+  /** Packed latents [rows * columns, 64]. */
+  latents: Float32Array;
+}
+
+/** Draws a picture, from `start` on if that is given; null if the observer cancelled it. */
 export async function drawPicture(
   sessions: Sessions,
   request: JobRequest,
   observer: Observer,
+  start: Start | null = null,
 ): Promise<Picture | null> {
   const { h, w } = latentSize(request.width, request.height);
-  const noise = gaussianNoise(request.seed, h * w * sessions.architecture.vae.zDim);
-  const latents = await denoise(sessions, request, noise, observer);
+  const noise = () => gaussianNoise(request.seed, h * w * sessions.architecture.vae.zDim);
+  const latents = await denoise(sessions, request, start ?? { step: 0, latents: noise() }, observer);
   if (latents === null || observer.isCancelled()) return null;
   const image = await decodePacked(sessions, latents, h / 2, w / 2);
   return { pixels: toRgb(image, request.height, request.width), width: request.width, height: request.height };
 }
 
-/** Steps 1 to 5 of the recipe: `noise` is packed and becomes the latents; null if cancelled. */
+/** Steps 1 to 5 of the recipe; null if cancelled. */
 export async function denoise(
   sessions: Sessions,
   request: JobRequest,
-  noise: Float32Array,
+  start: Start,
   observer: Observer,
 ): Promise<Float32Array | null> {
   const { architecture } = sessions;
@@ -74,8 +82,8 @@ export async function denoise(
   const positive = await promptStates(sessions, request.prompt);
   const negative = guided ? await promptStates(sessions, request.negativePrompt) : null;
 
-  // 2. Latents: pure noise, [tokens, 64].
-  const latents = noise;
+  // 2. Latents, [tokens, 64].
+  const { latents } = start;
 
   // 3. Sigmas from 1 to 0, shifted by the picture's size.
   const { sigmas, timesteps } = makeSchedule(architecture.scheduler, request.numInferenceSteps, tokens);
@@ -92,12 +100,14 @@ export async function denoise(
   const negativeVelocity = guided ? new Float32Array(tokens * channels) : null;
   if (negative && negativeVelocity) passes.push(new Pass(sessions, negative, rows, columns, negativeVelocity));
 
-  for (let step = 0; step < request.numInferenceSteps; step++) {
+  for (let step = start.step; step < request.numInferenceSteps; step++) {
     if (observer.isCancelled()) return null;
     const offset = step % stepsAtOnce;
-    // The model takes the timestep over 1000, whatever num_train_timesteps is.
-    if (offset === 0) {
-      modulation = await sessions.modulation(timesteps.slice(step, step + stepsAtOnce).map((t) => t / 1000));
+    // The model takes the timestep over 1000, whatever num_train_timesteps is. The batches lie the same however often
+    // the job was interrupted: another size of a batch may round otherwise.
+    if (offset === 0 || step === start.step) {
+      const first = step - offset;
+      modulation = await sessions.modulation(timesteps.slice(first, first + stepsAtOnce).map((t) => t / 1000));
     }
     const row = modulation.subarray(offset * rowLength, (offset + 1) * rowLength);
     const rowTensor = new Tensor('float32', row, [rowLength]);

@@ -12,9 +12,9 @@ import { loadTokenizer, type Tokenizer } from '@qwen-supervisor/model/tokenizer'
 import { modulationRows, TIME_CHANNELS, timeEmbedding } from '@qwen-supervisor/model/transformer';
 import { VAE_SCALE } from '@qwen-supervisor/model/vae';
 import { type PlacedGraph, placeWeights, weightBytes } from '@qwen-supervisor/model/weights';
-import { CodedError } from '@qwen-supervisor/protocol/errors';
 import type { LoadProgress, ModelComponent } from '@qwen-supervisor/protocol/status';
 import { InferenceSession, Tensor } from 'onnxruntime-node';
+import { fromRuntime } from './runtime-error.js';
 
 export interface Sessions {
   architecture: Architecture;
@@ -118,7 +118,7 @@ async function createSession(name: string, placed: PlacedGraph): Promise<Inferen
       extra: { session: { model_external_initializers_file_folder_path: placed.folder } },
     });
   } catch (cause) {
-    throw new CodedError('MODEL_LOAD_FAILED', `${name}: ${(cause as Error).message}`, { cause });
+    throw fromRuntime(cause, 'MODEL_LOAD_FAILED', name);
   }
 }
 

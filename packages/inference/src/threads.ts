@@ -1,6 +1,7 @@
 /** What the worker's two threads share: a few integers, and messages. */
 import type { JobRequest } from '@qwen-supervisor/protocol/job';
 import type { JobOutcome, WorkerReports } from '@qwen-supervisor/protocol/messages';
+import type { Fit } from './job-checkpoint.js';
 import type { Preview } from './preview.js';
 
 /** Indices into the shared Int32Array. The control thread writes the first two, the main thread the last. */
@@ -21,6 +22,8 @@ export interface Run {
   jobId: string;
   attempt: number;
   request: JobRequest;
+  /** Steps that earlier attempts have completed. */
+  step: number;
 }
 
 /** Control thread → main thread. */
@@ -29,9 +32,11 @@ export type ControlMessage = { type: 'run'; run: Run } | { type: 'stop' } | { ty
 /** Main thread → control thread. */
 export type MainMessage =
   | { type: 'loading'; progress: Parameters<WorkerReports['loading']>[0] }
-  | { type: 'loaded'; seconds: number }
+  | { type: 'loaded'; seconds: number; msPerToken: number }
   | ({ type: 'fatal' } & Parameters<WorkerReports['fatal']>[0] & { exitCode: number })
-  | { type: 'step'; run: Run; step: number; preview: Preview | null }
+  | { type: 'begun'; run: Run; fit: Fit; step: number; startedOverReason: string | null }
+  /** `latents`: a copy, where this step is to be kept as a checkpoint. */
+  | { type: 'step'; run: Run; step: number; latents: Float32Array | null; preview: Preview | null }
   | { type: 'finished'; run: Run; outcome: JobOutcome }
   /** Nothing more will come: the process may end as soon as all messages are sent. */
   | { type: 'stopped' };
@@ -41,4 +46,5 @@ export interface ControlData {
   flags: Int32Array;
   socket: string;
   token: string;
+  dataDir: string;
 }

@@ -7,12 +7,15 @@
  */
 import { join } from 'node:path';
 import { Worker } from 'node:worker_threads';
-import { openCheckpoint } from '@qwen-supervisor/model/checkpoint';
+import { fingerprint, openCheckpoint } from '@qwen-supervisor/model/checkpoint';
 import { CodedError, ERRORS, toCodedError } from '@qwen-supervisor/protocol/errors';
 import { CHILD_ENV, type JobOutcome, type WorkerSettings } from '@qwen-supervisor/protocol/messages';
+import { env } from 'onnxruntime-node';
+import { findCheckpoint, fitOf } from './job-checkpoint.js';
 import { writePicture } from './picture-file.js';
 import { drawPicture, type Observer } from './pipeline.js';
 import { drawPreview, fitPreview, type PreviewMap } from './preview.js';
+import { fromRuntime } from './runtime-error.js';
 import { loadSessions, type Sessions } from './sessions.js';
 import { type ControlData, type ControlMessage, FLAG, FLAG_COUNT, type MainMessage, type Run } from './threads.js';
 
@@ -26,9 +29,10 @@ const control = new Worker(new URL('./control-thread.js', import.meta.url), {
     flags,
     socket: process.env[CHILD_ENV.socket] ?? '',
     token: process.env[CHILD_ENV.token] ?? '',
+    dataDir: settings.dataDir,
   } satisfies ControlData,
 });
-const tell = (message: MainMessage) => control.postMessage(message);
+const tell = (message: MainMessage, transfer: ArrayBuffer[] = []) => control.postMessage(message, transfer);
 
 /** The run that arrived last; the supervisor gives one at a time. */
 let waiting: Run | null = null;
@@ -39,10 +43,16 @@ control.on('message', (message: ControlMessage) => {
   wake();
 });
 
-const model = await load();
-if (model) await drawUntilStopped(model.sessions, model.previewMap);
+interface Model {
+  sessions: Sessions;
+  previewMap: PreviewMap;
+  fingerprint: string;
+}
 
-async function load(): Promise<{ sessions: Sessions; previewMap: PreviewMap } | null> {
+const model = await load();
+if (model) await drawUntilStopped(model);
+
+async function load(): Promise<Model | null> {
   const start = performance.now();
   try {
     const checkpoint = openCheckpoint(settings.modelFolder);
@@ -52,9 +62,9 @@ async function load(): Promise<{ sessions: Sessions; previewMap: PreviewMap } | 
       tell({ type: 'loading', progress });
     });
     tell({ type: 'loading', progress: { component: 'warm-up', bytesDone: total, bytesTotal: total } });
-    const previewMap = await warmUp(sessions);
-    tell({ type: 'loaded', seconds: (performance.now() - start) / 1000 });
-    return { sessions, previewMap };
+    const { previewMap, msPerToken } = await warmUp(sessions);
+    tell({ type: 'loaded', seconds: (performance.now() - start) / 1000, msPerToken });
+    return { sessions, previewMap, fingerprint: fingerprint(checkpoint) };
   } catch (error) {
     const coded = toCodedError(error);
     // A file that is wrong stays wrong; anything else may be better next time.
@@ -64,8 +74,11 @@ async function load(): Promise<{ sessions: Sessions; previewMap: PreviewMap } | 
   }
 }
 
-/** The first run of every session is slow, and a model that cannot draw should say so before it is called ready. */
-async function warmUp(sessions: Sessions): Promise<PreviewMap> {
+/**
+ * The first run of every session is slow, and a model that cannot draw should say so before it is called ready. How long its
+ * step took tells the supervisor what to expect of others.
+ */
+async function warmUp(sessions: Sessions): Promise<{ previewMap: PreviewMap; msPerToken: number }> {
   const request = {
     prompt: ' ',
     negativePrompt: ' ',
@@ -75,12 +88,20 @@ async function warmUp(sessions: Sessions): Promise<PreviewMap> {
     trueCfgScale: 4,
     seed: 0,
   };
-  const picture = await drawPicture(sessions, request, { onStep() {}, isCancelled: () => false });
+  const start = performance.now();
+  let msPerToken = 0;
+  const observer: Observer = {
+    onStep: ({ rows, columns }) => {
+      msPerToken = (performance.now() - start) / (rows * columns);
+    },
+    isCancelled: () => false,
+  };
+  const picture = await drawPicture(sessions, request, observer);
   if (!picture) throw new CodedError('MODEL_LOAD_FAILED', 'the warm-up picture was not drawn');
-  return fitPreview(sessions);
+  return { previewMap: await fitPreview(sessions), msPerToken };
 }
 
-async function drawUntilStopped(sessions: Sessions, previewMap: PreviewMap): Promise<void> {
+async function drawUntilStopped(model: Model): Promise<void> {
   for (;;) {
     while (!waiting && !isStopping()) {
       await new Promise<void>((resolve) => {
@@ -90,31 +111,35 @@ async function drawUntilStopped(sessions: Sessions, previewMap: PreviewMap): Pro
     if (isStopping()) return tell({ type: 'stopped' });
     const run = waiting as unknown as Run;
     waiting = null;
-    Atomics.store(flags, FLAG.step, 0);
-    const outcome = await attempt(run, sessions, previewMap);
+    const outcome = await attempt(run, model);
     // Stopped in mid-picture: the job goes back to the queue, and this attempt has no outcome.
     if (outcome.status !== 'cancelled' || !isStopping()) tell({ type: 'finished', run, outcome });
   }
 }
 
-async function attempt(run: Run, sessions: Sessions, previewMap: PreviewMap): Promise<JobOutcome> {
+async function attempt(run: Run, { sessions, previewMap, fingerprint: modelFingerprint }: Model): Promise<JobOutcome> {
   const every = Math.max(1, Math.floor(run.request.numInferenceSteps / PREVIEWS));
   const observer: Observer = {
     isCancelled: () => isStopping() || Atomics.load(flags, FLAG.cancelledRun) === run.number,
     onStep(state) {
       Atomics.store(flags, FLAG.step, state.step);
       const preview = state.step % every === 0 ? drawPreview(previewMap, state) : null;
-      tell({ type: 'step', run, step: state.step, preview });
+      const kept = state.step % settings.checkpointSteps === 0 || state.step === run.request.numInferenceSteps;
+      const latents = kept ? state.latents.slice() : null;
+      tell({ type: 'step', run, step: state.step, latents, preview }, latents ? [latents.buffer] : []);
     },
   };
   try {
-    const picture = await drawPicture(sessions, run.request, observer);
+    const fit = fitOf(run.request, modelFingerprint, env.versions.node ?? '');
+    const { checkpoint, reason } = findCheckpoint(settings.dataDir, run.jobId, fit, run.step);
+    Atomics.store(flags, FLAG.step, checkpoint?.step ?? 0);
+    tell({ type: 'begun', run, fit, step: checkpoint?.step ?? 0, startedOverReason: reason });
+    const picture = await drawPicture(sessions, run.request, observer, checkpoint);
     if (!picture) return { status: 'cancelled' };
     const file = await writePicture(picture, settings.dataDir, run.jobId);
     return { status: 'done', imageId: run.jobId, ...file };
   } catch (error) {
-    const coded = error instanceof CodedError ? error : new CodedError('INFERENCE_FAILED', (error as Error).message);
-    return { status: 'failed', error: coded.toObject() };
+    return { status: 'failed', error: fromRuntime(error, 'INFERENCE_FAILED', 'drawing').toObject() };
   }
 }
 

@@ -2,7 +2,8 @@
  * A checkpoint folder in the diffusers layout: its configs, typed and checked, and the headers of its weight files.
  * Reads headers and lengths only; nothing here loads weights.
  */
-import { existsSync, readFileSync, statSync } from 'node:fs';
+import { createHash } from 'node:crypto';
+import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { CodedError } from '@qwen-supervisor/protocol/errors';
 import { z } from 'zod';
@@ -19,6 +20,11 @@ export class Tensors {
   constructor(component: WeightComponent, entries: Map<string, TensorEntry>) {
     this.component = component;
     this.#entries = entries;
+  }
+
+  /** Paths of the weight files, sorted. */
+  files(): string[] {
+    return [...new Set([...this.#entries.values()].map(({ file }) => file))].sort();
   }
 
   has(name: string): boolean {
@@ -74,6 +80,20 @@ export function openCheckpoint(path: string): Checkpoint {
       vae: new Tensors('vae', openWeights(join(folder, 'vae'), 'diffusion_pytorch_model')),
     },
   };
+}
+
+/** Changes when a file of the checkpoint does: by content for the small ones, by size and time for the weights. */
+export function fingerprint({ folder, architecture, tensors }: Checkpoint): string {
+  const hash = createHash('sha256').update(JSON.stringify(architecture));
+  for (const file of Object.values(tensors).flatMap((component) => component.files())) {
+    const { size, mtimeMs } = statSync(file);
+    hash.update(`\n${file.slice(folder.length)} ${size} ${mtimeMs}`);
+  }
+  const tokenizer = tokenizerFolder(folder);
+  for (const name of readdirSync(tokenizer).sort()) {
+    if (/\.(json|txt)$/.test(name)) hash.update(`\n${name}\n`).update(readFileSync(join(tokenizer, name)));
+  }
+  return hash.digest('hex');
 }
 
 /** The folder with the tokenizer's files: `tokenizer/`, or `processor/` in newer layouts. @throws CodedError MODEL_NOT_FOUND */

@@ -23,12 +23,52 @@ export const configSchema = z.strictObject({
     .max(16_777_216)
     .default(4_194_304)
     .describe('Most pixels (width x height) of a request'),
+  'max-queued': z.int().min(1).max(1_000_000).default(1000).describe('Most jobs that may wait; further ones get 429'),
+  'keep-days': z
+    .number()
+    .min(0)
+    .max(36_500)
+    .default(0)
+    .describe('Finished jobs and their pictures are removed after so many days; 0 keeps them'),
+  'keep-gigabytes': z
+    .number()
+    .min(0)
+    .max(1e6)
+    .default(0)
+    .describe('The oldest pictures are removed, with their jobs, when all together are larger; 0 keeps them'),
+  'checkpoint-steps': z
+    .int()
+    .min(1)
+    .max(STEPS_MAX)
+    .default(1)
+    .describe('Denoising steps from one checkpoint of a running job to the next'),
   'stop-seconds': seconds.default(10).describe('Time that a child gets to stop by itself before it is killed'),
+  'on-stop': z
+    .enum(['checkpoint', 'finish'])
+    .default('checkpoint')
+    .describe("What a stop does with the running job: 'checkpoint' keeps its last step, 'finish' lets it end first"),
   'load-stall-seconds': seconds.default(120).describe('A model load without progress for so long is given up'),
   'load-limit-seconds': seconds
     .default(600)
     .describe('A model load that takes longer, and longer than three times what its rate predicts, is given up'),
   'beat-limit-seconds': seconds.default(15).describe('A worker that gives no sign of life for so long is killed'),
+  'step-limit-seconds': seconds
+    .default(120)
+    .describe(
+      'A worker that completes no step for so long, and for ten times the longest so far if it computes, is killed',
+    ),
+  'memory-soft-gigabytes': z
+    .number()
+    .min(0)
+    .max(1e5)
+    .default(0)
+    .describe('A worker with more resident memory is restarted after its job; 0 for no limit'),
+  'memory-hard-gigabytes': z
+    .number()
+    .min(0)
+    .max(1e5)
+    .default(0)
+    .describe('A worker with more resident memory is killed; 0 for no limit'),
   'restart-max': z
     .int()
     .min(1)

@@ -80,6 +80,28 @@ export const ERRORS = {
     67,
     'caller',
   ),
+  JOB_NOT_RETRYABLE: row(
+    'only a job that failed or was cancelled can be tried again',
+    'wait until the job has ended; a job that is done has its picture already',
+    409,
+    91,
+    'caller',
+  ),
+  IDEMPOTENCY_KEY_REUSED: row(
+    'this Idempotency-Key was used for another request',
+    'choose a new key for every new request, and repeat a request unchanged with its own key',
+    422,
+    92,
+    'caller',
+  ),
+  QUEUE_FULL: row(
+    'as many jobs are waiting as the queue may hold',
+    'send the request again after the time in Retry-After; the operator sets the bound with max-queued',
+    429,
+    90,
+    'environment',
+    true,
+  ),
   JOB_CANCELLED: row(
     'the job was cancelled',
     'send the request again if the picture is still wanted',
@@ -222,6 +244,14 @@ export const ERRORS = {
     81,
     'environment',
   ),
+  DEVICE_MEMORY_EXHAUSTED: row(
+    'the device has no memory left for this',
+    'ask for a smaller picture, or end what else uses the device (the log names it where that is known)',
+    500,
+    93,
+    'environment',
+    true,
+  ),
   INFERENCE_FAILED: row(
     'the picture could not be computed',
     "try a smaller size; if it happens again, see 'qwen-supervisor logs'",
@@ -284,16 +314,24 @@ export interface ErrorObject {
   code: ErrorCode;
   message: string;
   hint: string;
+  /** Where it is known when the same action may succeed; seconds. */
+  retryAfterSeconds?: number;
 }
 
 /** An expected failure. `cause` keeps the original error for the log. */
 export class CodedError extends Error {
   readonly code: ErrorCode;
+  readonly retryAfterSeconds: number | undefined;
 
-  constructor(code: ErrorCode, message: string = ERRORS[code].message, options?: { cause?: unknown }) {
+  constructor(
+    code: ErrorCode,
+    message: string = ERRORS[code].message,
+    options: { cause?: unknown; retryAfterSeconds?: number | undefined } = {},
+  ) {
     super(message, options);
     this.name = 'CodedError';
     this.code = code;
+    this.retryAfterSeconds = options.retryAfterSeconds;
   }
 
   get hint(): string {
@@ -301,11 +339,13 @@ export class CodedError extends Error {
   }
 
   toObject(): ErrorObject {
-    return { code: this.code, message: this.message, hint: this.hint };
+    const { code, message, hint, retryAfterSeconds } = this;
+    return { code, message, hint, ...(retryAfterSeconds === undefined ? {} : { retryAfterSeconds }) };
   }
 
   static from(object: ErrorObject): CodedError {
-    return new CodedError(Object.hasOwn(ERRORS, object.code) ? object.code : 'INTERNAL', object.message);
+    const { code, message, retryAfterSeconds } = object;
+    return new CodedError(Object.hasOwn(ERRORS, code) ? code : 'INTERNAL', message, { retryAfterSeconds });
   }
 }
 

@@ -36,16 +36,42 @@ export interface JobImage {
 export interface Job extends JobRequest {
   id: string;
   status: JobStatus;
-  /** Completed denoising steps, 0 while queued. */
+  /** Completed denoising steps; kept while the job waits for another attempt, which goes on from there. */
   step: number;
   /** Denoising steps in all. */
   steps: number;
   /** Times the job was given to a worker, the current one included. */
   attempts: number;
+  /** Higher goes first; equal ones in the order of arrival. */
+  priority: number;
+  /** Id of the failed or cancelled job that this one repeats. */
+  retryOf: string | null;
+  /** The step from which the last attempt went on; null if it began at the beginning. */
+  resumedAtStep: number | null;
+  /** Why the last attempt could not go on where the one before had stopped. */
+  startedOverReason: string | null;
   images: JobImage[];
   error: ErrorObject | null;
   /** ISO 8601. */
   createdAt: string;
+  /** ISO 8601; null until the job has ended. */
+  finishedAt: string | null;
+}
+
+/** A checked request and how it wants to be treated. */
+export interface JobOrder {
+  request: JobRequest;
+  priority: number;
+  retryOf: string | null;
+}
+
+/**
+ * A client that repeats a request with the same key gets the jobs of the first one. `fingerprint` is a digest of what it
+ * sent: the same key with another content is a mistake.
+ */
+export interface Idempotency {
+  key: string;
+  fingerprint: string;
 }
 
 /** What a request may leave out, by model. */
@@ -72,6 +98,7 @@ export const STEPS_MAX = 1000;
 export const PROMPT_MAX = 20_000;
 /** Seeds are exact JavaScript integers, so that every JSON client can send them back unchanged. */
 export const SEED_MAX = Number.MAX_SAFE_INTEGER;
+export const PRIORITY_MAX = 100;
 
 const side = z
   .int()
@@ -88,23 +115,24 @@ export const jobRequestSchema = z.strictObject({
   numInferenceSteps: z.int().min(1).max(STEPS_MAX).optional(),
   trueCfgScale: z.number().min(0).max(100).optional(),
   seed: z.int().min(0).max(SEED_MAX).optional(),
+  priority: z.int().min(-PRIORITY_MAX).max(PRIORITY_MAX).optional(),
 });
 
 /**
- * Turns an untyped body into a request, completed from the model's defaults and checked against the operator's limits.
+ * Turns an untyped body into an order, completed from the model's defaults and checked against the operator's limits.
  *
  * `drawSeed` is asked for a seed when the request has none.
  * @throws CodedError BODY_INVALID, REQUEST_INVALID
  */
-export function parseJobRequest(
+export function parseJobOrder(
   body: unknown,
   defaults: ModelDefaults,
   limits: JobLimits,
   drawSeed: () => number,
-): JobRequest {
+): JobOrder {
   const parsed = jobRequestSchema.safeParse(requireObject(body));
   if (!parsed.success) throw new CodedError('REQUEST_INVALID', describeIssues(parsed.error));
-  const { seed, ...given } = parsed.data;
+  const { seed, priority, ...given } = parsed.data;
   const request: JobRequest = {
     prompt: given.prompt,
     negativePrompt: given.negativePrompt ?? defaults.negativePrompt,
@@ -126,7 +154,7 @@ export function parseJobRequest(
       `width, height: ${request.width}x${request.height} is more than this server allows (${limits.maxPixels} pixels)`,
     );
   }
-  return request;
+  return { request, priority: priority ?? 0, retryOf: null };
 }
 
 /** A body that is a JSON object. @throws CodedError BODY_INVALID */
@@ -154,9 +182,10 @@ export function describeIssues(error: z.ZodError): string {
 /** What happens to a job, in the order in which listeners see it. */
 export type JobEvent =
   | { type: 'queued'; jobId: string; job: Job }
-  | { type: 'running'; jobId: string; attempt: number }
+  /** A worker draws; it goes on after `step`, or has started over for a reason. */
+  | { type: 'running'; jobId: string; attempt: number; step: number; startedOverReason: string | null }
   | { type: 'step'; jobId: string; step: number; steps: number; preview: Uint8Array | null }
-  | { type: 'requeued'; jobId: string; attempt: number; reason: string }
+  | { type: 'requeued'; jobId: string; attempt: number; step: number; reason: string }
   | { type: 'done'; jobId: string; job: Job }
   | { type: 'failed'; jobId: string; job: Job }
   | { type: 'cancelled'; jobId: string; job: Job };

@@ -3,8 +3,9 @@
  * A method whose result is `void` is a notification: nobody waits for it.
  */
 import type { ErrorObject } from './errors.js';
-import type { Job, JobEvent, JobLimits, JobRequest, JobStatus, ModelDefaults } from './job.js';
-import type { LoadProgress, SystemStatus } from './status.js';
+import type { NumberedEvent } from './events.js';
+import type { Idempotency, Job, JobLimits, JobOrder, JobRequest, JobStatus, ModelDefaults } from './job.js';
+import type { ChildName, LoadProgress, SystemStatus, Vitals } from './status.js';
 
 /** A method map: parameters in, result out. */
 export type Methods = Record<string, (params: never) => unknown>;
@@ -32,27 +33,37 @@ export interface Welcome {
 /** API and CLI → supervisor. */
 export type SupervisorMethods = {
   hello(params: Hello): Welcome;
-  submitJob(params: { request: JobRequest }): Job;
+  /** All or none. `replayed`: the key was known, and these are the jobs of its first use. */
+  submitJobs(params: { orders: JobOrder[]; idempotency: Idempotency | null }): { jobs: Job[]; replayed: boolean };
+  /** A new job with the request of one that failed or was cancelled. */
+  retryJob(params: { id: string }): Job;
   getJob(params: { id: string }): Job;
   listJobs(params: { status: JobStatus | null; limit: number }): { jobs: Job[] };
   cancelJob(params: { id: string }): Job;
   /** Where the file of a picture lies, relative to the data folder. */
   findImage(params: { id: string }): { file: string; sha256: string };
   status(params: Record<string, never>): SystemStatus;
-  /** From now on job events come over this link. */
-  subscribe(params: Record<string, never>): { ok: true };
+  /** From now on events come over this link; first those after `since` that are still known, none for null. */
+  subscribe(params: { since: number | null }): { ok: true };
   stop(params: Record<string, never>): { ok: true };
+  /** Starts a child anew, a failed one too. A running job keeps its step. */
+  restart(params: { name: ChildName }): { ok: true };
+  /** Reads the configuration again. */
+  reload(params: Record<string, never>): ReloadReport;
   /** The API serves requests now. */
   apiReady(params: Record<string, never>): void;
+  beat(params: Vitals): void;
   /** The API cannot go on. `permanent`: a new process would meet the same fault. */
   fatal(params: { error: ErrorObject; permanent: boolean }): void;
 };
 
 /** Supervisor → API and CLI. */
 export type ClientMethods = {
-  event(params: JobEvent): void;
+  event(params: NumberedEvent): void;
   /** The worker has been given up: what waits for a picture waits in vain. Its job is kept. */
   workerFailed(params: { reason: string }): void;
+  /** The configuration has changed. */
+  welcome(params: Welcome): void;
   shutdown(params: Record<string, never>): void;
 };
 
@@ -60,13 +71,24 @@ export type ClientMethods = {
 export type WorkerReports = {
   hello(params: Hello): Welcome;
   loading(params: LoadProgress): void;
-  loaded(params: { seconds: number }): void;
+  /** `msPerToken`: of a denoising step at the warm-up. */
+  loaded(params: { seconds: number; msPerToken: number }): void;
   /** The worker cannot go on. `permanent`: a new process would meet the same fault. */
   fatal(params: { error: ErrorObject; permanent: boolean }): void;
-  beat(params: { rssBytes: number; step: number }): void;
+  beat(params: Vitals): void;
+  /** The attempt has begun, after `step`: not 0 where it goes on from a checkpoint. */
+  begun(params: { jobId: string; attempt: number; step: number; startedOverReason: string | null }): void;
+  /** A step is completed, and its checkpoint written. */
   step(params: { jobId: string; attempt: number; step: number; preview: Uint8Array | null }): void;
   finished(params: { jobId: string; attempt: number; outcome: JobOutcome }): void;
 };
+
+/** What became of a changed configuration: keys in force now, children restarted for them, keys that need a new start. */
+export interface ReloadReport {
+  applied: string[];
+  restarted: ChildName[];
+  ignored: string[];
+}
 
 /** How an attempt ended, as the worker tells it. */
 export type JobOutcome =
@@ -76,7 +98,8 @@ export type JobOutcome =
 
 /** Supervisor → inference worker. */
 export type WorkerMethods = {
-  run(params: { jobId: string; attempt: number; request: JobRequest }): void;
+  /** `step`: what earlier attempts have completed. */
+  run(params: { jobId: string; attempt: number; request: JobRequest; step: number }): void;
   cancel(params: { jobId: string; attempt: number }): void;
   shutdown(params: Record<string, never>): void;
 };
@@ -85,6 +108,8 @@ export type WorkerMethods = {
 export const CHILD_ENV = {
   socket: 'QWEN_SUPERVISOR_CHILD_SOCKET',
   token: 'QWEN_SUPERVISOR_CHILD_TOKEN',
+  /** Marks every descendant of a supervisor of this data folder. */
+  dataDir: 'QWEN_SUPERVISOR_CHILD_DATA_DIR',
   settings: 'QWEN_SUPERVISOR_CHILD_SETTINGS',
 } as const;
 
@@ -92,6 +117,8 @@ export const CHILD_ENV = {
 export interface WorkerSettings {
   modelFolder: string;
   dataDir: string;
+  /** Steps from one checkpoint of a job to the next. */
+  checkpointSteps: number;
 }
 
 /** What the API is started with. */

@@ -8,6 +8,7 @@ export const CHILD_STATES = [
   'busy',
   'stopping',
   'backing-off',
+  'blocked',
   'failed',
 ] as const;
 export type ChildState = (typeof CHILD_STATES)[number];
@@ -20,10 +21,35 @@ export function isUp(state: ChildState | undefined): boolean {
 export const CHILD_NAMES = ['inference', 'api'] as const;
 export type ChildName = (typeof CHILD_NAMES)[number];
 
+/** How an unplanned exit came about. */
+export type ExitCause =
+  /** A signal from outside that we did not send: an operator's. Never the child's fault. */
+  | 'killed'
+  /** Exit code 0 that nobody had asked for. */
+  | 'clean'
+  /** Any other end by itself: exit code, abort, segmentation fault. */
+  | 'crashed'
+  /** Killed by us: no sign of life, or none of progress. */
+  | 'hung'
+  /** Killed by us: it used more memory than the operator allows. */
+  | 'memory-limit'
+  /** It said that its load had failed. */
+  | 'load-failed'
+  /** Killed by us: its load made no progress or took too long. */
+  | 'stalled'
+  /** Killed by the kernel, which was out of memory. */
+  | 'oom-killed'
+  /** It said that its device had no memory left. */
+  | 'device-memory'
+  /** It said that a new process would meet the same fault. */
+  | 'permanent';
+
 /** How a process ended. */
 export interface ChildExit {
   code: number | null;
   signal: string | null;
+  /** Null for an exit that was asked for. */
+  cause: ExitCause | null;
   /** ISO 8601. */
   at: string;
 }
@@ -37,6 +63,39 @@ export interface ChildStatus {
   lastExit: ChildExit | null;
   /** Why the child is in this state, in words. */
   reason: string;
+}
+
+/** What a child measures of itself, once a second. */
+export interface Vitals {
+  rssBytes: number;
+  /** Read from disks so far. */
+  readBytes: number;
+  /** Processor time used so far. */
+  cpuSeconds: number;
+  /** Completed denoising steps of the current job. */
+  step: number;
+}
+
+/** One unplanned exit, as it is kept. */
+export interface Crash {
+  /** ISO 8601. */
+  at: string;
+  child: ChildName;
+  pid: number | null;
+  cause: ExitCause;
+  code: number | null;
+  signal: string | null;
+  /** What the child was doing. */
+  during: ChildState;
+  uptimeSeconds: number;
+  /** At the last beat; null if there was none. */
+  rssBytes: number | null;
+  /** The job in its hands. */
+  job: { id: string; attempt: number; step: number } | null;
+  /** What happened, and what was decided. */
+  reason: string;
+  /** The last lines of its output. */
+  tail: string[];
 }
 
 export const MODEL_COMPONENTS = ['tokenizer', 'text_encoder', 'transformer', 'vae', 'warm-up'] as const;
@@ -57,6 +116,8 @@ export interface ModelStatus {
   component: ModelComponent | null;
   bytesDone: number;
   bytesTotal: number;
+  /** Seconds until the load is done, at the rate so far; null unless loading, or before any byte. */
+  etaSeconds: number | null;
   /** Seconds that the last complete load took; null before. */
   loadSeconds: number | null;
 }
@@ -66,6 +127,8 @@ export interface QueueStatus {
   running: number;
   /** Id of the job in a worker's hands. */
   current: string | null;
+  /** Why the queue stands still although the worker is up: the disk, mostly. Null if nothing is wrong. */
+  problem: string | null;
 }
 
 export interface SystemStatus {

@@ -2,47 +2,53 @@
  * The shell around the supervisor's core: owns the clock, the processes, the sockets and the store. It turns what happens
  * into events, and carries out the effects that the core decides on.
  */
-import { randomBytes } from 'node:crypto';
 import { basename } from 'node:path';
-import type { Handlers, Link } from '@qwen-supervisor/ipc/link';
 import { type IpcServer, listenIpc } from '@qwen-supervisor/ipc/listen';
 import { type Checkpoint, openCheckpoint } from '@qwen-supervisor/model/checkpoint';
 import { describeModel } from '@qwen-supervisor/model/descriptions';
 import { buildGraphs } from '@qwen-supervisor/model/graphs';
-import type { Config } from '@qwen-supervisor/protocol/config';
-import { CodedError, type ErrorObject, workerGivenUp } from '@qwen-supervisor/protocol/errors';
+import { CONFIG_KEYS, type Config, type ConfigKey } from '@qwen-supervisor/protocol/config';
+import { CodedError, type ErrorObject } from '@qwen-supervisor/protocol/errors';
 import type { Job } from '@qwen-supervisor/protocol/job';
 import type {
-  ApiSettings,
   ClientMethods,
-  Hello,
+  ReloadReport,
   SupervisorMethods,
   Welcome,
   WorkerMethods,
   WorkerReports,
-  WorkerSettings,
 } from '@qwen-supervisor/protocol/messages';
-import type { ChildName, SystemStatus } from '@qwen-supervisor/protocol/status';
+import type { ChildName, Crash, SystemStatus } from '@qwen-supervisor/protocol/status';
 import type { Logger } from 'pino';
 import type { ChildEvent } from './child.js';
+import { Children } from './children.js';
+import { answer, type PeerLink, type Supervised } from './connection.js';
+import { CrashLog } from './crash-log.js';
 import { logFile, prepareDataDir, prepareSocket, readPresence, removePresence, writePresence } from './data-folder.js';
+import { DeviceMemory } from './device-memory.js';
+import { EventLog } from './event-log.js';
+import { secondsUntilClaim } from './expected-times.js';
 import { JobDesk } from './job-desk.js';
 import type { JobStore } from './job-store.js';
-import { limitsOf } from './limits.js';
+import { boundsOf, limitsOf } from './limits.js';
 import { bindListener, type Listener } from './listener.js';
 import { openLog } from './log.js';
-import { logChanges } from './log-changes.js';
-import { INHERITED_FD, type SpawnedChild, spawnChild } from './spawn-child.js';
-import { openSqliteJobStore } from './sqlite-job-store.js';
+import { deathSignalLauncher, INHERITED_FD } from './spawn-child.js';
+import { openSqliteJobStore } from './sqlite-database.js';
+import { logChange, stateChanges } from './state-changes.js';
 import { type Effect, type Event, initialState, type Limits, nextDeadline, type State, step } from './supervisor.js';
+import { sweepSurvivors } from './survivors.js';
 import { describeSystem } from './system-status.js';
 import { VERSION } from './version.js';
 
-type WorkerLink = Link<WorkerMethods, WorkerReports>;
-type ClientLink = Link<ClientMethods, SupervisorMethods>;
-
 /** `setTimeout` takes no longer time. */
 const TIMER_MAX_MS = 2 ** 31 - 1;
+/** A timer that is late by more tells that this process stood still, and nothing could reach it. */
+const LATE_MS = 1000;
+/** Keys that are bound to what is open: they need a new start. */
+const FIXED: ConfigKey[] = ['host', 'port', 'data-dir'];
+/** Keys that the worker is started with. */
+const OF_WORKER: ConfigKey[] = ['model', 'checkpoint-steps'];
 
 export interface Daemon {
   /** Begins an orderly stop; `ended` resolves when it is done. */
@@ -55,19 +61,28 @@ export interface Daemon {
 
 /**
  * Starts a supervisor. Whatever can be known before a process is spawned is checked here, in the order of cost.
- * @throws CodedError of the model, the data folder, the port, or ALREADY_RUNNING
+ * `readConfig` is called now and at every reload.
+ * @throws CodedError of the configuration, the model, the data folder, the port, or ALREADY_RUNNING
  */
-export async function startDaemon(config: Config, env: NodeJS.ProcessEnv): Promise<Daemon> {
-  const checkpoint = openCheckpoint(config.model);
-  buildGraphs(checkpoint);
+export async function startDaemon(readConfig: () => Config, env: NodeJS.ProcessEnv): Promise<Daemon> {
+  const config = readConfig();
+  const checkpoint = openWhole(config.model);
   const dataDir = prepareDataDir(config['data-dir']);
-  const store = openStore(dataDir);
+  const { store, setAside } = openStore(dataDir);
   let listener: Listener | undefined;
   try {
     listener = bindListener(config.host, config.port);
     const log = openLog(logFile(dataDir), config['log-level']);
+    if (setAside) log.error(`the job database was damaged: kept as ${setAside}, the queue begins empty`);
+    if (deathSignalLauncher().length === 0) {
+      log.warn(
+        'this system has no setpriv that ends children with their supervisor: a killed one may leave some behind',
+      );
+    }
+    const survivors = await sweepSurvivors(dataDir);
+    if (survivors.length > 0) log.warn({ pids: survivors }, 'killed processes of an earlier supervisor');
     const socket = prepareSocket(dataDir, env);
-    const supervisor = new Supervisor({ config, checkpoint, dataDir, store, listener, log, socket });
+    const supervisor = new Supervisor({ config, readConfig, checkpoint, dataDir, store, listener, log, socket });
     await supervisor.open();
     return supervisor;
   } catch (error) {
@@ -77,7 +92,14 @@ export async function startDaemon(config: Config, env: NodeJS.ProcessEnv): Promi
   }
 }
 
-function openStore(dataDir: string): JobStore {
+/** @throws CodedError MODEL_* */
+function openWhole(folder: string): Checkpoint {
+  const checkpoint = openCheckpoint(folder);
+  buildGraphs(checkpoint);
+  return checkpoint;
+}
+
+function openStore(dataDir: string): ReturnType<typeof openSqliteJobStore> {
   try {
     return openSqliteJobStore(dataDir);
   } catch (error) {
@@ -90,6 +112,7 @@ function openStore(dataDir: string): JobStore {
 
 interface Parts {
   config: Config;
+  readConfig: () => Config;
   checkpoint: Checkpoint;
   dataDir: string;
   store: JobStore;
@@ -98,38 +121,50 @@ interface Parts {
   socket: string;
 }
 
-class Supervisor implements Daemon {
+class Supervisor implements Daemon, Supervised {
   readonly url: string;
   readonly ended: Promise<ErrorObject | null>;
+  readonly jobs: JobDesk;
+  readonly events = new EventLog();
   readonly #parts: Parts;
-  readonly #model: ReturnType<typeof describeModel>;
-  readonly #limits: Limits;
-  readonly #startedMs = Date.now();
-  readonly #processes = new Map<ChildName, SpawnedChild>();
-  readonly #tokens = new Map<string, { name: ChildName; incarnation: number }>();
-  readonly #jobs: JobDesk;
+  readonly #children: Children;
+  readonly #crashes: CrashLog;
+  readonly #deviceMemory = new DeviceMemory();
+  #config: Config;
+  #limits: Limits;
+  #model: ReturnType<typeof describeModel>;
   #state: State = initialState();
-  #workerLink: WorkerLink | null = null;
-  #apiLink: ClientLink | null = null;
+  #links: Partial<Record<ChildName, PeerLink>> = {};
   #ipc: IpcServer | null = null;
   #timer: NodeJS.Timeout | undefined;
   #end: (error: ErrorObject | null) => void = () => {};
 
   constructor(parts: Parts) {
+    const { listener, config, checkpoint, log, dataDir, socket, store } = parts;
     this.#parts = parts;
-    this.url = parts.listener.url;
-    this.#model = describeModel(parts.checkpoint.architecture, basename(parts.checkpoint.folder));
-    this.#limits = limitsOf(parts.config);
-    this.#jobs = new JobDesk(parts.store, parts.log, {
-      current: () => this.#state.current,
-      onQueued: () => this.#handle({ type: 'job-queued', atMs: Date.now() }),
-      onClaimed: (job) => this.#handle({ type: 'claimed', atMs: Date.now(), job }),
-      onCancelRequest: (jobId) => this.#handle({ type: 'cancel-running', atMs: Date.now(), jobId }),
-      onStoreFailure: (error) => {
-        parts.log.error({ code: error.code }, error.message);
-        this.#handle({ type: 'store-failed', atMs: Date.now(), error: error.toObject() });
-      },
+    this.url = listener.url;
+    this.#config = config;
+    this.#limits = limitsOf(config);
+    this.#model = describeModel(checkpoint.architecture, basename(checkpoint.folder));
+    this.#crashes = new CrashLog(dataDir);
+    this.#children = new Children({ socket, dataDir, log }, ({ name, number }, exit) => {
+      const [at, random] = [new Date().toISOString(), Math.random()];
+      this.handleChild(name, number, { type: 'exited', ...exit, at, random });
     });
+    this.jobs = new JobDesk(
+      { dataDir, store, log, events: this.events, bounds: boundsOf(config) },
+      {
+        current: () => this.#state.current,
+        secondsUntilClaim: () => secondsUntilClaim(this.#state, this.nowMs()),
+        onQueued: () => this.handle({ type: 'job-queued', atMs: this.nowMs() }),
+        onClaimed: (job) => this.handle({ type: 'claimed', atMs: this.nowMs(), job }),
+        onCancelRequest: (jobId) => this.handle({ type: 'cancel-running', atMs: this.nowMs(), jobId }),
+        onStoreFailure: (error) => {
+          log.error({ code: error.code }, error.message);
+          this.handle({ type: 'store-failed', atMs: this.nowMs(), error: error.toObject() });
+        },
+      },
+    );
     this.ended = new Promise((resolve) => {
       this.#end = resolve;
     });
@@ -137,46 +172,106 @@ class Supervisor implements Daemon {
 
   async open(): Promise<void> {
     const { dataDir, log, socket } = this.#parts;
-    // Links of children and of clients differ in their methods; which it is shows in `hello`.
     this.#ipc = await listenIpc<ClientMethods & WorkerMethods, SupervisorMethods & WorkerReports>(socket, (link) =>
-      this.#handlers(link),
+      answer(link, this),
     );
     writePresence(dataDir, { pid: process.pid, socket, url: this.url });
     log.info({ pid: process.pid, model: this.#model.id, data: dataDir }, `listening on ${this.url}`);
-    await this.#jobs.recover();
-    this.#handle({ type: 'start', atMs: Date.now() });
-    this.#handle({ type: 'job-queued', atMs: Date.now() });
+    await this.jobs.recover();
+    this.handle({ type: 'start', atMs: this.nowMs() });
+    this.handle({ type: 'job-queued', atMs: this.nowMs() });
+  }
+
+  nowMs(): number {
+    return performance.now();
+  }
+
+  state(): State {
+    return this.#state;
+  }
+
+  childOf(token: string): ReturnType<Children['find']> {
+    return this.#children.find(token);
+  }
+
+  attach(role: ChildName, link: PeerLink): void {
+    this.#links[role] = link;
+  }
+
+  fault(peer: string | null, error: Error): void {
+    this.#parts.log.error({ peer }, `connection closed: ${error.message}`);
   }
 
   stop(reason: string): void {
-    if (!this.#state.stopping) this.#parts.log.info(`stopping: ${reason}`);
-    this.#handle({ type: 'stop', atMs: Date.now() });
+    const finish = this.#config['on-stop'] === 'finish' && !this.#state.finishing && !this.#state.stopping;
+    this.#parts.log.info(`stopping: ${reason}${finish && this.#state.current ? ', after the running job' : ''}`);
+    this.handle({ type: 'stop', atMs: this.nowMs(), finish });
   }
 
   kill(): void {
-    for (const child of this.#processes.values()) child.kill(true);
+    this.#children.killAll();
+    this.handle({ type: 'stop', atMs: this.nowMs(), finish: false });
   }
 
-  #handle(event: Event): void {
+  restart(name: ChildName, reason: string): void {
+    this.handle({ type: 'restart', atMs: this.nowMs(), name, reason });
+  }
+
+  /** @throws CodedError CONFIG_*, MODEL_*: then nothing has changed */
+  reload(): ReloadReport {
+    const next = this.#parts.readConfig();
+    const changed = CONFIG_KEYS.filter((key) => next[key] !== this.#config[key]);
+    const ignored = changed.filter((key) => FIXED.includes(key));
+    const applied = changed.filter((key) => !FIXED.includes(key));
+    const { host, port, 'data-dir': dataDir } = this.#config;
+    if (applied.includes('model')) {
+      const { architecture, folder } = openWhole(next.model);
+      this.#model = describeModel(architecture, basename(folder));
+    }
+    this.#config = { ...next, host, port, 'data-dir': dataDir };
+    this.#limits = limitsOf(this.#config);
+    this.jobs.bounds = boundsOf(this.#config);
+    this.#parts.log.level = this.#config['log-level'];
+    this.#links.api?.notify('welcome', this.welcome());
+    const restarted: ChildName[] = applied.some((key) => OF_WORKER.includes(key)) ? ['inference'] : [];
+    this.#parts.log.info({ applied, ignored, restarted }, 'configuration read again');
+    for (const name of restarted) this.restart(name, 'its configuration has changed');
+    this.jobs.expire();
+    return { applied, restarted, ignored };
+  }
+
+  handle(event: Event): void {
     const before = this.#state;
     const { state, effects } = step(before, event, this.#limits);
     this.#state = state;
-    logChanges(this.#parts.log, before, state);
+    for (const change of stateChanges(before, state)) {
+      logChange(this.#parts.log, change);
+      this.events.publish(change.event);
+    }
     const worker = state.children.inference;
-    if (worker.state === 'failed' && before.children.inference.state !== 'failed') {
-      this.#jobs.announceFailure(worker.reason);
+    if (worker.state !== before.children.inference.state) {
+      if (worker.state === 'failed') this.events.announceFailure(worker.reason);
+      if (worker.state === 'ready' && worker.pid !== null) void this.#measureDevice(worker.pid, worker.incarnation);
     }
     for (const effect of effects) this.#perform(effect);
-    clearTimeout(this.#timer);
-    const deadline = nextDeadline(this.#state);
-    if (deadline !== null) {
-      const delay = Math.min(Math.max(0, deadline - Date.now()), TIMER_MAX_MS);
-      this.#timer = setTimeout(() => this.#handle({ type: 'tick', atMs: Date.now() }), delay);
-    }
+    this.#setTimer();
   }
 
-  #handleChild(name: ChildName, incarnation: number, event: ChildEvent): void {
-    this.#handle({ type: 'child', name, incarnation, atMs: Date.now(), event });
+  handleChild(name: ChildName, incarnation: number, event: ChildEvent): void {
+    this.handle({ type: 'child', name, incarnation, atMs: this.nowMs(), event });
+  }
+
+  #setTimer(): void {
+    clearTimeout(this.#timer);
+    const dueMs = nextDeadline(this.#state);
+    if (dueMs === null) return;
+    const delay = Math.min(Math.max(0, dueMs - this.nowMs()), TIMER_MAX_MS);
+    this.#timer = setTimeout(() => {
+      const atMs = this.nowMs();
+      // What was sent meanwhile is read before the next timer.
+      if (atMs - dueMs > LATE_MS) this.handle({ type: 'paused', atMs, ms: atMs - dueMs + LATE_MS });
+      else this.handle({ type: 'tick', atMs });
+    }, delay);
   }
 
   #perform(effect: Effect): void {
@@ -184,185 +279,88 @@ class Supervisor implements Daemon {
       case 'spawn':
         return this.#spawn(effect.name, effect.incarnation);
       case 'ask-stop':
-        return effect.name === 'api' ? this.#apiLink?.notify('shutdown', {}) : this.#workerLink?.notify('shutdown', {});
+        return this.#links[effect.name]?.notify('shutdown', {});
       case 'kill':
-        return this.#processes.get(effect.name)?.kill(effect.tree);
+        return this.#children.kill(effect.name, effect.tree);
+      case 'probe-memory':
+        return void this.#probeMemory(effect.name);
       case 'claim':
-        return this.#jobs.claim();
+        return this.jobs.claim();
       case 'dispatch':
         return this.#dispatch(effect.job, effect.attempt);
       case 'cancel-run':
-        return this.#workerLink?.notify('cancel', { jobId: effect.jobId, attempt: effect.attempt });
+        return this.#links.inference?.notify('cancel', { jobId: effect.jobId, attempt: effect.attempt });
+      case 'begin':
+        return this.jobs.begin(effect.jobId, effect.attempt, effect.start);
       case 'release':
-        return this.#jobs.release(effect.jobId, effect.reason, effect.death);
+        return this.jobs.release(effect.jobId, effect.reason, effect.death, effect.step);
       case 'finish':
-        return this.#jobs.finish(effect.jobId, effect.attempt, effect.step, effect.outcome);
+        return this.jobs.finish(effect.jobId, effect.attempt, effect.step, effect.outcome);
+      case 'record-crash':
+        return void this.#recordCrash(effect.crash);
       case 'exit':
         return void this.#close(effect.error);
     }
   }
 
   #spawn(name: ChildName, incarnation: number): void {
-    const { listener, socket, config, dataDir, log } = this.#parts;
-    const token = randomBytes(16).toString('hex');
-    this.#tokens.set(token, { name, incarnation });
-    const settings: ApiSettings | WorkerSettings =
+    const { listener, dataDir } = this.#parts;
+    const { model, 'checkpoint-steps': checkpointSteps } = this.#config;
+    const child = { name, number: incarnation };
+    const pid =
       name === 'api'
-        ? { listenFd: INHERITED_FD, host: listener.host, port: listener.port }
-        : { modelFolder: config.model, dataDir };
-    const child = spawnChild({
-      name,
-      socket,
-      token,
-      settings,
-      fd: name === 'api' ? listener.fd : null,
-      onLine: (stream, line) => log.info({ child: name, stream }, line),
-      onExit: (code, signal) => {
-        this.#tokens.delete(token);
-        this.#processes.delete(name);
-        this.#handleChild(name, incarnation, {
-          type: 'exited',
-          code,
-          signal,
-          at: new Date().toISOString(),
-          random: Math.random(),
-        });
-      },
-    });
-    // Where nothing could be spawned (no memory, the program is gone) the exit is told like any other.
-    if (!child) return;
-    this.#processes.set(name, child);
-    this.#handleChild(name, incarnation, { type: 'spawned', pid: child.pid });
+        ? this.#children.spawn(child, { listenFd: INHERITED_FD, host: listener.host, port: listener.port }, listener.fd)
+        : this.#children.spawn(child, { modelFolder: model, dataDir, checkpointSteps }, null);
+    if (pid !== null) this.handleChild(name, incarnation, { type: 'spawned', pid });
   }
 
   #dispatch(job: Job, attempt: number): void {
     const { prompt, negativePrompt, width, height, numInferenceSteps, trueCfgScale, seed } = job;
     const request = { prompt, negativePrompt, width, height, numInferenceSteps, trueCfgScale, seed };
-    this.#workerLink?.notify('run', { jobId: job.id, attempt, request });
-    this.#jobs.publish({ type: 'running', jobId: job.id, attempt });
+    this.#links.inference?.notify('run', { jobId: job.id, attempt, request, step: job.step });
   }
 
-  /** What one connection may call. Its first call is `hello`. */
-  #handlers(
-    link: Link<ClientMethods & WorkerMethods, SupervisorMethods & WorkerReports>,
-  ): Handlers<SupervisorMethods & WorkerReports> {
-    let peer: { role: Hello['role']; incarnation: number } | null = null;
-    link.onFault = (error) =>
-      this.#parts.log.error({ peer: peer?.role ?? null }, `connection closed: ${error.message}`);
-    const known = (...roles: Hello['role'][]) => {
-      if (!peer || !roles.includes(peer.role)) throw new CodedError('INTERNAL', 'this connection may not call that');
-      return peer.incarnation;
-    };
-    const jobs = this.#jobs;
-    return {
-      hello: (hello) => {
-        const child = hello.token === null ? undefined : this.#tokens.get(hello.token);
-        if (hello.role !== 'cli' && child?.name !== hello.role) throw new CodedError('INTERNAL', 'unknown token');
-        peer = { role: hello.role, incarnation: child?.incarnation ?? 0 };
-        if (hello.role === 'inference') this.#workerLink = link;
-        if (hello.role === 'api') this.#apiLink = link;
-        link.onClose = () => jobs.unsubscribe(link);
-        if (child) this.#handleChild(child.name, child.incarnation, { type: 'connected' });
-        return this.#welcome();
-      },
-      submitJob: ({ request }) => {
-        known('api', 'cli');
-        if (this.#state.stopping) throw new CodedError('SUPERVISOR_STOPPING');
-        const { state, reason } = this.#state.children.inference;
-        if (state === 'failed') throw workerGivenUp(reason);
-        return jobs.submit(request);
-      },
-      getJob: ({ id }) => {
-        known('api', 'cli');
-        return jobs.get(id);
-      },
-      listJobs: async (filter) => {
-        known('api', 'cli');
-        return { jobs: await jobs.list(filter) };
-      },
-      cancelJob: ({ id }) => {
-        known('api', 'cli');
-        return jobs.cancel(id);
-      },
-      findImage: ({ id }) => {
-        known('api', 'cli');
-        return jobs.findImage(id);
-      },
-      status: () => {
-        known('api', 'cli');
-        return this.#status();
-      },
-      subscribe: () => {
-        known('api', 'cli');
-        jobs.subscribe(link);
-        return { ok: true };
-      },
-      stop: () => {
-        known('cli');
-        // The answer goes out before the stop takes the connection down.
-        setImmediate(() => this.stop("'qwen-supervisor stop'"));
-        return { ok: true };
-      },
-      apiReady: () => this.#handleChild('api', known('api'), { type: 'ready' }),
-      loading: (progress) =>
-        this.#handle({ type: 'loading', incarnation: known('inference'), atMs: Date.now(), progress }),
-      loaded: ({ seconds }) =>
-        this.#handle({ type: 'loaded', incarnation: known('inference'), atMs: Date.now(), seconds }),
-      fatal: (params) => {
-        const incarnation = known('inference', 'api');
-        const name = peer?.role === 'api' ? 'api' : 'inference';
-        this.#handleChild(name, incarnation, { type: 'fatal', ...params });
-      },
-      beat: () => this.#handleChild('inference', known('inference'), { type: 'beat' }),
-      step: ({ jobId, attempt, step: completed, preview }) => {
-        const incarnation = known('inference');
-        this.#handle({ type: 'job-step', incarnation, atMs: Date.now(), jobId, attempt, step: completed });
-        const { current } = this.#state;
-        if (current?.job.id !== jobId || current.attempt !== attempt) return;
-        this.#jobs.publish({ type: 'step', jobId, step: completed, steps: current.job.steps, preview });
-      },
-      finished: ({ jobId, attempt, outcome }) => {
-        this.#handle({
-          type: 'job-finished',
-          incarnation: known('inference'),
-          atMs: Date.now(),
-          jobId,
-          attempt,
-          outcome,
-        });
-      },
-    };
+  async #recordCrash(crash: Omit<Crash, 'tail'>): Promise<void> {
+    const whole: Crash = { ...crash, tail: await this.#children.lastLines(crash.child) };
+    this.#crashes.add(whole);
+    this.events.publish({ type: 'crash', crash: whole });
   }
 
-  #welcome(): Welcome {
-    const { config, dataDir } = this.#parts;
+  async #measureDevice(pid: number, incarnation: number): Promise<void> {
+    const bytes = await this.#deviceMemory.measure(pid);
+    if (bytes > 0) this.handleChild('inference', incarnation, { type: 'holds', bytes });
+  }
+
+  async #probeMemory(name: ChildName): Promise<void> {
+    const verdict = await this.#deviceMemory.probe();
+    this.handleChild(name, this.#state.children[name].incarnation, { type: 'memory', ...verdict });
+  }
+
+  welcome(): Welcome {
     return {
       version: VERSION,
       defaults: this.#model.defaults,
-      limits: { maxSteps: config['max-steps'], maxPixels: config['max-pixels'] },
-      dataDir,
+      limits: { maxSteps: this.#config['max-steps'], maxPixels: this.#config['max-pixels'] },
+      dataDir: this.#parts.dataDir,
       modelId: this.#model.id,
       url: this.url,
     };
   }
 
-  async #status(): Promise<SystemStatus> {
-    const identity = {
-      pid: process.pid,
-      version: VERSION,
-      uptimeSeconds: (Date.now() - this.#startedMs) / 1000,
-      url: this.url,
-    };
-    const model = { id: this.#model.id, folder: this.#parts.config.model };
-    return describeSystem(this.#state, identity, model, await this.#jobs.counts());
+  async status(): Promise<SystemStatus> {
+    const identity = { pid: process.pid, version: VERSION, uptimeSeconds: process.uptime(), url: this.url };
+    const model = { id: this.#model.id, folder: this.#config.model };
+    const queue = { ...(await this.jobs.counts()), problem: this.jobs.problem };
+    return describeSystem(this.#state, identity, model, queue, this.nowMs());
   }
 
   async #close(error: ErrorObject | null): Promise<void> {
     clearTimeout(this.#timer);
     const { log, listener, dataDir } = this.#parts;
-    await this.#jobs.close().catch((cause: Error) => log.error(`the job database was not closed: ${cause.message}`));
+    await this.jobs.close().catch((cause: Error) => log.error(`the job database was not closed: ${cause.message}`));
     this.#ipc?.close();
     listener.close();
+    this.#crashes.close();
     removePresence(dataDir);
     log.info('stopped');
     this.#end(error);

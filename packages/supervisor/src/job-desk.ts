@@ -2,19 +2,33 @@
  * Where jobs come in and go out: the store's operations in the order in which they were decided, and the events that
  * tell of them. The decisions themselves are the core's.
  */
-import type { Link } from '@qwen-supervisor/ipc/link';
+import { rmSync } from 'node:fs';
+import { join } from 'node:path';
 import { CodedError } from '@qwen-supervisor/protocol/errors';
-import type { Job, JobEvent, JobRequest, JobStatus } from '@qwen-supervisor/protocol/job';
-import type { ClientMethods, JobOutcome, SupervisorMethods } from '@qwen-supervisor/protocol/messages';
+import {
+  type Idempotency,
+  isTerminal,
+  type Job,
+  type JobEvent,
+  type JobOrder,
+  type JobStatus,
+} from '@qwen-supervisor/protocol/job';
+import type { JobOutcome } from '@qwen-supervisor/protocol/messages';
 import type { Logger } from 'pino';
-import type { Death, JobStore } from './job-store.js';
-import type { State } from './supervisor.js';
+import { checkpointedSteps, removeCheckpoints } from './checkpoint-folder.js';
+import type { EventLog } from './event-log.js';
+import type { AttemptStart, Death, JobStore } from './job-store.js';
+import type { CurrentJob } from './supervisor.js';
 
-type Subscriber = Pick<Link<ClientMethods, SupervisorMethods>, 'notify'>;
+/** From one try to the next while the disk is full or does not answer. */
+const DISK_RETRY_MS = 1000;
+const DAY_MS = 86_400_000;
 
 export interface JobDeskHooks {
   /** The job in the worker's hands. */
-  current(): State['current'];
+  current(): CurrentJob | null;
+  /** Seconds until the next job leaves the queue. */
+  secondsUntilClaim(): number;
   onQueued(): void;
   onClaimed(job: Job | null): void;
   onCancelRequest(id: string): void;
@@ -22,24 +36,66 @@ export interface JobDeskHooks {
   onStoreFailure(error: CodedError): void;
 }
 
+export interface Bounds {
+  maxQueued: number;
+  /** Null: no limit. */
+  keepDays: number | null;
+  keepBytes: number | null;
+}
+
 export class JobDesk {
+  bounds: Bounds;
+  readonly #dataDir: string;
   readonly #store: JobStore;
   readonly #log: Logger;
+  readonly #events: EventLog;
   readonly #hooks: JobDeskHooks;
-  readonly #subscribers = new Set<Subscriber>();
   #tail: Promise<unknown> = Promise.resolve();
+  #problem: string | null = null;
+  #closing = false;
 
-  constructor(store: JobStore, log: Logger, hooks: JobDeskHooks) {
-    this.#store = store;
-    this.#log = log;
+  constructor(
+    parts: { dataDir: string; store: JobStore; log: Logger; events: EventLog; bounds: Bounds },
+    hooks: JobDeskHooks,
+  ) {
+    this.bounds = parts.bounds;
+    this.#dataDir = parts.dataDir;
+    this.#store = parts.store;
+    this.#log = parts.log;
+    this.#events = parts.events;
     this.#hooks = hooks;
   }
 
-  async submit(request: JobRequest): Promise<Job> {
-    const job = await storeError(this.#store.put(request));
-    this.publish({ type: 'queued', jobId: job.id, job });
+  /** Why decided operations wait for the disk; null if they do not. */
+  get problem(): string | null {
+    return this.#problem;
+  }
+
+  /** @throws CodedError QUEUE_FULL, IDEMPOTENCY_KEY_REUSED */
+  async submit(orders: JobOrder[], idempotency: Idempotency | null): Promise<{ jobs: Job[]; replayed: boolean }> {
+    const put = this.#store.put(orders, idempotency, this.bounds.maxQueued).catch((error: unknown) => {
+      if (!(error instanceof CodedError) || error.code !== 'QUEUE_FULL') throw error;
+      throw new CodedError(error.code, error.message, { retryAfterSeconds: this.#hooks.secondsUntilClaim() });
+    });
+    const { jobs, replayed } = await storeError(put);
+    if (replayed) return { jobs: jobs.map((job) => this.#withStep(job)), replayed };
+    for (const job of jobs) this.#publish({ type: 'queued', jobId: job.id, job });
     this.#hooks.onQueued();
-    return job;
+    return { jobs, replayed };
+  }
+
+  /** A new job with the request of one that failed or was cancelled. @throws CodedError JOB_NOT_FOUND, JOB_NOT_RETRYABLE */
+  async retry(id: string): Promise<Job> {
+    const { status, prompt, negativePrompt, width, height, numInferenceSteps, trueCfgScale, seed, priority } =
+      await this.get(id);
+    if (status !== 'failed' && status !== 'cancelled')
+      throw new CodedError(
+        'JOB_NOT_RETRYABLE',
+        `the job is ${status}; only one that failed or was cancelled can be tried again`,
+      );
+    const request = { prompt, negativePrompt, width, height, numInferenceSteps, trueCfgScale, seed };
+    const { jobs } = await this.submit([{ request, priority, retryOf: id }], null);
+    return jobs[0] as Job;
   }
 
   /** @throws CodedError JOB_NOT_FOUND */
@@ -64,81 +120,129 @@ export class JobDesk {
    */
   async cancel(id: string): Promise<Job> {
     // In line with claims and releases: between them a job is always either queued or in the worker's hands.
-    const turn = this.#tail.then(async () => {
-      const before = await this.#store.get(id);
-      const job = await this.#store.cancel(id);
-      if (job && before?.status === 'queued') this.publish({ type: 'cancelled', jobId: id, job });
-      this.#hooks.onCancelRequest(id);
-      return job;
+    const job = await new Promise<Job | null>((resolve, reject) => {
+      this.#inOrder(async () => {
+        const before = await this.#store.get(id);
+        const after = await this.#store.cancel(id);
+        if (after && before?.status === 'queued') this.#publish({ type: 'cancelled', jobId: id, job: after });
+        this.#hooks.onCancelRequest(id);
+        resolve(after);
+      }, reject);
     });
-    this.#inOrder(() => turn);
-    return this.#withStep(found(await turn));
+    return this.#withStep(found(job));
   }
 
   claim(): void {
     this.#inOrder(async () => this.#hooks.onClaimed(await this.#store.claim()));
   }
 
-  release(id: string, reason: string, death: Death): void {
+  begin(id: string, attempt: number, start: AttemptStart): void {
     this.#inOrder(async () => {
-      const job = await this.#store.release(id, death);
-      if (job?.status === 'queued') this.publish({ type: 'requeued', jobId: id, attempt: job.attempts, reason });
+      const job = await this.#store.begin(id, attempt, start);
+      if (job) this.#publish({ type: 'running', jobId: id, attempt, ...start });
+    });
+  }
+
+  release(id: string, reason: string, death: Death, step: number): void {
+    this.#inOrder(async () => {
+      const job = await this.#store.release(id, death, step);
+      if (job?.status === 'queued') this.#publish({ type: 'requeued', jobId: id, attempt: job.attempts, step, reason });
       else if (job?.status === 'failed' || job?.status === 'cancelled')
-        this.publish({ type: job.status, jobId: id, job });
+        this.#publish({ type: job.status, jobId: id, job });
     });
   }
 
   finish(id: string, attempt: number, step: number, outcome: JobOutcome): void {
     this.#inOrder(async () => {
       const job = await this.#store.finish(id, attempt, step, outcome);
-      if (job) this.publish({ type: outcome.status, jobId: id, job });
+      if (job) this.#publish({ type: outcome.status, jobId: id, job });
     });
+    this.expire();
   }
 
+  /** Of the running job; nothing else is told of steps. */
+  step(id: string, step: number, steps: number, preview: Uint8Array | null): void {
+    this.#events.publish({ type: 'step', jobId: id, step, steps, preview });
+  }
+
+  /** Puts right what an earlier supervisor left in mid-air. */
   async recover(): Promise<void> {
-    for (const job of await this.#store.recover()) {
-      this.#log.info({ job: job.id }, `job was running when the supervisor ended, now ${job.status}`);
+    const steps = checkpointedSteps(this.#dataDir);
+    for (const job of await this.#store.recover((id) => steps.get(id) ?? 0)) {
+      const { id, status, step } = job;
+      this.#log.info({ job: id, step }, `job was running when the supervisor ended, now ${status}`);
     }
+    const jobs = await Promise.all([...steps.keys()].map((id) => this.#store.get(id)));
+    const open = new Set(jobs.filter((job) => job && !isTerminal(job.status)).map((job) => job?.id));
+    removeCheckpoints(this.#dataDir, (id) => open.has(id));
+    this.expire();
+  }
+
+  /** Removes finished jobs and pictures beyond the operator's bounds. */
+  expire(): void {
+    const { keepDays, keepBytes } = this.bounds;
+    if (keepDays === null && keepBytes === null) return;
+    this.#inOrder(async () => {
+      const finishedBefore = keepDays === null ? null : new Date(Date.now() - keepDays * DAY_MS).toISOString();
+      const expired = await this.#store.expired({ finishedBefore, keepBytes });
+      if (expired.length === 0) return;
+      // Files first: what is still in the store is found and removed at the next look.
+      for (const { file } of expired) if (file) rmSync(join(this.#dataDir, file), { force: true });
+      await this.#store.remove(expired.map(({ id }) => id));
+      this.#log.info({ jobs: expired.length }, 'finished jobs removed: older or larger than is to be kept');
+    });
   }
 
   counts(): Promise<{ queued: number; running: number }> {
     return storeError(this.#store.counts());
   }
 
-  subscribe(link: Subscriber): void {
-    this.#subscribers.add(link);
-  }
-
-  unsubscribe(link: Subscriber): void {
-    this.#subscribers.delete(link);
-  }
-
-  publish(event: JobEvent): void {
-    for (const link of this.#subscribers) link.notify('event', event);
-    if (event.type === 'step') return;
-    const reason = event.type === 'requeued' ? event.reason : null;
-    const error = 'job' in event ? event.job.error : null;
-    this.#log.info(
-      { job: event.jobId, reason, error: error && `${error.code}: ${error.message}` },
-      `job ${event.type}`,
-    );
-  }
-
-  /** Tells those who wait that no job will be done until the worker is repaired. */
-  announceFailure(reason: string): void {
-    for (const link of this.#subscribers) link.notify('workerFailed', { reason });
-  }
-
   /** After the operations that are under way. */
   async close(): Promise<void> {
+    this.#closing = true;
     await this.#tail;
     await this.#store.close();
   }
 
-  #inOrder(operation: () => Promise<unknown>): void {
-    this.#tail = this.#tail.then(operation).catch((cause: unknown) => {
-      this.#hooks.onStoreFailure(new CodedError('JOB_STORE_UNUSABLE', (cause as Error).message, { cause }));
-    });
+  #publish(event: JobEvent): void {
+    this.#events.publish(event);
+    if ('job' in event && isTerminal(event.job.status)) removeCheckpoints(this.#dataDir, (id) => id !== event.jobId);
+    const reason = event.type === 'requeued' ? event.reason : event.type === 'running' ? event.startedOverReason : null;
+    const step = event.type === 'running' && event.step > 0 ? event.step : null;
+    const error = 'job' in event ? event.job.error : null;
+    this.#log.info(
+      { job: event.jobId, step, reason, error: error && `${error.code}: ${error.message}` },
+      `job ${event.type}`,
+    );
+  }
+
+  /** `onFailure` hears of a failure before the supervisor ends for it. */
+  #inOrder(operation: () => Promise<unknown>, onFailure: (error: CodedError) => void = () => {}): void {
+    this.#tail = this.#tail
+      .then(() => this.#persist(operation))
+      .catch((cause: unknown) => {
+        const error = new CodedError('JOB_STORE_UNUSABLE', (cause as Error).message, { cause });
+        onFailure(error);
+        this.#hooks.onStoreFailure(error);
+      });
+  }
+
+  /** What was decided is written, if not now then when the disk takes it again; only a stop gives up. */
+  async #persist(operation: () => Promise<unknown>): Promise<void> {
+    for (;;) {
+      try {
+        await operation();
+        if (this.#problem !== null) this.#log.info('the job database can be written again');
+        this.#problem = null;
+        return;
+      } catch (error) {
+        if (!this.#store.isTransient(error) || this.#closing) throw error;
+        if (this.#problem === null)
+          this.#log.error(`the job database cannot be written, trying on: ${(error as Error).message}`);
+        this.#problem = `the job database cannot be written: ${(error as Error).message}`;
+        await new Promise((resolve) => setTimeout(resolve, DISK_RETRY_MS));
+      }
+    }
   }
 
   /** Steps of the running job are not written to the store. */
@@ -156,6 +260,7 @@ function found(job: Job | null): Job {
 /** What an engine throws, in our words. */
 function storeError<T>(operation: Promise<T>): Promise<T> {
   return operation.catch((cause: unknown) => {
+    if (cause instanceof CodedError) throw cause;
     throw new CodedError('JOB_STORE_UNUSABLE', (cause as Error).message, { cause });
   });
 }

@@ -2,7 +2,7 @@
  * The seam of the job store. It speaks in operations of a queue, not in SQL, and is asynchronous, so that an engine in
  * another process fits behind it. Every operation is durable when its promise resolves.
  */
-import type { Job, JobRequest, JobStatus } from '@qwen-supervisor/protocol/job';
+import type { Idempotency, Job, JobOrder, JobStatus } from '@qwen-supervisor/protocol/job';
 import type { JobOutcome } from '@qwen-supervisor/protocol/messages';
 
 /**
@@ -16,16 +16,41 @@ export const OWN_DEATHS_MAX = 2;
 /** So many kills from outside in a row, without one completed step, too: whatever kills, the job does not get on. */
 export const OUTSIDE_DEATHS_MAX = 5;
 
+/** Where an attempt began. */
+export interface AttemptStart {
+  /** Completed steps that it found; 0 where it began at the beginning. */
+  step: number;
+  /** Why it did not go on where the attempt before had stopped. */
+  startedOverReason: string | null;
+}
+
+/** A finished job that retention wants to remove. */
+export interface Expired {
+  id: string;
+  /** Of its picture, relative to the data folder. */
+  file: string | null;
+}
+
 export interface JobStore {
-  /** Accepts a job: queued, behind all others. */
-  put(request: JobRequest): Promise<Job>;
-  /** Takes the oldest queued job and records the attempt that is about to begin; null if none is queued. */
-  claim(): Promise<Job | null>;
   /**
-   * Puts a running job back to its place in the queue; null if it is not running. One whose cancel was asked for is
-   * cancelled instead, and one that has seen too many deaths is failed with JOB_POISONED.
+   * Accepts orders, all or none: queued, behind all others of their priority. Orders that repeat a known key give the
+   * jobs of its first use.
+   * @throws CodedError QUEUE_FULL where more than `maxQueued` would wait, IDEMPOTENCY_KEY_REUSED
    */
-  release(id: string, death: Death): Promise<Job | null>;
+  put(
+    orders: JobOrder[],
+    idempotency: Idempotency | null,
+    maxQueued: number,
+  ): Promise<{ jobs: Job[]; replayed: boolean }>;
+  /** Takes the first queued job and records the attempt that is about to begin; null if none is queued. */
+  claim(): Promise<Job | null>;
+  /** Records where the running attempt has begun; null if it is not running. */
+  begin(id: string, attempt: number, start: AttemptStart): Promise<Job | null>;
+  /**
+   * Puts a running job back to its place in the queue, with the steps that are completed; null if it is not running. One
+   * whose cancel was asked for is cancelled instead, and one that has seen too many deaths is failed with JOB_POISONED.
+   */
+  release(id: string, death: Death, step: number): Promise<Job | null>;
   /** Ends a running job, once: null if it is not running in this attempt. */
   finish(id: string, attempt: number, step: number, outcome: JobOutcome): Promise<Job | null>;
   /**
@@ -39,7 +64,16 @@ export interface JobStore {
   /** Where a picture's file lies, relative to the data folder. */
   findImage(id: string): Promise<{ file: string; sha256: string } | null>;
   counts(): Promise<{ queued: number; running: number }>;
-  /** Puts every running job back into the queue, or cancels it if that was asked for: nothing runs when a supervisor starts. */
-  recover(): Promise<Job[]>;
+  /**
+   * Releases every running job: nothing runs when a supervisor starts. Each died together with its supervisor, after the
+   * step that `completedSteps` knows of.
+   */
+  recover(completedSteps: (id: string) => number): Promise<Job[]>;
+  /** Finished jobs that ended before `finishedBefore` (ISO 8601), or whose pictures, newest first, go beyond `keepBytes`. */
+  expired(limits: { finishedBefore: string | null; keepBytes: number | null }): Promise<Expired[]>;
+  /** Forgets finished jobs. */
+  remove(ids: string[]): Promise<void>;
+  /** Whether the operation that failed so may succeed later: the disk is full or does not answer. */
+  isTransient(error: unknown): boolean;
   close(): Promise<void>;
 }

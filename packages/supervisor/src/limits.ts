@@ -1,5 +1,6 @@
 /** The limits of the core, in its units, from the configuration. */
 import type { Config } from '@qwen-supervisor/protocol/config';
+import type { Bounds } from './job-desk.js';
 import type { Limits } from './supervisor.js';
 
 /** Longest delay between two starts. */
@@ -13,9 +14,30 @@ export function limitsOf(config: Config): Limits {
     stopMs: config['stop-seconds'] * 1000,
     loadStallMs: config['load-stall-seconds'] * 1000,
     loadLimitMs: config['load-limit-seconds'] * 1000,
+    beatLimitMs: config['beat-limit-seconds'] * 1000,
+    stepLimitMs: config['step-limit-seconds'] * 1000,
   };
   return {
-    inference: { ...shared, delayCapMs: WORKER_DELAY_CAP_MS, beatLimitMs: config['beat-limit-seconds'] * 1000 },
-    api: { ...shared, delayCapMs: API_DELAY_CAP_MS, beatLimitMs: null },
+    inference: {
+      ...shared,
+      delayCapMs: WORKER_DELAY_CAP_MS,
+      softBytes: bytes(config['memory-soft-gigabytes']),
+      hardBytes: bytes(config['memory-hard-gigabytes']),
+    },
+    api: { ...shared, delayCapMs: API_DELAY_CAP_MS, softBytes: null, hardBytes: null },
   };
+}
+
+/** What the queue may hold and what is kept. */
+export function boundsOf(config: Config): Bounds {
+  return {
+    maxQueued: config['max-queued'],
+    keepDays: config['keep-days'] === 0 ? null : config['keep-days'],
+    keepBytes: bytes(config['keep-gigabytes']),
+  };
+}
+
+/** 0 stands for no limit. */
+function bytes(gigabytes: number): number | null {
+  return gigabytes === 0 ? null : gigabytes * 1e9;
 }

@@ -3,19 +3,7 @@
  *
  * Words as in OTP: a restart intensity of `max` charged exits within `windowMs`; beyond it the child is given up.
  */
-
-/** How an unplanned exit came about. */
-export type ExitCause =
-  /** A signal from outside that we did not send: an operator, or the kernel. Never the child's fault. */
-  | 'killed'
-  /** Any other end by itself: exit code, abort, segmentation fault. */
-  | 'crashed'
-  /** Killed by us: it gave no sign of life. */
-  | 'hung'
-  /** Killed by us: its load made no progress or took too long. */
-  | 'stalled'
-  /** It said that a new process would meet the same fault. */
-  | 'permanent';
+import type { ExitCause } from '@qwen-supervisor/protocol/status';
 
 export interface RestartLimits {
   max: number;
@@ -29,48 +17,116 @@ export interface RestartHistory {
   chargedAtMs: number[];
   /** Unplanned exits in a row without a healthy time between. */
   streak: number;
+  /** Of those, the ones for want of device memory. */
+  deviceMemoryStreak: number;
+  /** Deaths laid to jobs since the last job that ended well. */
+  jobDeaths: number;
 }
 
 export type RestartDecision =
   | { kind: 'restart'; delayMs: number; reason: string }
   | { kind: 'give-up'; reason: string };
 
-const DELAY_FIRST_MS = 500;
+export interface UnplannedExit {
+  cause: ExitCause;
+  /** In words. */
+  what: string;
+  /** The child had become ready in this incarnation. */
+  wasReady: boolean;
+  /** It had a job in its hands. */
+  heldJob: boolean;
+  /** Longest time that a start of this child has taken so far. */
+  startMs: number;
+  atMs: number;
+  /** In [0, 1). */
+  random: number;
+}
+
+/** How a cause is treated. */
+interface Row {
+  /** Counts against the budget. */
+  charged: boolean;
+  /** A child that had been ready is started again at once the first time. */
+  atOnce: boolean;
+  /** First delay; it doubles with every further exit in a row. */
+  firstMs: number;
+}
+
+const ROWS: Record<Exclude<ExitCause, 'permanent'>, Row> = {
+  killed: { charged: false, atOnce: true, firstMs: 500 },
+  clean: { charged: true, atOnce: true, firstMs: 500 },
+  crashed: { charged: true, atOnce: true, firstMs: 500 },
+  hung: { charged: true, atOnce: true, firstMs: 500 },
+  'memory-limit': { charged: true, atOnce: true, firstMs: 500 },
+  // The next load costs as much as the one that failed.
+  'load-failed': { charged: true, atOnce: false, firstMs: 2000 },
+  stalled: { charged: true, atOnce: false, firstMs: 2000 },
+  // Whoever took the memory needs time to give it back.
+  'oom-killed': { charged: true, atOnce: false, firstMs: 1000 },
+  'device-memory': { charged: true, atOnce: false, firstMs: 5000 },
+};
+
 /** A child that was ready when it was killed from outside is back within a second. */
 const DELAY_KILLED_CAP_MS = 400;
+/** A quarter more or less. */
 const JITTER = 0.25;
+/** Want of device memory is tried once more, no further: the next load would fail alike. */
+const DEVICE_MEMORY_MAX = 2;
+/**
+ * So many deaths in a row are laid to jobs (two to each) and not charged. Beyond that the worker is at fault, and would eat
+ * the whole queue.
+ */
+const JOB_DEATHS_MAX = 6;
 
-export const NO_HISTORY: RestartHistory = { chargedAtMs: [], streak: 0 };
+export const NO_HISTORY: RestartHistory = { chargedAtMs: [], streak: 0, deviceMemoryStreak: 0, jobDeaths: 0 };
 
-/** `random` is in [0, 1). `wasReady`: the child had become ready in this incarnation. */
+/** After a job that ended well the next death is a first one; the budget keeps its window. */
+export function afterSuccess(history: RestartHistory): RestartHistory {
+  return { ...history, streak: 0, deviceMemoryStreak: 0, jobDeaths: 0 };
+}
+
 export function decideRestart(
   history: RestartHistory,
-  exit: { cause: ExitCause; what: string; wasReady: boolean; atMs: number; random: number },
+  exit: UnplannedExit,
   limits: RestartLimits,
 ): { decision: RestartDecision; history: RestartHistory } {
-  if (exit.cause === 'permanent') return { decision: { kind: 'give-up', reason: exit.what }, history };
-  const recent = history.chargedAtMs.filter((at) => at > exit.atMs - limits.windowMs);
-  const chargedAtMs = exit.cause === 'killed' ? recent : [...recent, exit.atMs];
-  const streak = history.streak + 1;
-  const next = { chargedAtMs, streak };
-  if (chargedAtMs.length > limits.max) {
-    const reason = `${exit.what}; ${chargedAtMs.length} failures within ${Math.round(limits.windowMs / 1000)} s, given up`;
-    return { decision: { kind: 'give-up', reason }, history: next };
+  const { cause, atMs } = exit;
+  if (cause === 'permanent') return { decision: { kind: 'give-up', reason: exit.what }, history };
+  const row = ROWS[cause];
+  const laidToJob = exit.heldJob && row.charged;
+  const jobDeaths = history.jobDeaths + (laidToJob ? 1 : 0);
+  const charged = row.charged && (!laidToJob || jobDeaths > JOB_DEATHS_MAX);
+  const windowMs = budgetWindow(exit.startMs, limits);
+  const recent = history.chargedAtMs.filter((at) => at > atMs - windowMs);
+  const next: RestartHistory = {
+    chargedAtMs: charged ? [...recent, atMs] : recent,
+    streak: history.streak + 1,
+    deviceMemoryStreak: cause === 'device-memory' ? history.deviceMemoryStreak + 1 : 0,
+    jobDeaths,
+  };
+  const giveUp = (why: string) => ({
+    decision: { kind: 'give-up' as const, reason: `${exit.what}; ${why}, given up` },
+    history: next,
+  });
+  if (next.deviceMemoryStreak >= DEVICE_MEMORY_MAX) return giveUp(`${next.deviceMemoryStreak} times in a row`);
+  if (charged && next.chargedAtMs.length > limits.max) {
+    return giveUp(`${next.chargedAtMs.length} failures within ${Math.round(windowMs / 1000)} s`);
   }
-  const delayMs = restartDelay(streak, exit, limits);
+  const delayMs = restartDelay(next.streak, row, exit, limits);
   const reason = `${exit.what}; starting again ${delayMs === 0 ? 'at once' : `in ${(delayMs / 1000).toFixed(1)} s`}`;
   return { decision: { kind: 'restart', delayMs, reason }, history: next };
 }
 
-/** At once after the first death of a healthy child, then 0.5 s, 1 s, 2 s, … up to the cap, each a quarter more or less. */
-function restartDelay(
-  streak: number,
-  exit: { cause: ExitCause; wasReady: boolean; random: number },
-  limits: RestartLimits,
-): number {
-  if (streak === 1 && exit.wasReady) return 0;
+/** Wide enough that a child whose starts are slow can use its budget up. */
+function budgetWindow(startMs: number, limits: RestartLimits): number {
+  return Math.max(limits.windowMs, 2 * (limits.max + 1) * startMs);
+}
+
+/** At once after the first death of a healthy child, else the cause's first delay, doubled with each in a row, up to the cap. */
+function restartDelay(streak: number, row: Row, exit: UnplannedExit, limits: RestartLimits): number {
+  if (streak === 1 && exit.wasReady && row.atOnce) return 0;
   const jitter = 1 - JITTER + 2 * JITTER * exit.random;
-  const curve = DELAY_FIRST_MS * 2 ** Math.min(streak - 1, 30) * jitter;
+  const curve = row.firstMs * 2 ** Math.min(streak - 1, 30) * jitter;
   const cap = exit.cause === 'killed' && exit.wasReady ? DELAY_KILLED_CAP_MS : limits.delayCapMs;
   return Math.round(Math.min(curve, cap));
 }

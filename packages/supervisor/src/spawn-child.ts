@@ -1,15 +1,20 @@
-/** Starts and kills child processes. Each leads a process group of its own, so that a Ctrl+C reaches the supervisor alone. */
+/**
+ * Starts and kills child processes. Each leads a process group of its own, so that a Ctrl+C reaches the supervisor alone.
+ * On Linux the kernel ends them with the supervisor (PR_SET_PDEATHSIG, set by `setpriv` of util-linux before it becomes the
+ * child), in the middle of a native call too.
+ */
+import { spawnSync } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import { CHILD_ENV } from '@qwen-supervisor/protocol/messages';
 import type { ChildName } from '@qwen-supervisor/protocol/status';
 import { execa } from 'execa';
 import treeKill from 'tree-kill';
-
-/** Longest line of a child's output that is kept, bytes; the rest of it is dropped. */
-const LINE_MAX = 8192;
+import { readLines } from './child-output.js';
 
 export interface SpawnedChild {
   pid: number;
+  /** Resolves when nothing more can come: after the exit, and later where a grandchild holds the pipes. */
+  outputEnded: Promise<unknown>;
   /** SIGKILL to the group; `tree` also to descendants that left it. */
   kill(tree: boolean): void;
 }
@@ -18,6 +23,7 @@ export interface SpawnOptions {
   name: ChildName;
   socket: string;
   token: string;
+  dataDir: string;
   settings: unknown;
   /** Inherited as descriptor 3. */
   fd: number | null;
@@ -34,9 +40,20 @@ const ENTRY: Record<ChildName, string> = {
 /** Descriptor number of `fd` in the child. */
 export const INHERITED_FD = 3;
 
+const WITH_DEATH_SIGNAL = ['setpriv', '--pdeathsig', 'KILL', '--'];
+let launcher: string[] | null = null;
+
+/** What stands before a child's command: nothing where the system cannot tie its life to ours. */
+export function deathSignalLauncher(): string[] {
+  const [command = '', ...args] = WITH_DEATH_SIGNAL;
+  launcher ??= spawnSync(command, [...args, 'true'], { stdio: 'ignore' }).status === 0 ? WITH_DEATH_SIGNAL : [];
+  return launcher;
+}
+
 /** Null where no process could be made; `onExit` tells of that, too. */
 export function spawnChild(options: SpawnOptions): SpawnedChild | null {
-  const subprocess = execa(process.execPath, [ENTRY[options.name]], {
+  const [command = '', ...args] = [...deathSignalLauncher(), process.execPath, ENTRY[options.name]];
+  const subprocess = execa(command, args, {
     buffer: false,
     reject: false,
     cleanup: false,
@@ -46,12 +63,15 @@ export function spawnChild(options: SpawnOptions): SpawnedChild | null {
     env: {
       [CHILD_ENV.socket]: options.socket,
       [CHILD_ENV.token]: options.token,
+      [CHILD_ENV.dataDir]: options.dataDir,
       [CHILD_ENV.settings]: JSON.stringify(options.settings),
     },
   });
   subprocess.on('exit', (code, signal) => options.onExit(code, signal));
-  readLines(subprocess.stdout, (line) => options.onLine('stdout', line));
-  readLines(subprocess.stderr, (line) => options.onLine('stderr', line));
+  const outputEnded = Promise.all([
+    subprocess.stdout && readLines(subprocess.stdout, (line) => options.onLine('stdout', line)),
+    subprocess.stderr && readLines(subprocess.stderr, (line) => options.onLine('stderr', line)),
+  ]);
   const { pid } = subprocess;
   if (pid === undefined) {
     void subprocess.then((result) => {
@@ -60,7 +80,7 @@ export function spawnChild(options: SpawnOptions): SpawnedChild | null {
     });
     return null;
   }
-  return { pid, kill: (tree) => killGroup(pid, tree) };
+  return { pid, outputEnded, kill: (tree) => killGroup(pid, tree) };
 }
 
 function killGroup(pid: number, tree: boolean): void {
@@ -71,28 +91,4 @@ function killGroup(pid: number, tree: boolean): void {
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code !== 'ESRCH') throw error;
   }
-}
-
-function readLines(stream: NodeJS.ReadableStream | null | undefined, onLine: (line: string) => void): void {
-  let pending = '';
-  let dropping = false;
-  stream?.setEncoding('utf8');
-  stream?.on('data', (chunk: string) => {
-    const parts = chunk.split('\n');
-    parts.forEach((part, index) => {
-      const ends = index < parts.length - 1;
-      if (!dropping) pending += part;
-      if (pending.length > LINE_MAX) {
-        pending = `${pending.slice(0, LINE_MAX)} …`;
-        dropping = true;
-      }
-      if (!ends) return;
-      if (pending !== '') onLine(pending);
-      pending = '';
-      dropping = false;
-    });
-  });
-  stream?.on('end', () => {
-    if (pending !== '') onLine(pending);
-  });
 }

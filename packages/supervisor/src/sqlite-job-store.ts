@@ -1,35 +1,12 @@
 /**
- * The job store on SQLite (libsql), in the data folder.
- *
- * The database is opened in exclusive locking mode: the lock that the kernel drops with the process is also what keeps a
- * second supervisor off the folder.
+ * The job store on SQLite (libsql), in the data folder. The file itself is opened by sqlite-database.ts.
  */
 import { randomBytes } from 'node:crypto';
-import { join } from 'node:path';
 import { CodedError } from '@qwen-supervisor/protocol/errors';
-import type { Job, JobRequest, JobStatus } from '@qwen-supervisor/protocol/job';
+import type { Job, JobOrder, JobRequest, JobStatus } from '@qwen-supervisor/protocol/job';
 import type { JobOutcome } from '@qwen-supervisor/protocol/messages';
-import Database from 'libsql';
-import { type JobStore, OUTSIDE_DEATHS_MAX, OWN_DEATHS_MAX } from './job-store.js';
-
-const SCHEMA = `
-  CREATE TABLE IF NOT EXISTS jobs (
-    position INTEGER PRIMARY KEY AUTOINCREMENT,
-    id TEXT NOT NULL UNIQUE,
-    status TEXT NOT NULL,
-    request TEXT NOT NULL,
-    step INTEGER NOT NULL DEFAULT 0,
-    attempts INTEGER NOT NULL DEFAULT 0,
-    cancel_requested INTEGER NOT NULL DEFAULT 0,
-    own_deaths INTEGER NOT NULL DEFAULT 0,
-    outside_deaths INTEGER NOT NULL DEFAULT 0,
-    image TEXT,
-    error TEXT,
-    created_at TEXT NOT NULL
-  ) STRICT;
-  CREATE INDEX IF NOT EXISTS jobs_by_status ON jobs (status, position);
-  CREATE INDEX IF NOT EXISTS jobs_by_image ON jobs (image ->> 'id');
-`;
+import type Database from 'libsql';
+import { type Death, type Expired, type JobStore, OUTSIDE_DEATHS_MAX, OWN_DEATHS_MAX } from './job-store.js';
 
 const POISONED = `(own_deaths >= ${OWN_DEATHS_MAX} OR outside_deaths >= ${OUTSIDE_DEATHS_MAX})`;
 
@@ -37,11 +14,17 @@ interface Row {
   id: string;
   status: JobStatus;
   request: string;
+  priority: number;
+  retry_of: string | null;
   step: number;
   attempts: number;
+  resumed_at_step: number | null;
+  started_over_reason: string | null;
+  fingerprint: string | null;
   image: string | null;
   error: string | null;
   created_at: string;
+  finished_at: string | null;
 }
 
 /** Shape of the column `image`. */
@@ -49,57 +32,89 @@ interface StoredImage {
   id: string;
   file: string;
   sha256: string;
+  bytes: number;
 }
 
-/** @throws CodedError ALREADY_RUNNING, JOB_STORE_UNUSABLE */
-export function openSqliteJobStore(dataDir: string): JobStore {
-  const file = join(dataDir, 'jobs.db');
-  const db = open(file);
+export function sqliteJobStore(db: Database.Database): JobStore {
   const one = (sql: string, ...values: unknown[]) => db.prepare(sql).get(...values) as Row | undefined;
+  const all = (sql: string, ...values: unknown[]) => db.prepare(sql).all(...values) as Row[];
   const toJobOrNull = (row: Row | undefined) => (row ? toJob(row) : null);
+  const now = () => new Date().toISOString();
+  const transaction = <T>(operation: () => T) => db.transaction(operation)() as T;
+
+  const insert = ({ request, priority, retryOf }: JobOrder, key: string | null, fingerprint: string | null) => {
+    const sql = `INSERT INTO jobs (id, status, request, priority, retry_of, idempotency_key, fingerprint, created_at)
+      VALUES (?, 'queued', ?, ?, ?, ?, ?, ?) RETURNING *`;
+    const id = `job_${randomBytes(12).toString('hex')}`;
+    return toJob(one(sql, id, JSON.stringify(request), priority, retryOf, key, fingerprint, now()) as Row);
+  };
+
+  const release = (id: string, death: Death, step: number) => {
+    const counted = `UPDATE jobs SET
+      own_deaths = own_deaths + (?1 = 'own'),
+      outside_deaths = CASE ?1 WHEN 'outside' THEN outside_deaths + 1 WHEN 'none' THEN outside_deaths ELSE 0 END,
+      step = ?2
+      WHERE id = ?3 AND status = 'running'`;
+    const moved = `UPDATE jobs SET
+      status = CASE WHEN cancel_requested THEN 'cancelled' WHEN ${POISONED} THEN 'failed' ELSE 'queued' END,
+      error = CASE WHEN NOT cancel_requested AND ${POISONED} THEN ?1 ELSE NULL END,
+      finished_at = CASE WHEN cancel_requested OR ${POISONED} THEN ?2 ELSE NULL END
+      WHERE id = ?3 AND status = 'running' RETURNING *`;
+    db.prepare(counted).run(death, step, id);
+    return toJobOrNull(one(moved, JSON.stringify(new CodedError('JOB_POISONED').toObject()), now(), id));
+  };
 
   return {
-    async put(request) {
-      const sql = `INSERT INTO jobs (id, status, request, created_at) VALUES (?, 'queued', ?, ?) RETURNING *`;
-      const row = one(sql, `job_${randomBytes(12).toString('hex')}`, JSON.stringify(request), new Date().toISOString());
-      return toJob(row as Row);
+    async put(orders, idempotency, maxQueued) {
+      return transaction(() => {
+        const { key, fingerprint } = idempotency ?? { key: null, fingerprint: null };
+        const known = key === null ? [] : all('SELECT * FROM jobs WHERE idempotency_key = ? ORDER BY position', key);
+        if (known.some((row) => row.fingerprint !== fingerprint)) throw new CodedError('IDEMPOTENCY_KEY_REUSED');
+        if (known.length > 0) return { jobs: known.map(toJob), replayed: true };
+        const { queued } = counts(db);
+        if (queued + orders.length > maxQueued) {
+          throw new CodedError('QUEUE_FULL', `${queued} jobs are waiting, and the queue holds ${maxQueued}`);
+        }
+        return { jobs: orders.map((order) => insert(order, key, fingerprint)), replayed: false };
+      });
     },
     async claim() {
-      const sql = `UPDATE jobs SET status = 'running', attempts = attempts + 1 WHERE position =
-        (SELECT position FROM jobs WHERE status = 'queued' ORDER BY position LIMIT 1) RETURNING *`;
+      const sql = `UPDATE jobs SET status = 'running', attempts = attempts + 1, resumed_at_step = NULL,
+        started_over_reason = NULL
+        WHERE position = (SELECT position FROM jobs WHERE status = 'queued' ORDER BY priority DESC, position LIMIT 1)
+        RETURNING *`;
       return toJobOrNull(one(sql));
     },
-    async release(id, death) {
-      const counted = `UPDATE jobs SET
-        own_deaths = own_deaths + (?1 = 'own'),
-        outside_deaths = CASE ?1 WHEN 'outside' THEN outside_deaths + 1 WHEN 'none' THEN outside_deaths ELSE 0 END
-        WHERE id = ?2 AND status = 'running'`;
-      const moved = `UPDATE jobs SET
-        status = CASE WHEN cancel_requested THEN 'cancelled' WHEN ${POISONED} THEN 'failed' ELSE 'queued' END,
-        error = CASE WHEN NOT cancel_requested AND ${POISONED} THEN ?1 ELSE NULL END
-        WHERE id = ?2 AND status = 'running' RETURNING *`;
-      return db.transaction(() => {
-        db.prepare(counted).run(death, id);
-        return toJobOrNull(one(moved, JSON.stringify(new CodedError('JOB_POISONED').toObject()), id));
-      })();
+    async begin(id, attempt, { step, startedOverReason }) {
+      const sql = `UPDATE jobs SET step = ?1, resumed_at_step = nullif(?1, 0), started_over_reason = ?2
+        WHERE id = ?3 AND attempts = ?4 AND status = 'running' RETURNING *`;
+      return toJobOrNull(one(sql, step, startedOverReason, id, attempt));
+    },
+    async release(id, death, step) {
+      return transaction(() => release(id, death, step));
     },
     async finish(id, attempt, step, outcome) {
-      const sql = `UPDATE jobs SET status = ?, step = ?, image = ?, error = ?
+      const sql = `UPDATE jobs SET status = ?, step = ?, image = ?, error = ?, finished_at = ?
         WHERE id = ? AND attempts = ? AND status = 'running' RETURNING *`;
-      return toJobOrNull(one(sql, outcome.status, step, imageOf(outcome), errorOf(outcome), id, attempt));
+      return toJobOrNull(one(sql, outcome.status, step, imageOf(outcome), errorOf(outcome), now(), id, attempt));
     },
     async cancel(id) {
-      const sql = `UPDATE jobs SET cancel_requested = 1, status = CASE status WHEN 'queued' THEN 'cancelled' ELSE status END
-        WHERE id = ? AND status IN ('queued', 'running')`;
-      db.prepare(sql).run(id);
+      const sql = `UPDATE jobs SET cancel_requested = 1,
+        finished_at = CASE status WHEN 'queued' THEN ?1 END,
+        status = CASE status WHEN 'queued' THEN 'cancelled' ELSE status END
+        WHERE id = ?2 AND status IN ('queued', 'running')`;
+      db.prepare(sql).run(now(), id);
       return toJobOrNull(one('SELECT * FROM jobs WHERE id = ?', id));
     },
     async get(id) {
       return toJobOrNull(one('SELECT * FROM jobs WHERE id = ?', id));
     },
     async list({ status, limit }) {
-      const sql = 'SELECT * FROM jobs WHERE ?1 IS NULL OR status = ?1 ORDER BY position DESC LIMIT ?2';
-      return (db.prepare(sql).all(status, limit) as Row[]).map(toJob);
+      return all(
+        'SELECT * FROM jobs WHERE ?1 IS NULL OR status = ?1 ORDER BY position DESC LIMIT ?2',
+        status,
+        limit,
+      ).map(toJob);
     },
     async findImage(id) {
       const row = one(`SELECT * FROM jobs WHERE image ->> 'id' = ?`, id);
@@ -108,15 +123,33 @@ export function openSqliteJobStore(dataDir: string): JobStore {
       return { file, sha256 };
     },
     async counts() {
-      const sql = `SELECT count(*) FILTER (WHERE status = 'queued') AS queued, count(*) FILTER (WHERE status = 'running') AS running
-        FROM jobs WHERE status IN ('queued', 'running')`;
-      const { queued, running } = db.prepare(sql).get() as { queued: number; running: number };
-      return { queued, running };
+      return counts(db);
     },
-    async recover() {
-      const sql = `UPDATE jobs SET status = CASE WHEN cancel_requested THEN 'cancelled' ELSE 'queued' END
-        WHERE status = 'running' RETURNING *`;
-      return (db.prepare(sql).all() as Row[]).map(toJob);
+    async recover(completedSteps) {
+      return transaction(() =>
+        all(`SELECT * FROM jobs WHERE status = 'running'`).map((row) => {
+          const step = Math.max(row.step, completedSteps(row.id));
+          return release(row.id, step > row.step ? 'outside-after-progress' : 'outside', step) as Job;
+        }),
+      );
+    },
+    async expired({ finishedBefore, keepBytes }) {
+      const sql = `SELECT id, image ->> 'file' AS file FROM (
+          SELECT *, sum(image ->> 'bytes') OVER (ORDER BY finished_at DESC, position DESC) AS bytes_so_far
+          FROM jobs WHERE finished_at IS NOT NULL)
+        WHERE finished_at < ?1 OR (image IS NOT NULL AND bytes_so_far > ?2)`;
+      const rows = db.prepare(sql).all(finishedBefore, keepBytes) as Expired[];
+      return rows.map(({ id, file }) => ({ id, file }));
+    },
+    async remove(ids) {
+      const statement = db.prepare('DELETE FROM jobs WHERE id = ? AND finished_at IS NOT NULL');
+      transaction(() => {
+        for (const id of ids) statement.run(id);
+      });
+    },
+    isTransient(error) {
+      const { code, message } = error as { code?: string; message?: string };
+      return /^SQLITE_(FULL|IOERR)/.test(code ?? '') || /disk is full|disk I\/O error/.test(message ?? '');
     },
     async close() {
       // libsql closes the file when the last statement is collected; the lock must not wait for that.
@@ -126,25 +159,11 @@ export function openSqliteJobStore(dataDir: string): JobStore {
   };
 }
 
-function open(file: string): Database.Database {
-  let db: Database.Database | undefined;
-  try {
-    db = new Database(file);
-    db.exec(
-      'PRAGMA busy_timeout = 0; PRAGMA locking_mode = EXCLUSIVE; PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;',
-    );
-    // The lock is taken by the first write, not by the pragma.
-    db.exec('BEGIN EXCLUSIVE; COMMIT;');
-    db.exec(SCHEMA);
-    return db;
-  } catch (cause) {
-    db?.close();
-    const { code, message } = cause as { code?: string; message: string };
-    if (code?.startsWith('SQLITE_BUSY') || /database is locked/.test(message)) {
-      throw new CodedError('ALREADY_RUNNING', undefined, { cause });
-    }
-    throw new CodedError('JOB_STORE_UNUSABLE', `${file}: ${message}`, { cause });
-  }
+function counts(db: Database.Database): { queued: number; running: number } {
+  const sql = `SELECT count(*) FILTER (WHERE status = 'queued') AS queued, count(*) FILTER (WHERE status = 'running') AS running
+    FROM jobs WHERE status IN ('queued', 'running')`;
+  const { queued, running } = db.prepare(sql).get() as { queued: number; running: number };
+  return { queued, running };
 }
 
 function toJob(row: Row): Job {
@@ -157,15 +176,21 @@ function toJob(row: Row): Job {
     step: row.step,
     steps: request.numInferenceSteps,
     attempts: row.attempts,
+    priority: row.priority,
+    retryOf: row.retry_of,
+    resumedAtStep: row.resumed_at_step,
+    startedOverReason: row.started_over_reason,
     images: image ? [{ id: image.id, url: `/api/v1/images/${image.id}`, sha256: image.sha256 }] : [],
     error: row.error === null ? null : JSON.parse(row.error),
     createdAt: row.created_at,
+    finishedAt: row.finished_at,
   };
 }
 
 function imageOf(outcome: JobOutcome): string | null {
   if (outcome.status !== 'done') return null;
-  return JSON.stringify({ id: outcome.imageId, file: outcome.file, sha256: outcome.sha256 } satisfies StoredImage);
+  const { imageId: id, file, sha256, bytes } = outcome;
+  return JSON.stringify({ id, file, sha256, bytes } satisfies StoredImage);
 }
 
 function errorOf(outcome: JobOutcome): string | null {

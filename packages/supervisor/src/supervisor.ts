@@ -5,28 +5,35 @@
 import type { ErrorObject } from '@qwen-supervisor/protocol/errors';
 import type { Job } from '@qwen-supervisor/protocol/job';
 import type { JobOutcome } from '@qwen-supervisor/protocol/messages';
-import { CHILD_NAMES, type ChildName, type LoadProgress } from '@qwen-supervisor/protocol/status';
-import {
-  type Child,
-  type ChildEffect,
-  type ChildEvent,
-  type ChildLimits,
-  causeOf,
-  newChild,
-  stepChild,
-} from './child.js';
-import type { Death } from './job-store.js';
+import { CHILD_NAMES, type ChildName, type Crash, type LoadProgress } from '@qwen-supervisor/protocol/status';
+import { type Child, type ChildEffect, type ChildEvent, type ChildLimits, causeOf, newChild } from './child.js';
+import { stepChild } from './child-table.js';
+import type { AttemptStart, Death } from './job-store.js';
+
+/** The job in the worker's hands. */
+export interface CurrentJob {
+  job: Job;
+  attempt: number;
+  /** Completed steps. */
+  step: number;
+  /** Where this attempt began. */
+  firstStep: number;
+  sinceMs: number;
+}
 
 export interface State {
   children: Record<ChildName, Child>;
-  /** The job in the worker's hands. */
-  current: { job: Job; attempt: number; step: number } | null;
+  current: CurrentJob | null;
   /** A claim is under way in the store. */
   claiming: boolean;
   /** Something was queued while a claim was under way that may have come too early to see it. */
   claimAgain: boolean;
   load: LoadProgress | null;
   loadSeconds: number | null;
+  /** How long a job takes in a worker's hands, of late; null before the first has ended. */
+  jobSeconds: number | null;
+  /** No new job is begun; when the current one has ended everything stops. */
+  finishing: boolean;
   stopping: boolean;
   /** All children have stopped and the exit has been asked for. */
   ended: boolean;
@@ -36,14 +43,19 @@ export interface State {
 
 export type Event =
   | { type: 'start'; atMs: number }
-  | { type: 'stop'; atMs: number }
+  /** `finish`: the running job may end first. */
+  | { type: 'stop'; atMs: number; finish: boolean }
+  | { type: 'restart'; atMs: number; name: ChildName; reason: string }
   | { type: 'tick'; atMs: number }
+  /** The supervisor itself stood still for so long (SIGSTOP, a suspended machine, a blocked terminal). */
+  | { type: 'paused'; atMs: number; ms: number }
   /** Of one process of a child; ignored unless it is the current one. */
   | { type: 'child'; name: ChildName; incarnation: number; atMs: number; event: ChildEvent }
   | { type: 'loading'; incarnation: number; atMs: number; progress: LoadProgress }
-  | { type: 'loaded'; incarnation: number; atMs: number; seconds: number }
+  | { type: 'loaded'; incarnation: number; atMs: number; seconds: number; msPerToken: number }
   | { type: 'job-queued'; atMs: number }
   | { type: 'claimed'; atMs: number; job: Job | null }
+  | ({ type: 'job-begun'; incarnation: number; atMs: number; jobId: string; attempt: number } & AttemptStart)
   | { type: 'job-step'; incarnation: number; atMs: number; jobId: string; attempt: number; step: number }
   | { type: 'job-finished'; incarnation: number; atMs: number; jobId: string; attempt: number; outcome: JobOutcome }
   | { type: 'cancel-running'; atMs: number; jobId: string }
@@ -55,13 +67,21 @@ export type Effect =
   | { type: 'claim' }
   | { type: 'dispatch'; job: Job; attempt: number }
   | { type: 'cancel-run'; jobId: string; attempt: number }
+  | { type: 'begin'; jobId: string; attempt: number; start: AttemptStart }
   /** Back into the queue: the attempt ended without an outcome. */
-  | { type: 'release'; jobId: string; reason: string; death: Death }
+  | { type: 'release'; jobId: string; reason: string; death: Death; step: number }
   | { type: 'finish'; jobId: string; attempt: number; step: number; outcome: JobOutcome }
+  /** An unplanned exit, to be kept with the last lines of the child's output. */
+  | { type: 'record-crash'; crash: Omit<Crash, 'tail'>; incarnation: number }
   | { type: 'exit'; error: ErrorObject | null };
 
 export type Limits = Record<ChildName, ChildLimits>;
 export type Step = { state: State; effects: Effect[] };
+
+/** Side of the square of pixels that one token stands for. */
+const TOKEN_SIDE = 16;
+/** Weight of the newest job in the mean of how long jobs take. */
+const NEWEST = 0.3;
 
 export function initialState(): State {
   return {
@@ -71,6 +91,8 @@ export function initialState(): State {
     claimAgain: false,
     load: null,
     loadSeconds: null,
+    jobSeconds: null,
+    finishing: false,
     stopping: false,
     ended: false,
     exitError: null,
@@ -79,7 +101,7 @@ export function initialState(): State {
 
 export function step(state: State, event: Event, limits: Limits): Step {
   const moved = react(state, event, limits);
-  return settle(moved.state, moved.effects);
+  return settle(moved.state, moved.effects, event.atMs, limits);
 }
 
 /** The earliest moment at which a `tick` has something to do. */
@@ -93,8 +115,14 @@ function react(state: State, event: Event, limits: Limits): Step {
     case 'start':
     case 'tick':
       return forAll(state, { type: event.type }, event.atMs, limits);
+    case 'paused':
+      return forAll(state, { type: 'paused', ms: event.ms }, event.atMs, limits);
     case 'stop':
-      return forAll({ ...state, stopping: true }, { type: 'stop' }, event.atMs, limits);
+      if (event.finish) return nothing({ ...state, finishing: true });
+      return stopAll(state, event.atMs, limits);
+    case 'restart':
+      if (state.stopping) return nothing(state);
+      return forChild(state, event.name, { type: 'restart', reason: event.reason }, event.atMs, limits);
     case 'child':
       return reactToChild(state, event, limits);
     case 'loading':
@@ -102,20 +130,29 @@ function react(state: State, event: Event, limits: Limits): Step {
       return forChild(
         { ...state, load: event.progress },
         'inference',
-        { type: 'progress', share: event.progress.bytesDone / Math.max(1, event.progress.bytesTotal) },
+        { type: 'progress', progress: event.progress },
         event.atMs,
         limits,
       );
-    case 'loaded':
+    case 'loaded': {
       if (!isCurrent(state, event.incarnation)) return nothing(state);
-      return forChild({ ...state, loadSeconds: event.seconds }, 'inference', { type: 'ready' }, event.atMs, limits);
+      const ready: ChildEvent = { type: 'ready', msPerToken: event.msPerToken };
+      return forChild({ ...state, loadSeconds: event.seconds }, 'inference', ready, event.atMs, limits);
+    }
     case 'job-queued':
       return nothing({ ...state, claimAgain: true });
     case 'claimed':
       return reactToClaim({ ...state, claiming: false }, event.job, event.atMs, limits);
+    case 'job-begun': {
+      if (!isRunning(state, event)) return nothing(state);
+      const { jobId, attempt, step: firstStep, startedOverReason } = event;
+      const begin: Effect = { type: 'begin', jobId, attempt, start: { step: firstStep, startedOverReason } };
+      const current = { ...(state.current as CurrentJob), step: firstStep, firstStep };
+      return { state: { ...state, current }, effects: [begin] };
+    }
     case 'job-step': {
       if (!isRunning(state, event)) return nothing(state);
-      return nothing({ ...state, current: { ...state.current, step: event.step } as State['current'] });
+      return nothing({ ...state, current: { ...(state.current as CurrentJob), step: event.step } });
     }
     case 'job-finished':
       return reactToFinish(state, event, limits);
@@ -141,57 +178,106 @@ function reactToChild(state: State, event: Extract<Event, { type: 'child' }>, li
     const stopped = endWith(next, event.event.error, event.atMs, limits);
     return { state: stopped.state, effects: [...effects, ...stopped.effects] };
   }
-  if (event.event.type !== 'exited' || event.name !== 'inference') return { state: next, effects };
+  if (event.event.type !== 'exited') return { state: next, effects };
+  return reactToExit(next, child, event.event, event.atMs, effects);
+}
+
+/** `next`: after the child's own reaction; `child`: as it was before. */
+function reactToExit(
+  next: State,
+  child: Child,
+  exit: Extract<ChildEvent, { type: 'exited' }>,
+  atMs: number,
+  effects: Effect[],
+): Step {
+  const cause = causeOf(child, exit);
+  const { reason } = next.children[child.name];
+  const { current } = next;
+  const held = child.name === 'inference' ? current : null;
+  const crash: Effect[] =
+    cause === 'planned'
+      ? []
+      : [
+          {
+            type: 'record-crash',
+            incarnation: child.incarnation,
+            crash: {
+              at: exit.at,
+              child: child.name,
+              pid: child.pid,
+              cause,
+              code: exit.code,
+              signal: exit.signal,
+              during: child.state,
+              uptimeSeconds: Math.round((atMs - child.spawnedAtMs) / 100) / 10,
+              rssBytes: child.vitals?.rssBytes ?? null,
+              job: held && { id: held.job.id, attempt: held.attempt, step: held.step },
+              reason,
+            },
+          },
+        ];
+  if (child.name === 'api') return { state: next, effects: [...crash, ...effects] };
   const load = null;
-  if (!next.current) return { state: { ...next, load }, effects };
+  if (!held) return { state: { ...next, load }, effects: [...crash, ...effects] };
   const release: Effect = {
     type: 'release',
-    jobId: next.current.job.id,
-    reason: next.children.inference.reason,
-    death: deathOf(causeOf(child, event.event.signal), next.current.step),
+    jobId: held.job.id,
+    reason: cause === 'planned' ? 'the worker was stopped' : reason,
+    death: deathOf(cause, held),
+    step: held.step,
   };
-  return { state: { ...next, load, current: null, claimAgain: true }, effects: [release, ...effects] };
+  return { state: { ...next, load, current: null, claimAgain: true }, effects: [release, ...crash, ...effects] };
 }
 
 /** Whose doing the death was, as far as the job in flight is concerned. */
-function deathOf(cause: ReturnType<typeof causeOf>, completedSteps: number): Death {
+function deathOf(cause: ReturnType<typeof causeOf>, { step: completed, firstStep }: CurrentJob): Death {
   if (cause === 'planned') return 'none';
   if (cause !== 'killed') return 'own';
-  return completedSteps > 0 ? 'outside-after-progress' : 'outside';
+  return completed > firstStep ? 'outside-after-progress' : 'outside';
+}
+
+function stopAll(state: State, atMs: number, limits: Limits): Step {
+  return forAll({ ...state, stopping: true }, { type: 'stop' }, atMs, limits);
 }
 
 /** Stops everything and ends with this error. */
 function endWith(state: State, error: ErrorObject, atMs: number, limits: Limits): Step {
-  return forAll({ ...state, stopping: true, exitError: state.exitError ?? error }, { type: 'stop' }, atMs, limits);
+  return stopAll({ ...state, exitError: state.exitError ?? error }, atMs, limits);
 }
 
 /** The store has given a job, recorded as an attempt. */
 function reactToClaim(state: State, job: Job | null, atMs: number, limits: Limits): Step {
   if (job === null) return nothing(state);
-  if (state.children.inference.state !== 'ready') {
-    const reason = 'the worker went away before it got the job';
-    const release: Effect = { type: 'release', jobId: job.id, reason, death: 'none' };
+  if (state.children.inference.state !== 'ready' || state.finishing) {
+    const reason = state.finishing ? 'the supervisor is stopping' : 'the worker went away before it got the job';
+    const release: Effect = { type: 'release', jobId: job.id, reason, death: 'none', step: job.step };
     return { state: { ...state, claimAgain: true }, effects: [release] };
   }
-  const taken = forChild(state, 'inference', { type: 'assigned' }, atMs, limits);
+  const tokens = (job.width / TOKEN_SIDE) * (job.height / TOKEN_SIDE);
+  const taken = forChild(state, 'inference', { type: 'assigned', tokens }, atMs, limits);
+  const current: CurrentJob = { job, attempt: job.attempts, step: job.step, firstStep: job.step, sinceMs: atMs };
   return {
-    state: { ...taken.state, current: { job, attempt: job.attempts, step: 0 }, claimAgain: true },
+    state: { ...taken.state, current, claimAgain: true },
     effects: [...taken.effects, { type: 'dispatch', job, attempt: job.attempts }],
   };
 }
 
 function reactToFinish(state: State, event: Extract<Event, { type: 'job-finished' }>, limits: Limits): Step {
   if (!isRunning(state, event)) return nothing(state);
-  const { step: steps, job } = state.current as NonNullable<State['current']>;
+  const { step: steps, job, sinceMs, firstStep } = state.current as CurrentJob;
+  const done = event.outcome.status === 'done';
   const finish: Effect = {
     type: 'finish',
     jobId: event.jobId,
     attempt: event.attempt,
-    step: event.outcome.status === 'done' ? job.steps : steps,
+    step: done ? job.steps : steps,
     outcome: event.outcome,
   };
+  const seconds = (event.atMs - sinceMs) / 1000;
+  const whole = done && firstStep === 0;
+  const jobSeconds = whole ? mean(state.jobSeconds, seconds) : state.jobSeconds;
   const idle = forChild(
-    { ...state, current: null, claimAgain: true },
+    { ...state, current: null, claimAgain: true, jobSeconds },
     'inference',
     { type: 'idle' },
     event.atMs,
@@ -200,12 +286,20 @@ function reactToFinish(state: State, event: Extract<Event, { type: 'job-finished
   return { state: idle.state, effects: [finish, ...idle.effects] };
 }
 
+function mean(before: number | null, newest: number): number {
+  return before === null ? newest : before + NEWEST * (newest - before);
+}
+
 /** What follows from the state alone, whatever the event was. */
-function settle(state: State, effects: Effect[]): Step {
+function settle(state: State, effects: Effect[], atMs: number, limits: Limits): Step {
   if (state.stopping) {
     const done = CHILD_NAMES.every((name) => state.children[name].state === 'stopped');
     if (!done || state.ended) return { state, effects };
     return { state: { ...state, ended: true }, effects: [...effects, { type: 'exit', error: state.exitError }] };
+  }
+  if (state.finishing && !state.claiming && !state.current) {
+    const stopped = stopAll(state, atMs, limits);
+    return settle(stopped.state, [...effects, ...stopped.effects], atMs, limits);
   }
   const free = state.children.inference.state === 'ready' && !state.current && !state.claiming;
   if (!free || !state.claimAgain) return { state, effects };

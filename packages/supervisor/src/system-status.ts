@@ -1,13 +1,15 @@
 /** The state of the supervisor as everybody outside sees it. */
 import type { ModelStatus, QueueStatus, SystemStatus } from '@qwen-supervisor/protocol/status';
 import { CHILD_NAMES, isUp } from '@qwen-supervisor/protocol/status';
+import { loadEta } from './expected-times.js';
 import type { State } from './supervisor.js';
 
 export function describeSystem(
   state: State,
   supervisor: SystemStatus['supervisor'],
   model: Pick<ModelStatus, 'id' | 'folder'>,
-  counts: Pick<QueueStatus, 'queued' | 'running'>,
+  queue: Pick<QueueStatus, 'queued' | 'running' | 'problem'>,
+  atMs: number,
 ): SystemStatus {
   const { children, load, loadSeconds, current } = state;
   const worker = children.inference.state;
@@ -25,8 +27,9 @@ export function describeSystem(
       component: loading ? (load?.component ?? null) : null,
       bytesDone: ready || loading ? (load?.bytesDone ?? 0) : 0,
       bytesTotal: load?.bytesTotal ?? 0,
+      etaSeconds: loadEta(state, atMs),
       loadSeconds,
     },
-    queue: { ...counts, current: current?.job.id ?? null },
+    queue: { ...queue, current: current?.job.id ?? null },
   };
 }

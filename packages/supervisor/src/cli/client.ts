@@ -2,7 +2,7 @@
 import { connectIpc } from '@qwen-supervisor/ipc/connect';
 import type { Link } from '@qwen-supervisor/ipc/link';
 import { CodedError } from '@qwen-supervisor/protocol/errors';
-import type { JobEvent } from '@qwen-supervisor/protocol/job';
+import type { NumberedEvent } from '@qwen-supervisor/protocol/events';
 import type { ClientMethods, SupervisorMethods, Welcome } from '@qwen-supervisor/protocol/messages';
 import type { Command } from 'commander';
 import { readPresence } from '../data-folder.js';
@@ -27,15 +27,23 @@ export function dataDirOf(options: { dataDir?: string }): string {
 /** @throws CodedError NOT_RUNNING */
 export async function connect(
   dataDir: string,
-  on: { event(event: JobEvent): void; workerFailed(reason: string): void } = { event() {}, workerFailed() {} },
+  on: { event(event: NumberedEvent): void; workerFailed(reason: string): void } = { event() {}, workerFailed() {} },
 ): Promise<Client> {
   const presence = readPresence(dataDir);
   if (!presence) throw new CodedError('NOT_RUNNING', `no supervisor runs on ${dataDir}`);
   const link = await connectIpc<SupervisorMethods, ClientMethods>(presence.socket, () => ({
     event: on.event,
     workerFailed: ({ reason }) => on.workerFailed(reason),
+    welcome: () => {},
     shutdown: () => {},
   }));
   const welcome = await link.request('hello', { role: 'cli', pid: process.pid, token: null });
   return { link, welcome };
+}
+
+/** The number of a flag like `--lines`. @throws CodedError USAGE_INVALID */
+export function countOf(text: string): number {
+  const count = Number(text);
+  if (!Number.isInteger(count) || count < 0) throw new CodedError('USAGE_INVALID', `--lines: '${text}' is no number`);
+  return count;
 }

@@ -1,14 +1,8 @@
 import { copyFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { CodedError, workerGivenUp } from '@qwen-supervisor/protocol/errors';
-import {
-  isTerminal,
-  type Job,
-  type JobEvent,
-  type JobImage,
-  parseJobRequest,
-  pictureOf,
-} from '@qwen-supervisor/protocol/job';
+import type { SystemEvent } from '@qwen-supervisor/protocol/events';
+import { isTerminal, type Job, type JobImage, parseJobOrder, pictureOf } from '@qwen-supervisor/protocol/job';
 import { drawSeed } from '@qwen-supervisor/protocol/seed';
 import progress from 'cli-progress';
 import type { Command } from 'commander';
@@ -22,11 +16,12 @@ interface Options {
   size?: string;
   cfg?: string;
   negative?: string;
+  priority?: string;
 }
 
 /** What comes over the link while a job is watched. */
 interface Watcher {
-  event(event: JobEvent): void;
+  event(event: SystemEvent): void;
   workerFailed(reason: string): void;
 }
 
@@ -43,6 +38,7 @@ export function addGenerate(program: Command): void {
     .option('--size <WxH>', 'width and height in pixels, multiples of 16')
     .option('--cfg <scale>', 'true CFG scale; 1 switches guidance off')
     .option('--negative <prompt>', 'what not to draw')
+    .option('--priority <integer>', 'higher goes first; 0 if not given')
     .action((prompt: string, options: Options) => generate(prompt, options));
 }
 
@@ -54,9 +50,10 @@ async function generate(prompt: string, options: Options): Promise<void> {
   });
   const { link, welcome } = client;
   try {
-    const request = parseJobRequest(toRequest(prompt, options), welcome.defaults, welcome.limits, drawSeed);
-    await link.request('subscribe', {});
-    const submitted = await link.request('submitJob', { request });
+    const order = parseJobOrder(toRequest(prompt, options), welcome.defaults, welcome.limits, drawSeed);
+    await link.request('subscribe', { since: null });
+    const { jobs } = await link.request('submitJobs', { orders: [order], idempotency: null });
+    const submitted = jobs[0] as Job;
     process.once('SIGINT', () => cancel(client, submitted.id));
     const job = await watchJob(client, submitted, watcher);
     const output = resolve(options.output ?? `${job.id}.png`);
@@ -82,6 +79,7 @@ function toRequest(prompt: string, options: Options): Record<string, unknown> {
     numInferenceSteps: number(options.steps),
     trueCfgScale: number(options.cfg),
     seed: number(options.seed),
+    priority: number(options.priority),
   };
   return Object.fromEntries(Object.entries(request).filter(([, value]) => value !== undefined));
 }
@@ -112,9 +110,9 @@ function watchJob({ link }: Client, submitted: Job, watcher: Watcher): Promise<J
       reject(workerGivenUp(reason));
     };
     watcher.event = (event) => {
-      if (event.jobId !== submitted.id) return;
-      if (event.type === 'step') bar?.update(event.step, { state: 'drawing' });
-      if (event.type === 'requeued') bar?.update(0, { state: 'waiting' });
+      if (!('jobId' in event) || event.jobId !== submitted.id) return;
+      if (event.type === 'step' || event.type === 'running') bar?.update(event.step, { state: 'drawing' });
+      if (event.type === 'requeued') bar?.update(event.step, { state: 'waiting' });
       if ('job' in event && isTerminal(event.job.status)) end(event.job);
     };
     // It may have ended before we listened.

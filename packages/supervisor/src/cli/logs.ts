@@ -5,7 +5,7 @@ import { CodedError } from '@qwen-supervisor/protocol/errors';
 import type { Command } from 'commander';
 import { logFile } from '../data-folder.js';
 import { formatLine } from '../log-line.js';
-import { dataDirOf, withDataDir } from './client.js';
+import { countOf, dataDirOf, withDataDir } from './client.js';
 
 export function addLogs(program: Command): void {
   withDataDir(program.command('logs'))
@@ -17,9 +17,7 @@ export function addLogs(program: Command): void {
 
 async function logs(options: { dataDir?: string; lines: string; follow?: boolean }): Promise<void> {
   const file = logFile(dataDirOf(options));
-  const count = Number(options.lines);
-  if (!Number.isInteger(count) || count < 0)
-    throw new CodedError('USAGE_INVALID', `--lines: '${options.lines}' is no number`);
+  const count = countOf(options.lines);
   if (!existsSync(file)) throw new CodedError('NOT_RUNNING', `${file}: no supervisor has written a log here yet`);
   let position = statSync(file).size;
   const last: string[] = [];

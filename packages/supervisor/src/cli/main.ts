@@ -2,12 +2,29 @@
 import { CodedError, ERRORS, toCodedError } from '@qwen-supervisor/protocol/errors';
 import { Command, CommanderError } from 'commander';
 import { VERSION } from '../version.js';
+import { addCrashes } from './crashes.js';
+import { addEvents } from './events.js';
 import { addGenerate } from './generate.js';
 import { addLogs } from './logs.js';
 import { addModel } from './model.js';
+import { addReload } from './reload.js';
+import { addRestart } from './restart.js';
 import { addStart } from './start.js';
 import { addStatus } from './status.js';
 import { addStop } from './stop.js';
+
+const COMMANDS = [
+  addStart,
+  addStop,
+  addRestart,
+  addReload,
+  addStatus,
+  addGenerate,
+  addEvents,
+  addLogs,
+  addCrashes,
+  addModel,
+];
 
 /** Runs the command line `argv` (without node and script) and sets the exit code. */
 export async function main(argv: string[]): Promise<void> {
@@ -15,7 +32,7 @@ export async function main(argv: string[]): Promise<void> {
     .description('A local Qwen-Image server that no crash can hurt.')
     .version(VERSION)
     .showHelpAfterError(false);
-  for (const add of [addStart, addStop, addStatus, addGenerate, addLogs, addModel]) add(program);
+  for (const add of COMMANDS) add(program);
   quiet(program);
   // Who reads us may go away: `qwen-supervisor logs | head`. The supervisor itself goes on without a reader.
   process.stdout.on('error', (error: NodeJS.ErrnoException) => {

@@ -2,6 +2,7 @@ import { CONFIG_KEYS, describeKey } from '@qwen-supervisor/protocol/config';
 import { CodedError } from '@qwen-supervisor/protocol/errors';
 import type { Command } from 'commander';
 import type { Daemon } from '../daemon.js';
+import { watchNpmParent } from '../parent-watch.js';
 
 /** Terminal, npm and shell may each deliver the same Ctrl+C. */
 const SAME_SIGNAL_MS = 500;
@@ -31,8 +32,9 @@ async function start(options: Record<string, string>): Promise<void> {
     });
   }
   const [{ loadConfig }, { startDaemon }] = await Promise.all([import('../load-config.js'), import('../daemon.js')]);
-  const config = loadConfig(flags, file ?? process.env.QWEN_SUPERVISOR_CONFIG, process.env);
-  daemon = await startDaemon(config, process.env);
+  const readConfig = () => loadConfig(flags, file ?? process.env.QWEN_SUPERVISOR_CONFIG, process.env);
+  daemon = await startDaemon(readConfig, process.env);
+  watchNpmParent(process.env, () => daemon?.stop('the npm that started it has ended'));
   if (first !== null) daemon.stop('a signal during the start');
   const error = await daemon.ended;
   if (error) throw CodedError.from(error);

@@ -1,0 +1,161 @@
+/**
+ * Checkpoints of a running job: the latents after a step, so that another attempt goes on from there and draws the same
+ * picture bit by bit.
+ *
+ * Layout: magic (8 bytes), length of the header (4 bytes, little-endian), header (JSON), latents (float32, little-endian),
+ * SHA-256 of everything before (32 bytes). A file is complete under its name or not there; only a power cut can tear one,
+ * and then the checksum tells. The newest that was synced is kept beside the newest of all.
+ */
+import { createHash } from 'node:crypto';
+import { mkdirSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { open, rename, rm } from 'node:fs/promises';
+import { arch, availableParallelism, cpus } from 'node:os';
+import { join } from 'node:path';
+import { CHECKPOINTS_FOLDER, checkpointName, parseCheckpointName } from '@qwen-supervisor/protocol/checkpoint-name';
+import type { JobRequest } from '@qwen-supervisor/protocol/job';
+
+const MAGIC = Buffer.from('QWENJOB1');
+const SUM_BYTES = 32;
+/** The page cache survives the death of a process; only a power cut needs the disk, and may cost so much work. */
+const SYNC_EVERY_MS = 1000;
+
+/** What must be equal for the remaining steps to give the same bits. */
+export interface Fit {
+  /** The request, as JSON. */
+  request: string;
+  /** Fingerprint of the model's files. */
+  model: string;
+  /** Build of the runtime, processor and threads: rounding may differ between them. */
+  runtime: string;
+}
+
+/** The state after `step` completed steps. */
+export interface JobCheckpoint {
+  step: number;
+  /** Packed latents [tokens, channels]. */
+  latents: Float32Array;
+}
+
+interface Header {
+  step: number;
+  fit: Fit;
+  floats: number;
+}
+
+/** `model`: fingerprint of the checkpoint folder; `runtime`: version of ONNX Runtime. */
+export function fitOf(request: JobRequest, model: string, runtime: string): Fit {
+  const { prompt, negativePrompt, width, height, numInferenceSteps, trueCfgScale, seed } = request;
+  return {
+    request: JSON.stringify([prompt, negativePrompt, width, height, numInferenceSteps, trueCfgScale, seed]),
+    model,
+    runtime: `onnxruntime ${runtime}, ${arch()}, ${cpus()[0]?.model ?? ''}, ${availableParallelism()} threads`,
+  };
+}
+
+/** Writes the checkpoints of one run. */
+export class CheckpointWriter {
+  readonly #folder: string;
+  readonly #jobId: string;
+  readonly #fit: Fit;
+  #syncedStep: number | null = null;
+  #syncedAtMs = Number.NEGATIVE_INFINITY;
+
+  constructor(dataDir: string, jobId: string, fit: Fit) {
+    this.#folder = join(dataDir, CHECKPOINTS_FOLDER);
+    this.#jobId = jobId;
+    this.#fit = fit;
+  }
+
+  /** Resolves when the checkpoint is there under its name. @throws Error of the file system, ENOSPC among them */
+  async write({ step, latents }: JobCheckpoint): Promise<void> {
+    const nowMs = performance.now();
+    const sync = nowMs - this.#syncedAtMs >= SYNC_EVERY_MS;
+    const path = join(this.#folder, checkpointName(this.#jobId, step));
+    const temporary = `${path}.tmp`;
+    try {
+      mkdirSync(this.#folder, { recursive: true });
+      const handle = await open(temporary, 'w');
+      try {
+        await handle.writeFile(encode({ step, fit: this.#fit, floats: latents.length }, latents));
+        if (sync) await handle.sync();
+      } finally {
+        await handle.close();
+      }
+      await rename(temporary, path);
+    } catch (error) {
+      await rm(temporary, { force: true });
+      throw error;
+    }
+    if (sync) {
+      this.#syncedStep = step;
+      this.#syncedAtMs = nowMs;
+    }
+    for (const older of stepsOf(this.#folder, this.#jobId)) {
+      if (older !== step && older !== this.#syncedStep) {
+        rmSync(join(this.#folder, checkpointName(this.#jobId, older)), { force: true });
+      }
+    }
+  }
+}
+
+/**
+ * The newest checkpoint of a job that fits. `reason` tells why a newer one does not, or why there is none although
+ * `expectedStep` steps were completed.
+ */
+export function findCheckpoint(
+  dataDir: string,
+  jobId: string,
+  fit: Fit,
+  expectedStep: number,
+): { checkpoint: JobCheckpoint | null; reason: string | null } {
+  const folder = join(dataDir, CHECKPOINTS_FOLDER);
+  let reason: string | null = null;
+  for (const step of stepsOf(folder, jobId).sort((a, b) => b - a)) {
+    const read = decode(readFileSync(join(folder, checkpointName(jobId, step))), fit);
+    if (typeof read !== 'string') return { checkpoint: read, reason };
+    reason ??= `the checkpoint of step ${step} ${read}`;
+  }
+  if (expectedStep > 0) reason ??= 'its checkpoint is gone';
+  return { checkpoint: null, reason };
+}
+
+function stepsOf(folder: string, jobId: string): number[] {
+  try {
+    return readdirSync(folder).flatMap((name) => {
+      const parsed = parseCheckpointName(name);
+      return parsed?.jobId === jobId ? [parsed.step] : [];
+    });
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return [];
+    throw error;
+  }
+}
+
+function encode(header: Header, latents: Float32Array): Buffer {
+  const json = Buffer.from(JSON.stringify(header));
+  const length = Buffer.alloc(4);
+  length.writeUInt32LE(json.length);
+  const body = Buffer.concat([
+    MAGIC,
+    length,
+    json,
+    new Uint8Array(latents.buffer, latents.byteOffset, latents.byteLength),
+  ]);
+  return Buffer.concat([body, createHash('sha256').update(body).digest()]);
+}
+
+/** The checkpoint, or what is wrong with it. */
+function decode(bytes: Buffer, fit: Fit): JobCheckpoint | string {
+  const end = bytes.length - SUM_BYTES;
+  const start = MAGIC.length + 4;
+  if (end < start || !bytes.subarray(0, MAGIC.length).equals(MAGIC)) return 'is damaged';
+  if (!createHash('sha256').update(bytes.subarray(0, end)).digest().equals(bytes.subarray(end))) return 'is damaged';
+  const headerEnd = start + bytes.readUInt32LE(MAGIC.length);
+  const header = JSON.parse(bytes.toString('utf8', start, headerEnd)) as Header;
+  if (header.fit.request !== fit.request) return 'belongs to another request';
+  if (header.fit.model !== fit.model) return 'belongs to another model';
+  if (header.fit.runtime !== fit.runtime) return `was computed with another runtime (${header.fit.runtime})`;
+  const latents = new Float32Array(header.floats);
+  new Uint8Array(latents.buffer).set(bytes.subarray(headerEnd, end));
+  return { step: header.step, latents };
+}

@@ -1,0 +1,14 @@
+/** What ONNX Runtime throws, in our words. */
+import { CodedError, type ErrorCode } from '@qwen-supervisor/protocol/errors';
+
+/** How its allocators, CUDA, cuBLAS and the C++ library say that there is no memory left. */
+const OUT_OF_MEMORY =
+  /failed to allocate memory|out of memory|CUDA_ERROR_OUT_OF_MEMORY|CUBLAS_STATUS_ALLOC_FAILED|CUDNN_STATUS_ALLOC_FAILED|bad_alloc|bad allocation|available memory of/i;
+
+/** `fallback`: the code where it is not for want of memory. `what` says what was tried. */
+export function fromRuntime(error: unknown, fallback: ErrorCode, what: string): CodedError {
+  if (error instanceof CodedError) return error;
+  const { message } = error as Error;
+  const code = OUT_OF_MEMORY.test(message) ? 'DEVICE_MEMORY_EXHAUSTED' : fallback;
+  return new CodedError(code, `${what}: ${message}`, { cause: error });
+}

@@ -1,0 +1,17 @@
+/** What happens in the system, in order: the stream behind `events -f` and every page. */
+import type { JobEvent } from './job.js';
+import type { ChildName, ChildState, Crash, LoadProgress } from './status.js';
+
+export type SystemEvent =
+  | JobEvent
+  | { type: 'child'; name: ChildName; state: ChildState; pid: number | null; reason: string }
+  | { type: 'load'; progress: LoadProgress }
+  | { type: 'crash'; crash: Crash };
+
+/** An event as it goes out. */
+export type NumberedEvent = SystemEvent & {
+  /** Counts the events of this run of the supervisor, from 1. */
+  seq: number;
+  /** ISO 8601. */
+  at: string;
+};

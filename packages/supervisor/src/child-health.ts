@@ -1,0 +1,79 @@
+/** Busy or dead: what a child's own measurements say. Pure. */
+import type { Vitals } from '@qwen-supervisor/protocol/status';
+
+/** Growth of the resident memory from one beat to the next that counts as a sign of work, bytes. */
+const RSS_GROWTH_MIN = 1 << 20;
+/** Processor time from one beat to the next that counts as one, as a share of the time between. */
+const CPU_SHARE_MIN = 0.05;
+/** Beats come every second. Time beyond this between two was not observed, and is nobody's idleness. */
+const OBSERVED_MAX_MS = 5000;
+/** A step may take so many times as long as the slowest one of its size before. */
+const STEP_SLACK = 10;
+
+/** Whether the process worked between two beats: it read, grew or computed. */
+export function hasWorked(before: Vitals | null, now: Vitals, elapsedMs: number): boolean {
+  if (before === null) return true;
+  return (
+    now.readBytes > before.readBytes ||
+    now.rssBytes > before.rssBytes + RSS_GROWTH_MIN ||
+    now.cpuSeconds - before.cpuSeconds > (CPU_SHARE_MIN * elapsedMs) / 1000
+  );
+}
+
+export interface StepClock {
+  /** When the step counter of the current job last moved. */
+  movedAtMs: number;
+  /** When the process was last seen working. */
+  workedAtMs: number;
+  /** Tokens of the current job's picture. */
+  tokens: number;
+  /** Slowest step so far per token; it began with the warm-up's. */
+  msPerToken: number;
+}
+
+export function newStepClock(msPerToken: number, atMs: number): StepClock {
+  return { movedAtMs: atMs, workedAtMs: atMs, tokens: 1, msPerToken };
+}
+
+/** The clock after a beat. */
+export function tickStepClock(clock: StepClock, before: Vitals | null, now: Vitals, elapsedMs: number, atMs: number) {
+  const steps = now.step - (before?.step ?? 0);
+  const unseenMs = Math.max(0, elapsedMs - OBSERVED_MAX_MS);
+  const workedAtMs = hasWorked(before, now, elapsedMs) ? atMs : clock.workedAtMs + unseenMs;
+  const standsSinceMs = clock.movedAtMs + unseenMs;
+  if (steps === 0) return { ...clock, workedAtMs, movedAtMs: standsSinceMs };
+  const perStep = steps > 0 ? (atMs - standsSinceMs) / steps / clock.tokens : 0;
+  return { ...clock, workedAtMs, movedAtMs: atMs, msPerToken: Math.max(clock.msPerToken, perStep) };
+}
+
+/**
+ * Why the worker is taken for dead although it beats; null if it is not. One that works may take ten times as long for a
+ * step as ever before; one that does nothing may not.
+ */
+export function hangReason(clock: StepClock, stepLimitMs: number, atMs: number): string | null {
+  const standingMs = atMs - clock.movedAtMs;
+  const idleMs = atMs - clock.workedAtMs;
+  const expectedMs = clock.msPerToken * clock.tokens;
+  if (idleMs > stepLimitMs && standingMs > stepLimitMs)
+    return `no step, and nothing read or computed, for ${seconds(idleMs)} s`;
+  if (standingMs > Math.max(stepLimitMs, STEP_SLACK * expectedMs))
+    return `no step for ${seconds(standingMs)} s, expected after ${(expectedMs / 1000).toFixed(1)} s`;
+  return null;
+}
+
+/**
+ * When a load is given up: after the stall limit, within a cap. The cap is the load limit, or three times what the rate so
+ * far predicts if that is more: a load that goes on slowly but steadily is never cut off.
+ */
+export function loadDeadline(
+  load: { startedMs: number; share: number; movedAtMs: number },
+  limits: { loadStallMs: number; loadLimitMs: number },
+): number {
+  const elapsedMs = load.movedAtMs - load.startedMs;
+  const predictedMs = load.share > 0 ? elapsedMs / load.share : 0;
+  return Math.min(load.movedAtMs + limits.loadStallMs, load.startedMs + Math.max(limits.loadLimitMs, 3 * predictedMs));
+}
+
+function seconds(ms: number): number {
+  return Math.round(ms / 1000);
+}

@@ -1,0 +1,94 @@
+/** The processes of the children: spawned with a token that only they know, their output captured, their exits told. */
+import { randomBytes } from 'node:crypto';
+import type { ApiSettings, WorkerSettings } from '@qwen-supervisor/protocol/messages';
+import type { ChildName } from '@qwen-supervisor/protocol/status';
+import type { Logger } from 'pino';
+import { ChildOutput } from './child-output.js';
+import { countOomKills } from './oom-kills.js';
+import { type SpawnedChild, spawnChild } from './spawn-child.js';
+
+/** How long the last lines of a dead child are waited for: a grandchild may hold its pipes for ever. */
+const LAST_LINES_MS = 500;
+
+export interface Exit {
+  code: number | null;
+  signal: string | null;
+  /** The kernel killed somebody for want of memory while the child lived. */
+  oomKilled: boolean;
+}
+
+interface Incarnation {
+  name: ChildName;
+  number: number;
+}
+
+export class Children {
+  readonly #parts: { socket: string; dataDir: string; log: Logger };
+  readonly #onExit: (child: Incarnation, exit: Exit) => void;
+  readonly #processes = new Map<ChildName, SpawnedChild>();
+  readonly #outputs = new Map<ChildName, { output: ChildOutput; ended: Promise<unknown> }>();
+  readonly #tokens = new Map<string, Incarnation>();
+
+  constructor(
+    parts: { socket: string; dataDir: string; log: Logger },
+    onExit: (child: Incarnation, exit: Exit) => void,
+  ) {
+    this.#parts = parts;
+    this.#onExit = onExit;
+  }
+
+  /** The process id; null where nothing could be spawned (no memory, the program is gone): its exit is told like any other. */
+  spawn(child: Incarnation, settings: ApiSettings | WorkerSettings, fd: number | null): number | null {
+    const { name } = child;
+    const { log, socket, dataDir } = this.#parts;
+    const token = randomBytes(16).toString('hex');
+    this.#tokens.set(token, child);
+    const oomKillsBefore = countOomKills();
+    const output = new ChildOutput(
+      (stream, line) => log.info({ child: name, stream }, line),
+      (lines) => log.warn({ child: name }, `${lines} lines of its output were dropped: too many at once`),
+      performance.now(),
+    );
+    const spawned = spawnChild({
+      name,
+      socket,
+      token,
+      dataDir,
+      settings,
+      fd,
+      onLine: (stream, line) => output.line(stream, line, performance.now()),
+      onExit: (code, signal) => {
+        this.#tokens.delete(token);
+        this.#processes.delete(name);
+        const oomKilled = oomKillsBefore !== null && (countOomKills() ?? 0) > oomKillsBefore;
+        this.#onExit(child, { code, signal, oomKilled });
+      },
+    });
+    const ended = (spawned?.outputEnded ?? Promise.resolve()).then(() => output.tellDropped());
+    this.#outputs.set(name, { output, ended });
+    if (!spawned) return null;
+    this.#processes.set(name, spawned);
+    return spawned.pid;
+  }
+
+  /** Who was given this token; a dead process's is void. */
+  find(token: string): Incarnation | null {
+    return this.#tokens.get(token) ?? null;
+  }
+
+  kill(name: ChildName, tree: boolean): void {
+    this.#processes.get(name)?.kill(tree);
+  }
+
+  killAll(): void {
+    for (const child of this.#processes.values()) child.kill(true);
+  }
+
+  /** The last lines of the process that was spawned last. */
+  async lastLines(name: ChildName): Promise<string[]> {
+    const captured = this.#outputs.get(name);
+    if (!captured) return [];
+    await Promise.race([captured.ended, new Promise((resolve) => setTimeout(resolve, LAST_LINES_MS))]);
+    return captured.output.tail;
+  }
+}

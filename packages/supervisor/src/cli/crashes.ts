@@ -1,0 +1,26 @@
+import type { Crash } from '@qwen-supervisor/protocol/status';
+import type { Command } from 'commander';
+import { readCrashes } from '../crash-log.js';
+import { countOf, dataDirOf, withDataDir } from './client.js';
+
+export function addCrashes(program: Command): void {
+  withDataDir(program.command('crashes'))
+    .description('show how children ended that should not have')
+    .option('-n, --lines <count>', 'last crashes to show', '10')
+    .option('--json', 'one JSON object per line')
+    .action((options: { dataDir?: string; lines: string; json?: boolean }) => {
+      const crashes = readCrashes(dataDirOf(options), countOf(options.lines));
+      if (options.json) for (const crash of crashes) console.log(JSON.stringify(crash));
+      else console.log(crashes.length === 0 ? 'no crashes' : crashes.map(describe).join('\n\n'));
+    });
+}
+
+function describe({ at, child, pid, cause, during, uptimeSeconds, job, reason, tail }: Crash): string {
+  const lines = [
+    `${at}  ${child} (pid ${pid ?? '-'}): ${cause} while ${during}, after ${uptimeSeconds} s`,
+    `  ${reason}`,
+    ...(job ? [`  in its hands: ${job.id}, attempt ${job.attempt}, after step ${job.step}`] : []),
+    ...(tail.length > 0 ? ['  last output:', ...tail.map((line) => `    ${line}`)] : []),
+  ];
+  return lines.join('\n');
+}

@@ -1,0 +1,21 @@
+import type { NumberedEvent } from '@qwen-supervisor/protocol/events';
+import type { Command } from 'commander';
+import { connect, dataDirOf, withDataDir } from './client.js';
+
+export function addEvents(program: Command): void {
+  withDataDir(program.command('events'))
+    .description('show what happens, one JSON object per line')
+    .option('-f, --follow', 'go on as it happens')
+    .action(async (options: { dataDir?: string; follow?: boolean }) => {
+      const { link } = await connect(dataDirOf(options), { event: print, workerFailed() {} });
+      // What is kept comes before the answer.
+      await link.request('subscribe', { since: 0 });
+      if (!options.follow) link.close();
+    });
+}
+
+/** Previews are pictures: their size will do. */
+function print(event: NumberedEvent): void {
+  const shown = event.type === 'step' ? { ...event, preview: event.preview?.length ?? null } : event;
+  console.log(JSON.stringify(shown));
+}

@@ -1,0 +1,19 @@
+import { CodedError } from '@qwen-supervisor/protocol/errors';
+import { CHILD_NAMES, type ChildName } from '@qwen-supervisor/protocol/status';
+import type { Command } from 'commander';
+import { connect, dataDirOf, withDataDir } from './client.js';
+
+export function addRestart(program: Command): void {
+  withDataDir(program.command('restart'))
+    .description('start a child anew, one that was given up too; jobs are kept')
+    .argument('[child]', CHILD_NAMES.join(' or '), 'inference')
+    .action(async (child: string, options: { dataDir?: string }) => {
+      if (!CHILD_NAMES.includes(child as ChildName)) {
+        throw new CodedError('USAGE_INVALID', `'${child}' is no child; there are ${CHILD_NAMES.join(' and ')}`);
+      }
+      const { link } = await connect(dataDirOf(options));
+      await link.request('restart', { name: child as ChildName });
+      link.close();
+      console.log(`${child} is being restarted`);
+    });
+}

@@ -1,0 +1,138 @@
+/** What the peer at the other end of one connection may call. Its first call is `hello`, which tells who it is. */
+import type { Handlers, Link } from '@qwen-supervisor/ipc/link';
+import { CodedError, workerGivenUp } from '@qwen-supervisor/protocol/errors';
+import type {
+  ClientMethods,
+  Hello,
+  ReloadReport,
+  SupervisorMethods,
+  Welcome,
+  WorkerMethods,
+  WorkerReports,
+} from '@qwen-supervisor/protocol/messages';
+import type { ChildName, SystemStatus } from '@qwen-supervisor/protocol/status';
+import type { ChildEvent } from './child.js';
+import type { EventLog } from './event-log.js';
+import type { JobDesk } from './job-desk.js';
+import type { Event, State } from './supervisor.js';
+
+/** Children and clients differ in their methods; which a peer is shows only in `hello`. */
+export type PeerLink = Link<ClientMethods & WorkerMethods, SupervisorMethods & WorkerReports>;
+
+/** What a connection needs of the supervisor. */
+export interface Supervised {
+  readonly jobs: JobDesk;
+  readonly events: EventLog;
+  state(): State;
+  /** Monotonic. */
+  nowMs(): number;
+  handle(event: Event): void;
+  handleChild(name: ChildName, incarnation: number, event: ChildEvent): void;
+  childOf(token: string): { name: ChildName; number: number } | null;
+  attach(role: ChildName, link: PeerLink): void;
+  fault(peer: string | null, error: Error): void;
+  welcome(): Welcome;
+  status(): Promise<SystemStatus>;
+  stop(reason: string): void;
+  restart(name: ChildName, reason: string): void;
+  reload(): ReloadReport;
+}
+
+export function answer(link: PeerLink, supervisor: Supervised): Handlers<SupervisorMethods & WorkerReports> {
+  let peer: { role: Hello['role']; incarnation: number } | null = null;
+  link.onFault = (error) => supervisor.fault(peer?.role ?? null, error);
+  const { jobs, events } = supervisor;
+  const known = (...roles: Hello['role'][]) => {
+    if (!peer || !roles.includes(peer.role)) throw new CodedError('INTERNAL', 'this connection may not call that');
+    return peer.incarnation;
+  };
+  const client = () => known('api', 'cli');
+  const acceptsJobs = () => {
+    client();
+    const { stopping, finishing, children } = supervisor.state();
+    if (stopping || finishing) throw new CodedError('SUPERVISOR_STOPPING');
+    if (children.inference.state === 'failed') throw workerGivenUp(children.inference.reason);
+  };
+  /** An event of the worker that is connected here. */
+  const report = () => ({ incarnation: known('inference'), atMs: supervisor.nowMs() });
+
+  return {
+    hello: (hello) => {
+      const child = hello.token === null ? null : supervisor.childOf(hello.token);
+      if (hello.role !== 'cli' && child?.name !== hello.role) throw new CodedError('INTERNAL', 'unknown token');
+      peer = { role: hello.role, incarnation: child?.number ?? 0 };
+      link.onClose = () => events.unsubscribe(link);
+      if (child) {
+        supervisor.attach(child.name, link);
+        supervisor.handleChild(child.name, child.number, { type: 'connected' });
+      }
+      return supervisor.welcome();
+    },
+    submitJobs: ({ orders, idempotency }) => {
+      acceptsJobs();
+      return jobs.submit(orders, idempotency);
+    },
+    retryJob: ({ id }) => {
+      acceptsJobs();
+      return jobs.retry(id);
+    },
+    getJob: ({ id }) => {
+      client();
+      return jobs.get(id);
+    },
+    listJobs: async (filter) => {
+      client();
+      return { jobs: await jobs.list(filter) };
+    },
+    cancelJob: ({ id }) => {
+      client();
+      return jobs.cancel(id);
+    },
+    findImage: ({ id }) => {
+      client();
+      return jobs.findImage(id);
+    },
+    status: () => {
+      client();
+      return supervisor.status();
+    },
+    subscribe: ({ since }) => {
+      client();
+      events.subscribe(link, since);
+      return { ok: true };
+    },
+    stop: () => {
+      known('cli');
+      // The answer goes out before the stop takes the connection down.
+      setImmediate(() => supervisor.stop("'qwen-supervisor stop'"));
+      return { ok: true };
+    },
+    restart: ({ name }) => {
+      known('cli');
+      supervisor.restart(name, "'qwen-supervisor restart'");
+      return { ok: true };
+    },
+    reload: () => {
+      known('cli');
+      return supervisor.reload();
+    },
+    apiReady: () => supervisor.handleChild('api', known('api'), { type: 'ready', msPerToken: 0 }),
+    fatal: (fault) => {
+      const incarnation = known('inference', 'api');
+      supervisor.handleChild(peer?.role === 'api' ? 'api' : 'inference', incarnation, { type: 'fatal', ...fault });
+    },
+    beat: (vitals) => {
+      const incarnation = known('inference', 'api');
+      supervisor.handleChild(peer?.role === 'api' ? 'api' : 'inference', incarnation, { type: 'beat', vitals });
+    },
+    loading: (progress) => supervisor.handle({ type: 'loading', ...report(), progress }),
+    loaded: (loaded) => supervisor.handle({ type: 'loaded', ...report(), ...loaded }),
+    begun: (begun) => supervisor.handle({ type: 'job-begun', ...report(), ...begun }),
+    step: ({ jobId, attempt, step, preview }) => {
+      supervisor.handle({ type: 'job-step', ...report(), jobId, attempt, step });
+      const { current } = supervisor.state();
+      if (current?.job.id === jobId && current.attempt === attempt) jobs.step(jobId, step, current.job.steps, preview);
+    },
+    finished: (finished) => supervisor.handle({ type: 'job-finished', ...report(), ...finished }),
+  };
+}
