@@ -1,6 +1,6 @@
 /** The product as a user runs it: the real command line, real processes, a free port, a data folder of its own. */
 import { type ChildProcess, spawn } from 'node:child_process';
-import { existsSync, mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Job } from '@qwen-supervisor/protocol/job';
@@ -29,7 +29,11 @@ export interface Product {
   status(): Promise<SystemStatus>;
   pidOf(name: ChildName): Promise<number>;
   /** JSON of a request, with its HTTP status. */
-  call(path: string, body?: unknown): Promise<{ status: number; json: never }>;
+  call(
+    path: string,
+    body?: unknown,
+    headers?: Record<string, string>,
+  ): Promise<{ status: number; json: never; headers: Headers }>;
   submit(request: object): Promise<Job>;
   job(id: string): Promise<Job>;
   /** The job when it has ended. */
@@ -39,12 +43,18 @@ export interface Product {
   clean(): Promise<void>;
 }
 
+/** Environment that makes the real worker misbehave: see test/fixtures/nasty-worker.mjs. */
+export const NASTY = { NODE_OPTIONS: `--import ${join(REPOSITORY, 'test/fixtures/nasty-worker.mjs')}` };
+
 /** Starts the product; resolves when it serves HTTP, which is before the model is loaded. */
 export async function startProduct(
   args: string[] = [],
   dataDir = mkdtempSync(join(tmpdir(), 'qwen-supervisor-test-')),
+  env: Record<string, string> = {},
 ): Promise<Product> {
-  const process_ = spawn(process.execPath, [BIN, 'start', '--port', '0', '--data-dir', dataDir, ...args]);
+  const process_ = spawn(process.execPath, [BIN, 'start', '--port', '0', '--data-dir', dataDir, ...args], {
+    env: { ...process.env, ...env },
+  });
   const exited = collect(process_);
   const url = await new Promise<string>((resolve, reject) => {
     process_.stdout.on('data', (chunk: Buffer) => {
@@ -53,11 +63,11 @@ export async function startProduct(
     });
     void exited.then(({ stderr }) => reject(new Error(`ended before it listened: ${stderr}`)));
   });
-  const call: Product['call'] = async (path, body) => {
+  const call: Product['call'] = async (path, body, headers = {}) => {
     const init =
       body === undefined ? {} : { method: 'POST', body: typeof body === 'string' ? body : JSON.stringify(body) };
-    const response = await fetch(url + path, init);
-    return { status: response.status, json: (await response.json()) as never };
+    const response = await fetch(url + path, { ...init, headers });
+    return { status: response.status, json: (await response.json()) as never, headers: response.headers };
   };
   const product: Product = {
     url,
@@ -111,10 +121,28 @@ export async function until<T>(probe: () => Promise<T | null>): Promise<T> {
   }
 }
 
+/** Processes that run with this text in their environment, dead ones that nobody has reaped left out. */
+export function processesWith(text: string): number[] {
+  return readdirSync('/proc')
+    .map(Number)
+    .filter((pid) => pid > 0 && isAlive(pid) && environmentOf(pid).includes(text));
+}
+
+function environmentOf(pid: number): string {
+  try {
+    return readFileSync(`/proc/${pid}/environ`, 'latin1');
+  } catch {
+    return '';
+  }
+}
+
 /** Whether a process runs; one that is dead but not reaped does not: whoever is process 1 here may never reap. */
 export function isAlive(pid: number): boolean {
-  const stat = `/proc/${pid}/stat`;
-  return existsSync(stat) && !readFileSync(stat, 'utf8').includes(') Z ');
+  try {
+    return !readFileSync(`/proc/${pid}/stat`, 'utf8').includes(') Z ');
+  } catch {
+    return false;
+  }
 }
 
 function collect(child: ChildProcess): Promise<CliResult> {

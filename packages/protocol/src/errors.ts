@@ -179,6 +179,14 @@ export const ERRORS = {
     71,
     'environment',
   ),
+  DISK_FULL: row(
+    'the disk of the data folder is full or does not answer',
+    'make room on it and send the request again; what was accepted before is kept and goes on by itself',
+    507,
+    94,
+    'environment',
+    true,
+  ),
   MODEL_NOT_FOUND: row(
     'the model folder is missing or not complete',
     'name a diffusers checkpoint folder with --model: it holds model_index.json, transformer/, text_encoder/, vae/, tokenizer/ and scheduler/',

@@ -77,7 +77,7 @@ export class JobDesk {
       if (!(error instanceof CodedError) || error.code !== 'QUEUE_FULL') throw error;
       throw new CodedError(error.code, error.message, { retryAfterSeconds: this.#hooks.secondsUntilClaim() });
     });
-    const { jobs, replayed } = await storeError(put);
+    const { jobs, replayed } = await this.#asked(put);
     if (replayed) return { jobs: jobs.map((job) => this.#withStep(job)), replayed };
     for (const job of jobs) this.#publish({ type: 'queued', jobId: job.id, job });
     this.#hooks.onQueued();
@@ -100,16 +100,16 @@ export class JobDesk {
 
   /** @throws CodedError JOB_NOT_FOUND */
   async get(id: string): Promise<Job> {
-    return this.#withStep(found(await storeError(this.#store.get(id))));
+    return this.#withStep(found(await this.#asked(this.#store.get(id))));
   }
 
   async list(filter: { status: JobStatus | null; limit: number }): Promise<Job[]> {
-    return (await storeError(this.#store.list(filter))).map((job) => this.#withStep(job));
+    return (await this.#asked(this.#store.list(filter))).map((job) => this.#withStep(job));
   }
 
   /** @throws CodedError IMAGE_NOT_FOUND */
   async findImage(id: string): Promise<{ file: string; sha256: string }> {
-    const image = await storeError(this.#store.findImage(id));
+    const image = await this.#asked(this.#store.findImage(id));
     if (!image) throw new CodedError('IMAGE_NOT_FOUND');
     return image;
   }
@@ -194,7 +194,7 @@ export class JobDesk {
   }
 
   counts(): Promise<{ queued: number; running: number }> {
-    return storeError(this.#store.counts());
+    return this.#asked(this.#store.counts());
   }
 
   /** After the operations that are under way. */
@@ -214,6 +214,15 @@ export class JobDesk {
       { job: event.jobId, step, reason, error: error && `${error.code}: ${error.message}` },
       `job ${event.type}`,
     );
+  }
+
+  /** What an engine throws at a client's question, in our words. */
+  #asked<T>(operation: Promise<T>): Promise<T> {
+    return operation.catch((cause: unknown) => {
+      if (cause instanceof CodedError) throw cause;
+      const code = this.#store.isTransient(cause) ? 'DISK_FULL' : 'JOB_STORE_UNUSABLE';
+      throw new CodedError(code, `the job database: ${(cause as Error).message}`, { cause });
+    });
   }
 
   /** `onFailure` hears of a failure before the supervisor ends for it. */
@@ -255,12 +264,4 @@ export class JobDesk {
 function found(job: Job | null): Job {
   if (!job) throw new CodedError('JOB_NOT_FOUND');
   return job;
-}
-
-/** What an engine throws, in our words. */
-function storeError<T>(operation: Promise<T>): Promise<T> {
-  return operation.catch((cause: unknown) => {
-    if (cause instanceof CodedError) throw cause;
-    throw new CodedError('JOB_STORE_UNUSABLE', (cause as Error).message, { cause });
-  });
 }

@@ -40,7 +40,23 @@ export function sqliteJobStore(db: Database.Database): JobStore {
   const all = (sql: string, ...values: unknown[]) => db.prepare(sql).all(...values) as Row[];
   const toJobOrNull = (row: Row | undefined) => (row ? toJob(row) : null);
   const now = () => new Date().toISOString();
-  const transaction = <T>(operation: () => T) => db.transaction(operation)() as T;
+  /**
+   * Every write goes through here: a single statement with RETURNING gives its row before it is committed, and libsql keeps
+   * to itself that the commit failed.
+   */
+  const transaction = <T>(operation: () => T): T => {
+    db.exec('BEGIN IMMEDIATE');
+    try {
+      const result = operation();
+      db.exec('COMMIT');
+      return result;
+    } catch (error) {
+      // A full disk has ended the transaction already.
+      if (db.inTransaction) db.exec('ROLLBACK');
+      throw error;
+    }
+  };
+  const write = (sql: string, ...values: unknown[]) => transaction(() => toJobOrNull(one(sql, ...values)));
 
   const insert = ({ request, priority, retryOf }: JobOrder, key: string | null, fingerprint: string | null) => {
     const sql = `INSERT INTO jobs (id, status, request, priority, retry_of, idempotency_key, fingerprint, created_at)
@@ -83,12 +99,12 @@ export function sqliteJobStore(db: Database.Database): JobStore {
         started_over_reason = NULL
         WHERE position = (SELECT position FROM jobs WHERE status = 'queued' ORDER BY priority DESC, position LIMIT 1)
         RETURNING *`;
-      return toJobOrNull(one(sql));
+      return write(sql);
     },
     async begin(id, attempt, { step, startedOverReason }) {
       const sql = `UPDATE jobs SET step = ?1, resumed_at_step = nullif(?1, 0), started_over_reason = ?2
         WHERE id = ?3 AND attempts = ?4 AND status = 'running' RETURNING *`;
-      return toJobOrNull(one(sql, step, startedOverReason, id, attempt));
+      return write(sql, step, startedOverReason, id, attempt);
     },
     async release(id, death, step) {
       return transaction(() => release(id, death, step));
@@ -96,15 +112,17 @@ export function sqliteJobStore(db: Database.Database): JobStore {
     async finish(id, attempt, step, outcome) {
       const sql = `UPDATE jobs SET status = ?, step = ?, image = ?, error = ?, finished_at = ?
         WHERE id = ? AND attempts = ? AND status = 'running' RETURNING *`;
-      return toJobOrNull(one(sql, outcome.status, step, imageOf(outcome), errorOf(outcome), now(), id, attempt));
+      return write(sql, outcome.status, step, imageOf(outcome), errorOf(outcome), now(), id, attempt);
     },
     async cancel(id) {
       const sql = `UPDATE jobs SET cancel_requested = 1,
         finished_at = CASE status WHEN 'queued' THEN ?1 END,
         status = CASE status WHEN 'queued' THEN 'cancelled' ELSE status END
         WHERE id = ?2 AND status IN ('queued', 'running')`;
-      db.prepare(sql).run(now(), id);
-      return toJobOrNull(one('SELECT * FROM jobs WHERE id = ?', id));
+      return transaction(() => {
+        db.prepare(sql).run(now(), id);
+        return toJobOrNull(one('SELECT * FROM jobs WHERE id = ?', id));
+      });
     },
     async get(id) {
       return toJobOrNull(one('SELECT * FROM jobs WHERE id = ?', id));
