@@ -24,9 +24,17 @@ test('a job that makes the worker abort is failed after exactly two deaths; twen
   const poison = await product.submit({ ...FOX, prompt: 'poison' });
   const good = [];
   for (let i = 0; i < 20; i++) good.push(await product.submit({ ...FOX, seed: i }));
-  expect(await product.ended(poison.id)).toMatchObject({ status: 'failed', attempts: 2, error: { code: 'JOB_POISONED' } });
+  expect(await product.ended(poison.id)).toMatchObject({
+    status: 'failed',
+    attempts: 2,
+    error: { code: 'JOB_POISONED' },
+  });
   for (const { id } of good) expect(await product.ended(id)).toMatchObject({ status: 'done', attempts: 1 });
-  expect(await worker()).toMatchObject({ state: 'ready', restarts: 2, lastExit: { signal: 'SIGABRT', cause: 'crashed' } });
+  expect(await worker()).toMatchObject({
+    state: 'ready',
+    restarts: 2,
+    lastExit: { signal: 'SIGABRT', cause: 'crashed' },
+  });
   const { stdout } = await cli(['crashes', '--data-dir', product.dataDir]);
   expect(stdout).toMatch(/crashed while busy[\s\S]*ended by SIGABRT; starting again[\s\S]*in its hands: job_/);
   const retried = await product.call(`/api/v1/jobs/${poison.id}/retry`, {});
@@ -44,7 +52,8 @@ test('a worker in an endless loop is found by its step counter, though its helpe
 test('a worker that floods its output costs neither memory nor answers, and what is dropped is counted', async () => {
   await start();
   await product.ready();
-  const rss = () => Number(/VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${product.process.pid}/status`, 'utf8'))?.[1]) * 1024;
+  const rss = () =>
+    Number(/VmRSS:\s+(\d+)/.exec(readFileSync(`/proc/${product.process.pid}/status`, 'utf8'))?.[1]) * 1024;
   const before = rss();
   const { id } = await product.submit({ ...FOX, prompt: 'flood' });
   const peaks: number[] = [];
@@ -142,7 +151,9 @@ const CAN_MOUNT = process.getuid?.() === 0 && tryMount();
 
 function tryMount(): boolean {
   const folder = '/tmp/qwen-supervisor-mount-probe';
-  const mounted = execaSync('sh', ['-c', `mkdir -p ${folder} && mount -t tmpfs -o size=1m tmpfs ${folder}`], { reject: false });
+  const mounted = execaSync('sh', ['-c', `mkdir -p ${folder} && mount -t tmpfs -o size=1m tmpfs ${folder}`], {
+    reject: false,
+  });
   execaSync('sh', ['-c', `umount ${folder}; rmdir ${folder}`], { reject: false });
   return mounted.exitCode === 0;
 }
@@ -185,7 +196,10 @@ describe.skipIf(!CAN_MOUNT)('on a disk that is full', () => {
       return status.queue.problem === null ? null : status;
     });
     expect(queue.problem).toMatch(/the job database cannot be written/);
-    expect(await product.call('/api/v1/jobs', FOX)).toMatchObject({ status: 507, json: { error: { code: 'DISK_FULL' } } });
+    expect(await product.call('/api/v1/jobs', FOX)).toMatchObject({
+      status: 507,
+      json: { error: { code: 'DISK_FULL' } },
+    });
     free();
     const job = await product.ended(id);
     expect(job).toMatchObject({ status: 'failed', error: { code: 'IMAGE_WRITE_FAILED' } });

@@ -26,7 +26,10 @@ async function undisturbed(): Promise<string | undefined> {
 
 async function eventsOf(id: string): Promise<NumberedEvent[]> {
   const { stdout } = await cli(['events', '--data-dir', product.dataDir]);
-  const events = stdout.trim().split('\n').map((line) => JSON.parse(line) as NumberedEvent);
+  const events = stdout
+    .trim()
+    .split('\n')
+    .map((line) => JSON.parse(line) as NumberedEvent);
   return events.filter((event) => 'jobId' in event && event.jobId === id);
 }
 
@@ -137,7 +140,10 @@ test('a checkpoint that is damaged, or of another model, is discarded with a rea
 
 /** The same checkpoint, but of another model, with a checksum that is right. */
 function rewriteModel(bytes: Buffer): Buffer {
-  const text = bytes.subarray(0, -32).toString('latin1').replace(/"model":"[0-9a-f]{8}/, '"model":"00000000');
+  const text = bytes
+    .subarray(0, -32)
+    .toString('latin1')
+    .replace(/"model":"[0-9a-f]{8}/, '"model":"00000000');
   const body = Buffer.from(text, 'latin1');
   return Buffer.concat([body, createHash('sha256').update(body).digest()]);
 }
