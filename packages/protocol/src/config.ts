@@ -76,6 +76,10 @@ export const configSchema = z.strictObject({
     .default(8)
     .describe('Unplanned exits within the window before a child is given up'),
   'restart-window-seconds': seconds.default(120).describe('The window of restart-max'),
+  'systemd-ready': z
+    .enum(['api', 'model'])
+    .default('api')
+    .describe("When systemd is told that the service is up: 'api', requests are taken; 'model', pictures can be drawn"),
   'log-level': z.enum(['debug', 'info', 'warn', 'error']).default('info').describe('Least level that is logged'),
 });
 

@@ -1,11 +1,13 @@
 /** The processes of the children: spawned with a token that only they know, their output captured, their exits told. */
 import { randomBytes } from 'node:crypto';
+import { writeFileSync } from 'node:fs';
 import type { ApiSettings, WorkerSettings } from '@qwen-supervisor/protocol/messages';
 import type { ChildName } from '@qwen-supervisor/protocol/status';
 import type { Logger } from 'pino';
 import { ChildOutput } from './child-output.js';
 import { countOomKills } from './oom-kills.js';
 import { type SpawnedChild, spawnChild } from './spawn-child.js';
+import { threadStates } from './thread-states.js';
 
 /** How long the last lines of a dead child are waited for: a grandchild may hold its pipes for ever. */
 const LAST_LINES_MS = 500;
@@ -68,6 +70,7 @@ export class Children {
     this.#outputs.set(name, { output, ended });
     if (!spawned) return null;
     this.#processes.set(name, spawned);
+    if (name === 'inference') preferForOomKill(spawned.pid);
     return spawned.pid;
   }
 
@@ -80,6 +83,13 @@ export class Children {
     this.#processes.get(name)?.kill(tree);
   }
 
+  /** Keeps where the threads of a child that hangs stand, with its last lines. */
+  noteThreads(name: ChildName): void {
+    const pid = this.#processes.get(name)?.pid;
+    if (pid === undefined) return;
+    for (const line of threadStates(pid)) this.#outputs.get(name)?.output.note(line);
+  }
+
   killAll(): void {
     for (const child of this.#processes.values()) child.kill(true);
   }
@@ -90,5 +100,18 @@ export class Children {
     if (!captured) return [];
     await Promise.race([captured.ended, new Promise((resolve) => setTimeout(resolve, LAST_LINES_MS))]);
     return captured.output.tail;
+  }
+}
+
+/**
+ * When memory runs out the kernel takes the process with the highest score: the worker, which resumes, and not the
+ * supervisor. Reference: proc(5), oom_score_adj.
+ */
+function preferForOomKill(pid: number): void {
+  try {
+    writeFileSync(`/proc/${pid}/oom_score_adj`, '500');
+  } catch (error) {
+    // No Linux, or gone already.
+    if (!['ENOENT', 'ESRCH', 'EACCES', 'EPERM'].includes((error as NodeJS.ErrnoException).code ?? '')) throw error;
   }
 }

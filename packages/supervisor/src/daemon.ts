@@ -20,7 +20,7 @@ import type {
 } from '@qwen-supervisor/protocol/messages';
 import type { ChildName, Crash, SystemStatus } from '@qwen-supervisor/protocol/status';
 import type { Logger } from 'pino';
-import type { ChildEvent } from './child.js';
+import type { Child, ChildEvent } from './child.js';
 import { Children } from './children.js';
 import { answer, type PeerLink, type Supervised } from './connection.js';
 import { CrashLog } from './crash-log.js';
@@ -31,7 +31,7 @@ import { secondsUntilClaim } from './expected-times.js';
 import { JobDesk } from './job-desk.js';
 import type { JobStore } from './job-store.js';
 import { boundsOf, limitsOf } from './limits.js';
-import { bindListener, type Listener } from './listener.js';
+import { adoptListener, bindListener, type Listener } from './listener.js';
 import { openLog } from './log.js';
 import { deathSignalLauncher, INHERITED_FD } from './spawn-child.js';
 import { openSqliteJobStore } from './sqlite-database.js';
@@ -39,6 +39,7 @@ import { logChange, stateChanges } from './state-changes.js';
 import { type Effect, type Event, initialState, type Limits, nextDeadline, type State, step } from './supervisor.js';
 import { sweepSurvivors } from './survivors.js';
 import { describeSystem } from './system-status.js';
+import { SystemdNotifier, takeGifts } from './systemd.js';
 import { VERSION } from './version.js';
 
 /** `setTimeout` takes no longer time. */
@@ -47,6 +48,10 @@ const TIMER_MAX_MS = 2 ** 31 - 1;
 const LATE_MS = 1000;
 /** Keys that are bound to what is open: they need a new start. */
 const FIXED: ConfigKey[] = ['host', 'port', 'data-dir'];
+/** Ends of which only the state of the threads can tell more. */
+const HANGS = new Set<Child['stopCause']>(['hung', 'stalled']);
+/** From one look for finished jobs that are too old to the next. */
+const EXPIRE_MS = 3_600_000;
 /** Keys that the worker is started with. */
 const OF_WORKER: ConfigKey[] = ['model', 'checkpoint-steps'];
 
@@ -65,13 +70,14 @@ export interface Daemon {
  * @throws CodedError of the configuration, the model, the data folder, the port, or ALREADY_RUNNING
  */
 export async function startDaemon(readConfig: () => Config, env: NodeJS.ProcessEnv): Promise<Daemon> {
+  const gifts = takeGifts(env);
   const config = readConfig();
   const checkpoint = openWhole(config.model);
   const dataDir = prepareDataDir(config['data-dir']);
   const { store, setAside } = openStore(dataDir);
   let listener: Listener | undefined;
   try {
-    listener = bindListener(config.host, config.port);
+    listener = gifts.listenFd === null ? bindListener(config.host, config.port) : adoptListener(gifts.listenFd);
     const log = openLog(logFile(dataDir), config['log-level']);
     if (setAside) log.error(`the job database was damaged: kept as ${setAside}, the queue begins empty`);
     if (deathSignalLauncher().length === 0) {
@@ -82,7 +88,10 @@ export async function startDaemon(readConfig: () => Config, env: NodeJS.ProcessE
     const survivors = await sweepSurvivors(dataDir);
     if (survivors.length > 0) log.warn({ pids: survivors }, 'killed processes of an earlier supervisor');
     const socket = prepareSocket(dataDir, env);
-    const supervisor = new Supervisor({ config, readConfig, checkpoint, dataDir, store, listener, log, socket });
+    const systemd = gifts.notify ? new SystemdNotifier(env, (reason) => log.warn(reason)) : null;
+    delete env.NOTIFY_SOCKET;
+    const parts = { config, readConfig, checkpoint, dataDir, store, listener, log, socket };
+    const supervisor = new Supervisor({ ...parts, systemd, watchdogMs: gifts.watchdogMs });
     await supervisor.open();
     return supervisor;
   } catch (error) {
@@ -119,6 +128,8 @@ interface Parts {
   listener: Listener;
   log: Logger;
   socket: string;
+  systemd: SystemdNotifier | null;
+  watchdogMs: number | null;
 }
 
 class Supervisor implements Daemon, Supervised {
@@ -180,6 +191,9 @@ class Supervisor implements Daemon, Supervised {
     await this.jobs.recover();
     this.handle({ type: 'start', atMs: this.nowMs() });
     this.handle({ type: 'job-queued', atMs: this.nowMs() });
+    setInterval(() => this.jobs.expire(), EXPIRE_MS).unref();
+    const { systemd, watchdogMs } = this.#parts;
+    if (systemd && watchdogMs !== null) setInterval(() => systemd.alive(), watchdogMs / 3).unref();
   }
 
   nowMs(): number {
@@ -254,6 +268,7 @@ class Supervisor implements Daemon, Supervised {
       if (worker.state === 'ready' && worker.pid !== null) void this.#measureDevice(worker.pid, worker.incarnation);
     }
     for (const effect of effects) this.#perform(effect);
+    this.#parts.systemd?.update(this.#state, this.#config['systemd-ready']);
     this.#setTimer();
   }
 
@@ -281,6 +296,7 @@ class Supervisor implements Daemon, Supervised {
       case 'ask-stop':
         return this.#links[effect.name]?.notify('shutdown', {});
       case 'kill':
+        if (HANGS.has(this.#state.children[effect.name].stopCause)) this.#children.noteThreads(effect.name);
         return this.#children.kill(effect.name, effect.tree);
       case 'probe-memory':
         return void this.#probeMemory(effect.name);
@@ -356,13 +372,14 @@ class Supervisor implements Daemon, Supervised {
 
   async #close(error: ErrorObject | null): Promise<void> {
     clearTimeout(this.#timer);
-    const { log, listener, dataDir } = this.#parts;
+    const { log, listener, dataDir, systemd } = this.#parts;
     await this.jobs.close().catch((cause: Error) => log.error(`the job database was not closed: ${cause.message}`));
     this.#ipc?.close();
     listener.close();
     this.#crashes.close();
     removePresence(dataDir);
     log.info('stopped');
+    await systemd?.close();
     this.#end(error);
   }
 }

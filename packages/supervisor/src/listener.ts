@@ -22,8 +22,13 @@ interface TcpHandle {
   fd: number;
   bind(host: string, port: number): number;
   bind6(host: string, port: number, flags: number): number;
-  getsockname(out: { address?: string; port?: number }): number;
+  open(fd: number): number;
+  getsockname(out: SocketName): number;
   close(): void;
+}
+interface SocketName {
+  address?: string;
+  port?: number;
 }
 interface TcpWrap {
   TCP: new (type: number) => TcpHandle;
@@ -38,10 +43,9 @@ export function bindListener(host: string, port: number): Listener {
   const family = isIP(address);
   if (family === 0) throw new CodedError('PORT_UNUSABLE', `'${host}' is not an IP address`);
   if (!LOOPBACK.test(address)) throw new CodedError('HOST_REFUSED', `${host} is not a loopback address`);
-  const { TCP, constants } = (process as unknown as { binding(name: 'tcp_wrap'): TcpWrap }).binding('tcp_wrap');
-  const handle = new TCP(constants.SERVER);
+  const handle = newHandle();
   const failed = family === 6 ? handle.bind6(address, port, 0) : handle.bind(address, port);
-  const name: { address?: string; port?: number } = {};
+  const name: SocketName = {};
   handle.getsockname(name);
   if (failed !== 0) {
     handle.close();
@@ -51,12 +55,26 @@ export function bindListener(host: string, port: number): Listener {
     handle.close();
     throw new CodedError('PORT_IN_USE', `port ${port} of ${host} is taken by another process`);
   }
-  const shown = family === 6 ? `[${address}]` : address;
-  return {
-    fd: handle.fd,
-    host: address,
-    port: name.port,
-    url: `http://${shown}:${name.port}`,
-    close: () => handle.close(),
-  };
+  return listenerOf(handle, address, name.port);
+}
+
+/** Takes over a socket that systemd has bound; its address comes from the socket unit. @throws CodedError HOST_REFUSED, PORT_UNUSABLE */
+export function adoptListener(fd: number): Listener {
+  const handle = newHandle();
+  const name: SocketName = {};
+  if (handle.open(fd) !== 0 || handle.getsockname(name) !== 0 || !name.address || !name.port) {
+    throw new CodedError('PORT_UNUSABLE', `descriptor ${fd} from systemd is no TCP socket`);
+  }
+  if (!LOOPBACK.test(name.address)) throw new CodedError('HOST_REFUSED', `${name.address} is not a loopback address`);
+  return listenerOf(handle, name.address, name.port);
+}
+
+function newHandle(): TcpHandle {
+  const { TCP, constants } = (process as unknown as { binding(name: 'tcp_wrap'): TcpWrap }).binding('tcp_wrap');
+  return new TCP(constants.SERVER);
+}
+
+function listenerOf(handle: TcpHandle, host: string, port: number): Listener {
+  const shown = isIP(host) === 6 ? `[${host}]` : host;
+  return { fd: handle.fd, host, port, url: `http://${shown}:${port}`, close: () => handle.close() };
 }

@@ -67,7 +67,11 @@ export function spawnChild(options: SpawnOptions): SpawnedChild | null {
       [CHILD_ENV.settings]: JSON.stringify(options.settings),
     },
   });
-  subprocess.on('exit', (code, signal) => options.onExit(code, signal));
+  subprocess.on('exit', (code, signal) => {
+    // What the child has started in its group ends with it.
+    if (subprocess.pid !== undefined) killGroup(subprocess.pid, false);
+    options.onExit(code, signal);
+  });
   const outputEnded = Promise.all([
     subprocess.stdout && readLines(subprocess.stdout, (line) => options.onLine('stdout', line)),
     subprocess.stderr && readLines(subprocess.stderr, (line) => options.onLine('stderr', line)),

@@ -1,0 +1,86 @@
+import { mkdirSync, readdirSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { CheckpointWriter, findCheckpoint, fitOf } from '@qwen-supervisor/inference/job-checkpoint';
+import { expect, test } from 'vitest';
+import { temporaryFolder } from '../fixture-files.js';
+
+const REQUEST = {
+  prompt: 'a fox',
+  negativePrompt: ' ',
+  width: 64,
+  height: 64,
+  numInferenceSteps: 20,
+  trueCfgScale: 4,
+  seed: 1,
+};
+const FIT = fitOf(REQUEST, 'model', '1.0');
+const latents = (step: number) => Float32Array.from({ length: 1024 }, (_, i) => step + i / 7);
+
+async function written(steps: number[], dataDir = temporaryFolder()): Promise<string> {
+  const writer = new CheckpointWriter(dataDir, 'job_1', FIT);
+  for (const step of steps) await writer.write({ step, latents: latents(step) });
+  return dataDir;
+}
+
+const names = (dataDir: string) => readdirSync(join(dataDir, 'checkpoints')).sort();
+
+test('the newest checkpoint comes back bit by bit', async () => {
+  const dataDir = await written([1, 2, 3]);
+  expect(findCheckpoint(dataDir, 'job_1', FIT, 3)).toEqual({
+    checkpoint: { step: 3, latents: latents(3) },
+    reason: null,
+  });
+});
+
+test('of each job the newest and the newest that was synced are kept, others are not', async () => {
+  const dataDir = await written([1, 2, 3, 4]);
+  expect(names(dataDir)).toEqual(['job_1.1.ckpt', 'job_1.4.ckpt']);
+});
+
+test('a job that has none begins at the beginning, and if steps were completed the reason says that they are lost', () => {
+  const dataDir = temporaryFolder();
+  expect(findCheckpoint(dataDir, 'job_1', FIT, 0)).toEqual({ checkpoint: null, reason: null });
+  expect(findCheckpoint(dataDir, 'job_1', FIT, 5)).toEqual({ checkpoint: null, reason: 'its checkpoint is gone' });
+});
+
+test.each([
+  ['empty', (bytes: Buffer) => bytes.subarray(0, 0)],
+  ['cut off', (bytes: Buffer) => bytes.subarray(0, bytes.length - 1)],
+  ['with one bit turned', (bytes: Buffer) => bytes.map((byte, i) => (i === 200 ? byte ^ 1 : byte))],
+  ['of zeros, as a power cut leaves them', (bytes: Buffer) => Buffer.alloc(bytes.length)],
+])('one that is %s is passed over for the one before, with a reason', async (_title, damage) => {
+  const dataDir = await written([1, 4]);
+  const file = join(dataDir, 'checkpoints', 'job_1.4.ckpt');
+  const { readFileSync } = await import('node:fs');
+  writeFileSync(file, damage(readFileSync(file)));
+  expect(findCheckpoint(dataDir, 'job_1', FIT, 4)).toEqual({
+    checkpoint: { step: 1, latents: latents(1) },
+    reason: 'the checkpoint of step 4 is damaged',
+  });
+});
+
+test.each([
+  [fitOf({ ...REQUEST, seed: 2 }, 'model', '1.0'), /belongs to another request/],
+  [fitOf({ ...REQUEST, trueCfgScale: 4.5 }, 'model', '1.0'), /belongs to another request/],
+  [fitOf(REQUEST, 'other', '1.0'), /belongs to another model/],
+  [fitOf(REQUEST, 'model', '1.1'), /was computed with another runtime \(onnxruntime 1\.0/],
+])('one that does not fit is not used: %#', async (fit, reason) => {
+  const dataDir = await written([2]);
+  expect(findCheckpoint(dataDir, 'job_1', fit, 2)).toEqual({ checkpoint: null, reason: expect.stringMatching(reason) });
+});
+
+test('a half-written file and those of other jobs are not looked at', async () => {
+  const dataDir = temporaryFolder();
+  mkdirSync(join(dataDir, 'checkpoints'));
+  for (const name of ['job_1.9.ckpt.tmp', 'job_11.9.ckpt', 'job_1.x.ckpt'])
+    writeFileSync(join(dataDir, 'checkpoints', name), '');
+  await written([2], dataDir);
+  expect(findCheckpoint(dataDir, 'job_1', FIT, 2).checkpoint?.step).toBe(2);
+  expect(names(dataDir)).toHaveLength(4);
+});
+
+test('a folder that cannot be written is an error of the file system, and nothing half is left', async () => {
+  const dataDir = join(temporaryFolder(), 'file');
+  writeFileSync(dataDir, '');
+  await expect(written([1], dataDir)).rejects.toMatchObject({ code: 'ENOTDIR' });
+});
