@@ -41,6 +41,16 @@ export async function connect(
   return { link, welcome };
 }
 
+/** Asks the running supervisor and hangs up, also when it refuses. @throws CodedError NOT_RUNNING, or of the answer */
+export async function ask<T>(options: { dataDir?: string }, question: (client: Client) => Promise<T>): Promise<T> {
+  const client = await connect(dataDirOf(options));
+  try {
+    return await question(client);
+  } finally {
+    client.link.close();
+  }
+}
+
 /** The number of a flag like `--lines`. @throws CodedError USAGE_INVALID */
 export function countOf(text: string): number {
   const count = Number(text);

@@ -1,7 +1,7 @@
 import { CodedError } from '@qwen-supervisor/protocol/errors';
 import { CHILD_NAMES, type ChildName } from '@qwen-supervisor/protocol/status';
 import type { Command } from 'commander';
-import { connect, dataDirOf, withDataDir } from './client.js';
+import { ask, withDataDir } from './client.js';
 
 export function addRestart(program: Command): void {
   withDataDir(program.command('restart'))
@@ -11,9 +11,7 @@ export function addRestart(program: Command): void {
       if (!CHILD_NAMES.includes(child as ChildName)) {
         throw new CodedError('USAGE_INVALID', `'${child}' is no child; there are ${CHILD_NAMES.join(' and ')}`);
       }
-      const { link } = await connect(dataDirOf(options));
-      await link.request('restart', { name: child as ChildName });
-      link.close();
+      await ask(options, ({ link }) => link.request('restart', { name: child as ChildName }));
       console.log(`${child} is being restarted`);
     });
 }

@@ -1,22 +1,21 @@
 import type { SystemStatus } from '@qwen-supervisor/protocol/status';
 import type { Command } from 'commander';
-import { connect, dataDirOf, withDataDir } from './client.js';
+import { ask, withDataDir } from './client.js';
 
 export function addStatus(program: Command): void {
   withDataDir(program.command('status'))
     .description('show what the supervisor and its children do')
     .option('--json', 'the whole status as one JSON object')
     .action(async (options: { dataDir?: string; json?: boolean }) => {
-      const { link } = await connect(dataDirOf(options));
-      const status = await link.request('status', {});
+      const status = await ask(options, ({ link }) => link.request('status', {}));
       console.log(options.json ? JSON.stringify(status) : describe(status));
-      link.close();
     });
 }
 
 function describe({ supervisor, children, model, queue }: SystemStatus): string {
   const row = (who: string, state: string, text: string) => `${who.padEnd(12)}${state.padEnd(13)}${text}`;
   const load = model.bytesTotal > 0 ? `${Math.floor((100 * model.bytesDone) / model.bytesTotal)} %` : '';
+  const eta = model.etaSeconds === null ? null : `${Math.ceil(model.etaSeconds)} s to go`;
   return [
     row(
       'supervisor',
@@ -33,8 +32,12 @@ function describe({ supervisor, children, model, queue }: SystemStatus): string 
     row(
       'model',
       model.state,
-      [model.id, model.component, model.state === 'loading' ? load : null].filter(Boolean).join(', '),
+      [model.id, model.component, model.state === 'loading' ? load : null, eta].filter(Boolean).join(', '),
     ),
-    row('queue', queue.running > 0 ? 'drawing' : 'idle', `${queue.queued} queued, ${queue.running} running`),
+    row(
+      'queue',
+      queue.running > 0 ? 'drawing' : 'idle',
+      [`${queue.queued} queued, ${queue.running} running`, queue.problem].filter(Boolean).join(', '),
+    ),
   ].join('\n');
 }

@@ -1,0 +1,102 @@
+/** What an operator does with a running supervisor. */
+import { spawn } from 'node:child_process';
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { afterEach, expect, test } from 'vitest';
+import { OTHER, REPOSITORY, temporaryFolder } from '../fixture-files.js';
+import { cli, type Product, startProduct, until } from './product.js';
+
+const LONG = { prompt: 'a fox on a teal background', seed: 11, numInferenceSteps: 100 };
+
+let product: Product;
+afterEach(() => product.clean());
+
+const command = (...args: string[]) => cli([...args, '--data-dir', product.dataDir]);
+
+test('restart ends the worker between two steps and starts it anew; its job goes on and nothing counts as a crash', async () => {
+  product = await startProduct();
+  const { id } = await product.submit(LONG);
+  await until(async () => ((await product.job(id)).step >= 20 ? true : null));
+  const before = await product.pidOf('inference');
+  expect(await command('restart')).toMatchObject({ code: 0, stdout: 'inference is being restarted\n' });
+  const job = await product.ended(id);
+  expect(job).toMatchObject({ status: 'done', attempts: 2, startedOverReason: null });
+  expect(job.resumedAtStep).toBeGreaterThanOrEqual(20);
+  const [inference] = (await product.status()).children;
+  expect(inference).toMatchObject({ restarts: 0, lastExit: { cause: null } });
+  expect(inference?.pid).not.toBe(before);
+  expect(await command('crashes')).toMatchObject({ stdout: 'no crashes\n' });
+  expect(await command('restart', 'api')).toMatchObject({ code: 0 });
+  await until(async () => ((await fetch(`${product.url}/healthz`).catch(() => null))?.ok ? true : null));
+  expect(await command('restart', 'frob')).toMatchObject({ code: 64, stderr: expect.stringContaining("'frob'") });
+});
+
+test('reload takes the configuration file anew, says what it cannot, and loses no job', async () => {
+  const config = join(temporaryFolder(), 'config.toml');
+  writeFileSync(config, 'max-steps = 200\n');
+  product = await startProduct(['--config', config]);
+  const { id } = await product.submit(LONG);
+  await until(async () => ((await product.job(id)).step >= 20 ? true : null));
+  expect(await command('reload')).toMatchObject({ code: 0, stdout: 'nothing to change\n' });
+
+  writeFileSync(config, 'max-steps = 50\nmax-queued = 7\nport = 1\n');
+  const { stdout } = await command('reload');
+  // The port is set by a flag, which wins over the file.
+  expect(stdout).toBe('in force now: max-steps, max-queued\n');
+  await until(async () => ((await product.call('/api/v1/jobs', LONG)).status === 400 ? true : null));
+
+  writeFileSync(config, 'max-steps = 0\n');
+  expect(await command('reload')).toMatchObject({ code: 78, stderr: expect.stringContaining('max-steps') });
+  writeFileSync(config, 'model = "/nope"\n');
+  expect(await command('reload')).toMatchObject({ code: 66, stderr: expect.stringContaining('/nope') });
+
+  writeFileSync(config, `model = "${OTHER}"\nhost = "127.0.0.2"\n`);
+  expect((await command('reload')).stdout).toBe(
+    'in force now: model, max-steps, max-queued\nrestarted for it: inference\nonly after a new start: host\n',
+  );
+  const job = await product.ended(id);
+  expect(job).toMatchObject({ status: 'done', startedOverReason: expect.stringContaining('another model') });
+  expect((await product.status()).model).toMatchObject({ folder: OTHER });
+});
+
+test('events give what has happened, and with -f what happens', async () => {
+  product = await startProduct();
+  await product.ready();
+  const follower = spawn(process.execPath, [
+    join(REPOSITORY, 'bin/qwen-supervisor.js'),
+    ...['events', '-f', '--data-dir', product.dataDir],
+  ]);
+  let output = '';
+  follower.stdout.on('data', (chunk) => {
+    output += chunk;
+  });
+  await until(async () => (output.includes('"ready"') ? true : null));
+  const { id } = await product.submit({ ...LONG, numInferenceSteps: 5 });
+  await until(async () => (output.includes('"done"') ? true : null));
+  follower.kill();
+  const events = output
+    .trim()
+    .split('\n')
+    .map((line) => JSON.parse(line));
+  const types = events.filter((event) => event.jobId === id).map(({ type }) => type);
+  expect(types).toEqual(['queued', 'running', 'step', 'step', 'step', 'step', 'step', 'done']);
+  expect(events.map(({ seq }) => seq)).toEqual(events.map((_, i) => i + 1));
+  const { stdout } = await command('events');
+  expect(stdout).toContain('"type":"load"');
+});
+
+test('crashes are kept over restarts of the supervisor, with what the child last said', async () => {
+  product = await startProduct();
+  await product.ready();
+  process.kill(await product.pidOf('inference'), 'SIGSEGV');
+  await until(async () => ((await command('crashes')).stdout.includes('SIGSEGV') ? true : null));
+  product.process.kill('SIGTERM');
+  await product.exited;
+  const { stdout } = await command('crashes', '--json');
+  expect(JSON.parse(stdout)).toMatchObject({
+    child: 'inference',
+    cause: 'crashed',
+    signal: 'SIGSEGV',
+    during: 'ready',
+  });
+});
