@@ -20,8 +20,6 @@ export interface Backend {
   stop(): void;
 }
 
-const BEAT_MS = 1000;
-
 /** This process serves while its event loop turns; nothing else is expected of it. */
 function measureVitals(): Vitals {
   const { user, system } = process.cpuUsage();
@@ -31,6 +29,7 @@ function measureVitals(): Vitals {
 export async function connectBackend(
   socket: string,
   token: string,
+  beatMs: number,
   on: { shutdown(): void; lost(): void },
 ): Promise<Backend> {
   const listeners = new Map<string, Set<(event: JobEvent) => void>>();
@@ -52,7 +51,7 @@ export async function connectBackend(
   link.onClose = on.lost;
   let welcome = await link.request('hello', { role: 'api', pid: process.pid, token });
   await link.request('subscribe', { since: null });
-  setInterval(() => link.notify('beat', measureVitals()), BEAT_MS);
+  setInterval(() => link.notify('beat', measureVitals()), beatMs);
 
   const listen: Backend['listen'] = (jobId, listener) => {
     const ofJob = listeners.get(jobId) ?? new Set();

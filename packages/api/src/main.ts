@@ -9,7 +9,8 @@ import { connectBackend } from './backend.js';
 
 const settings = JSON.parse(process.env[CHILD_ENV.settings] ?? '{}') as ApiSettings;
 
-const backend = await connectBackend(process.env[CHILD_ENV.socket] ?? '', process.env[CHILD_ENV.token] ?? '', {
+const { [CHILD_ENV.socket]: socket = '', [CHILD_ENV.token]: token = '' } = process.env;
+const backend = await connectBackend(socket, token, settings.beatMs, {
   shutdown: () => void shutdown(),
   // Without the supervisor nothing can be answered, and the next one starts its own API.
   lost: () => process.exit(1),

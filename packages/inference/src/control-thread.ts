@@ -13,11 +13,12 @@ import type { Preview } from './preview.js';
 import { type ControlData, type ControlMessage, FLAG, type MainMessage, type Run } from './threads.js';
 import { measureVitals } from './vitals.js';
 
-const BEAT_MS = 1000;
+/** While the main thread works: how it gets on is told every second. */
+const BEAT_BUSY_MS = 1000;
 /** Longest side of a preview, pixels. */
 const PREVIEW_MAX = 160;
 
-const { flags, socket, token, dataDir } = workerData as ControlData;
+const { flags, socket, token, dataDir, beatMs } = workerData as ControlData;
 const main = parentPort as NonNullable<typeof parentPort>;
 const toMain = (message: ControlMessage) => main.postMessage(message);
 
@@ -54,9 +55,14 @@ const link = await connectIpc<WorkerReports, WorkerMethods>(socket, () => ({
 link.onClose = endProcess;
 await link.request('hello', { role: 'inference', pid: process.pid, token }).catch(endProcess);
 
-setInterval(() => {
+beat();
+
+/** Seldom while nothing is to be watched: an idle machine is left in peace. */
+function beat(): void {
   link.notify('beat', measureVitals(Atomics.load(flags, FLAG.step)));
-}, BEAT_MS);
+  const watched = !loaded || current !== null;
+  setTimeout(beat, watched ? Math.min(BEAT_BUSY_MS, beatMs) : beatMs);
+}
 
 // Previews are encoded asynchronously; the chain keeps the messages in order.
 let tail = Promise.resolve();

@@ -47,4 +47,5 @@ export interface ControlData {
   socket: string;
   token: string;
   dataDir: string;
+  beatMs: number;
 }

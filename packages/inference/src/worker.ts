@@ -30,6 +30,7 @@ const control = new Worker(new URL('./control-thread.js', import.meta.url), {
     socket: process.env[CHILD_ENV.socket] ?? '',
     token: process.env[CHILD_ENV.token] ?? '',
     dataDir: settings.dataDir,
+    beatMs: settings.beatMs,
   } satisfies ControlData,
 });
 const tell = (message: MainMessage, transfer: ArrayBuffer[] = []) => control.postMessage(message, transfer);

@@ -119,6 +119,8 @@ export interface WorkerSettings {
   dataDir: string;
   /** Steps from one checkpoint of a job to the next. */
   checkpointSteps: number;
+  /** From one sign of life to the next. */
+  beatMs: number;
 }
 
 /** What the API is started with. */
@@ -127,4 +129,5 @@ export interface ApiSettings {
   listenFd: number;
   host: string;
   port: number;
+  beatMs: number;
 }

@@ -52,8 +52,10 @@ const FIXED: ConfigKey[] = ['host', 'port', 'data-dir'];
 const HANGS = new Set<Child['stopCause']>(['hung', 'stalled']);
 /** From one look for finished jobs that are too old to the next. */
 const EXPIRE_MS = 3_600_000;
+/** Beats of a living child in the time after which a silent one is taken for dead. */
+const BEATS_PER_LIMIT = 3;
 /** Keys that the worker is started with. */
-const OF_WORKER: ConfigKey[] = ['model', 'checkpoint-steps'];
+const OF_WORKER: ConfigKey[] = ['model', 'checkpoint-steps', 'beat-limit-seconds'];
 
 export interface Daemon {
   /** Begins an orderly stop; `ended` resolves when it is done. */
@@ -323,10 +325,12 @@ class Supervisor implements Daemon, Supervised {
     const { listener, dataDir } = this.#parts;
     const { model, 'checkpoint-steps': checkpointSteps } = this.#config;
     const child = { name, number: incarnation };
+    const beatMs = this.#limits[name].beatLimitMs / BEATS_PER_LIMIT;
+    const { host, port, fd } = listener;
     const pid =
       name === 'api'
-        ? this.#children.spawn(child, { listenFd: INHERITED_FD, host: listener.host, port: listener.port }, listener.fd)
-        : this.#children.spawn(child, { modelFolder: model, dataDir, checkpointSteps }, null);
+        ? this.#children.spawn(child, { listenFd: INHERITED_FD, host, port, beatMs }, fd)
+        : this.#children.spawn(child, { modelFolder: model, dataDir, checkpointSteps, beatMs }, null);
     if (pid !== null) this.handleChild(name, incarnation, { type: 'spawned', pid });
   }
 

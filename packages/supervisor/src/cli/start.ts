@@ -1,3 +1,4 @@
+import { setFlagsFromString } from 'node:v8';
 import { CONFIG_KEYS, describeKey } from '@qwen-supervisor/protocol/config';
 import { CodedError } from '@qwen-supervisor/protocol/errors';
 import type { Command } from 'commander';
@@ -17,7 +18,12 @@ export function addStart(program: Command): void {
   command.action((options: Record<string, string>) => start(options));
 }
 
+/** Megabytes of the young generation: a process that only watches makes little garbage, and Node's default keeps 16. */
+const YOUNG_GENERATION_MB = 1;
+
 async function start(options: Record<string, string>): Promise<void> {
+  setFlagsFromString(`--max-semi-space-size=${YOUNG_GENERATION_MB}`);
+  setFlagsFromString('--optimize-for-size');
   // Commander names an option `dataDir`; the configuration accepts it so.
   const { config: file, ...flags } = options;
   let daemon: Daemon | null = null;

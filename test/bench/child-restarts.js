@@ -1,0 +1,49 @@
+/**
+ * What ten thousand dead children leave behind in a supervisor: resident memory and descriptors, before and after, as JSON.
+ * The children are `false`, so that the machinery around them is what is measured. usage: node --expose-gc child-restarts.js [COUNT]
+ */
+import { mkdirSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+
+const COUNT = Number(process.argv[2] ?? 10_000);
+/** Caches, JIT and pools are filled by then. */
+const WARM_UP = 500;
+
+const { Children } = await import('@qwen-supervisor/supervisor/children');
+const { CrashLog } = await import('@qwen-supervisor/supervisor/crash-log');
+const { EventLog } = await import('@qwen-supervisor/supervisor/event-log');
+const { openLog } = await import('@qwen-supervisor/supervisor/log');
+
+process.execPath = '/bin/false';
+const dataDir = mkdtempSync(join(tmpdir(), 'qwen-supervisor-bench-'));
+mkdirSync(join(dataDir, 'logs'));
+const [crashes, events] = [new CrashLog(dataDir), new EventLog()];
+const log = openLog(join(dataDir, 'logs/supervisor.log'), 'error');
+
+let exited;
+const children = new Children({ socket: '/nowhere', dataDir, log }, (_child, exit) => exited(exit));
+
+async function restart(times) {
+  for (let i = 0; i < times; i++) {
+    const exit = await new Promise((resolve) => {
+      exited = resolve;
+      children.spawn({ name: 'api', number: i }, {}, null);
+    });
+    const crash = { at: '', child: 'api', pid: 1, cause: 'crashed', ...exit, tail: await children.lastLines('api') };
+    crashes.add(crash);
+    events.publish({ type: 'crash', crash });
+  }
+}
+
+const measure = () => {
+  globalThis.gc?.();
+  return { rss: process.memoryUsage.rss(), descriptors: readdirSync('/proc/self/fd').length };
+};
+await restart(WARM_UP);
+const before = measure();
+await restart(COUNT);
+const after = measure();
+crashes.close();
+rmSync(dataDir, { recursive: true });
+process.stdout.write(`${JSON.stringify({ before, after })}\n`);
