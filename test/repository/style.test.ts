@@ -58,9 +58,16 @@ test('the supervisor loads neither ONNX Runtime nor fastify', () => {
 });
 
 test('the core is pure: time, chance and the system arrive as arguments', () => {
-  const pure = ['child', 'restart-policy', 'supervisor', 'system-status'].map(
-    (name) => `packages/supervisor/src/${name}.ts`,
-  );
+  const pure = [
+    'child',
+    'child-table',
+    'child-health',
+    'restart-policy',
+    'supervisor',
+    'system-status',
+    'expected-times',
+    'state-changes',
+  ].map((name) => `packages/supervisor/src/${name}.ts`);
   expect(find(pure, /Date\.now|new Date|Math\.random|process\.|from 'node:/)).toEqual([]);
 });
 

@@ -75,7 +75,7 @@ export const ERRORS = {
   ),
   JOB_POISONED: row(
     'the job was in flight at too many deaths of the worker and is not tried again',
-    "see 'qwen-supervisor logs' for how the worker died; a smaller size needs less memory; send the request again to try once more",
+    "see 'qwen-supervisor crashes' for how the worker died; a smaller size needs less memory; POST /api/v1/jobs/{id}/retry tries once more",
     500,
     67,
     'caller',
@@ -174,7 +174,7 @@ export const ERRORS = {
   ),
   JOB_STORE_UNUSABLE: row(
     'the job database cannot be opened',
-    'check the permissions and the free space of the data folder; move jobs.db aside to start with an empty queue',
+    'check the permissions of the data folder and its disk; move jobs.db aside to start with an empty queue',
     500,
     71,
     'environment',
@@ -247,7 +247,7 @@ export const ERRORS = {
   ),
   WORKER_FAILED: row(
     'the inference worker has been given up',
-    "read the reason in 'qwen-supervisor status', repair it, and start the supervisor again",
+    "read the reason in 'qwen-supervisor status' and 'qwen-supervisor crashes', repair it, then run 'qwen-supervisor restart'",
     503,
     81,
     'environment',
