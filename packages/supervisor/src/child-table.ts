@@ -322,7 +322,7 @@ const IGNORE: Row = {
   tick: stay,
 };
 
-/** What is the same in every state with a process. */
+/** What is the same in every state in which a process lives. */
 const ALIVE: Row = { ...IGNORE, fatal: noteFatal, exited, holds, paused };
 
 const TABLE: Record<ChildState, Row> = {
