@@ -1,4 +1,5 @@
 import type { NumberedEvent } from '@qwen-supervisor/protocol/events';
+import type { Job } from '@qwen-supervisor/protocol/job';
 import { EventLog } from '@qwen-supervisor/supervisor/event-log';
 import { expect, test } from 'vitest';
 
@@ -25,6 +26,15 @@ test('who comes late first hears what is kept after its number; steps are not ke
   log.publish({ type: 'step', jobId: 'j', step: 1, steps: 2, preview: null });
   log.subscribe(listener, 1);
   expect(listener.heard.map(({ seq }) => seq)).toEqual([2, 3]);
+});
+
+test('long prompts and long output do not add up', () => {
+  const [log, listener] = [new EventLog(), subscriber()];
+  const job = { prompt: 'x'.repeat(20_000), negativePrompt: 'y'.repeat(20_000) } as Job;
+  for (let i = 0; i < 1000; i++) log.publish({ type: 'queued', jobId: 'j', job });
+  log.subscribe(listener, 0);
+  expect(JSON.stringify(listener.heard).length).toBeLessThan(3e6);
+  expect(listener.heard.length).toBeGreaterThan(20);
 });
 
 test('no more than a thousand are kept', () => {

@@ -259,6 +259,20 @@ describe.each(ENGINES)('the job store on %s', (_engine, open) => {
     expect(await jobs.get(id)).not.toBeNull();
   });
 
+  test('does not grow with the number of its operations', async () => {
+    const jobs = store();
+    const { id } = await put(jobs);
+    const ask = async (times: number) => {
+      for (let i = 0; i < times; i++) {
+        await jobs.get(id);
+        await jobs.counts();
+      }
+      return process.memoryUsage.rss();
+    };
+    const before = await ask(200);
+    expect((await ask(5000)) - before).toBeLessThan(50e6);
+  });
+
   test('lists newest first, by status, within a limit, and counts', async () => {
     const jobs = store();
     const ids = [];

@@ -43,6 +43,10 @@ interface Worker {
   hung: boolean;
 }
 
+/** One database for all worlds: libsql does not give the memory of a database back. */
+const DATABASE = openDatabase(':memory:');
+const STORE = sqliteJobStore(DATABASE);
+
 export class World {
   state: State = initialState();
   now = 0;
@@ -56,8 +60,7 @@ export class World {
   #charged: number[] = [];
   /** The most completed steps that anybody was told of, by job. */
   readonly #told = new Map<string, number>();
-  #db = openDatabase(':memory:');
-  store = sqliteJobStore(this.#db);
+  readonly store = STORE;
   /** Completed steps that are on the disk, by job. */
   readonly #checkpoints = new Map<string, number>();
   #diskFull = false;
@@ -69,6 +72,7 @@ export class World {
 
   constructor(seed: number) {
     this.#random = seed;
+    DATABASE.exec('DELETE FROM jobs');
   }
 
   /** Mulberry32. */
@@ -77,10 +81,6 @@ export class World {
     let t = Math.imul(this.#random ^ (this.#random >>> 15), 1 | this.#random);
     t = (t + Math.imul(t ^ (t >>> 7), 61 | t)) ^ t;
     return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
-  }
-
-  close(): void {
-    this.#db.close();
   }
 
   send(event: Event): void {

@@ -49,8 +49,6 @@ async function live(seed: number): Promise<void> {
   } catch (error) {
     const replay = `SEEDS=${seed} npx vitest run test/supervisor/simulation.test.ts`;
     throw new Error(`seed ${seed}: ${(error as Error).message}\nreplay with: ${replay}`, { cause: error });
-  } finally {
-    world.close();
   }
 }
 

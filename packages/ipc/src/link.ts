@@ -10,7 +10,7 @@ export type Handlers<M extends Methods> = {
 };
 
 /** Bytes that may wait for a peer that does not read; then it is cut off, which it will notice. */
-const PENDING_MAX = 32 << 20;
+const PENDING_MAX = 8 << 20;
 
 type Message =
   | { id: number; method: string; params: unknown }

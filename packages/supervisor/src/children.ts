@@ -11,6 +11,8 @@ import { threadStates } from './thread-states.js';
 
 /** How long the last lines of a dead child are waited for: a grandchild may hold its pipes for ever. */
 const LAST_LINES_MS = 500;
+/** How long a dead child's connection may stay open before its exit counts without its last words. */
+const LAST_WORDS_MS = 100;
 
 export interface Exit {
   code: number | null;
@@ -19,7 +21,8 @@ export interface Exit {
   oomKilled: boolean;
 }
 
-interface Incarnation {
+/** One process of a child. */
+export interface Incarnation {
   name: ChildName;
   number: number;
 }
@@ -30,6 +33,8 @@ export class Children {
   readonly #processes = new Map<ChildName, SpawnedChild>();
   readonly #outputs = new Map<ChildName, { output: ChildOutput; ended: Promise<unknown> }>();
   readonly #tokens = new Map<string, Incarnation>();
+  /** Children whose connection is open, and what waits for its end. */
+  readonly #connections = new Map<ChildName, { number: number; onEnd(): void }>();
 
   constructor(
     parts: { socket: string; dataDir: string; log: Logger },
@@ -63,7 +68,7 @@ export class Children {
         this.#tokens.delete(token);
         this.#processes.delete(name);
         const oomKilled = oomKillsBefore !== null && (countOomKills() ?? 0) > oomKillsBefore;
-        this.#onExit(child, { code, signal, oomKilled });
+        this.#afterLastWords(child, () => this.#onExit(child, { code, signal, oomKilled }));
       },
     });
     const ended = (spawned?.outputEnded ?? Promise.resolve()).then(() => output.tellDropped());
@@ -72,6 +77,29 @@ export class Children {
     this.#processes.set(name, spawned);
     if (name === 'inference') preferForOomKill(spawned.pid);
     return spawned.pid;
+  }
+
+  connected({ name, number }: Incarnation): void {
+    this.#connections.set(name, { number, onEnd: () => {} });
+  }
+
+  /** Everything that the child has sent is received. */
+  disconnected({ name, number }: Incarnation): void {
+    const connection = this.#connections.get(name);
+    if (connection?.number !== number) return;
+    this.#connections.delete(name);
+    connection.onEnd();
+  }
+
+  /** What a child said last (its fault, its result) counts before its exit. */
+  #afterLastWords(child: Incarnation, tellExit: () => void): void {
+    const connection = this.#connections.get(child.name);
+    if (connection?.number !== child.number) return tellExit();
+    const timer = setTimeout(() => this.disconnected(child), LAST_WORDS_MS);
+    connection.onEnd = () => {
+      clearTimeout(timer);
+      tellExit();
+    };
   }
 
   /** Who was given this token; a dead process's is void. */

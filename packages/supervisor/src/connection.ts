@@ -12,6 +12,7 @@ import type {
 } from '@qwen-supervisor/protocol/messages';
 import type { ChildName, SystemStatus } from '@qwen-supervisor/protocol/status';
 import type { ChildEvent } from './child.js';
+import type { Incarnation } from './children.js';
 import type { EventLog } from './event-log.js';
 import type { JobDesk } from './job-desk.js';
 import type { Event, State } from './supervisor.js';
@@ -28,8 +29,10 @@ export interface Supervised {
   nowMs(): number;
   handle(event: Event): void;
   handleChild(name: ChildName, incarnation: number, event: ChildEvent): void;
-  childOf(token: string): { name: ChildName; number: number } | null;
-  attach(role: ChildName, link: PeerLink): void;
+  childOf(token: string): Incarnation | null;
+  attach(child: Incarnation, link: PeerLink): void;
+  /** Everything that the child has sent is received. */
+  detach(child: Incarnation): void;
   fault(peer: string | null, error: Error): void;
   welcome(): Welcome;
   status(): Promise<SystemStatus>;
@@ -61,9 +64,12 @@ export function answer(link: PeerLink, supervisor: Supervised): Handlers<Supervi
       const child = hello.token === null ? null : supervisor.childOf(hello.token);
       if (hello.role !== 'cli' && child?.name !== hello.role) throw new CodedError('INTERNAL', 'unknown token');
       peer = { role: hello.role, incarnation: child?.number ?? 0 };
-      link.onClose = () => events.unsubscribe(link);
+      link.onClose = () => {
+        events.unsubscribe(link);
+        if (child) supervisor.detach(child);
+      };
       if (child) {
-        supervisor.attach(child.name, link);
+        supervisor.attach(child, link);
         supervisor.handleChild(child.name, child.number, { type: 'connected' });
       }
       return supervisor.welcome();

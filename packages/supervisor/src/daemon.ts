@@ -21,7 +21,7 @@ import type {
 import type { ChildName, Crash, SystemStatus } from '@qwen-supervisor/protocol/status';
 import type { Logger } from 'pino';
 import type { Child, ChildEvent } from './child.js';
-import { Children } from './children.js';
+import { Children, type Incarnation } from './children.js';
 import { answer, type PeerLink, type Supervised } from './connection.js';
 import { CrashLog } from './crash-log.js';
 import { logFile, prepareDataDir, prepareSocket, readPresence, removePresence, writePresence } from './data-folder.js';
@@ -206,12 +206,17 @@ class Supervisor implements Daemon, Supervised {
     return this.#state;
   }
 
-  childOf(token: string): ReturnType<Children['find']> {
+  childOf(token: string): Incarnation | null {
     return this.#children.find(token);
   }
 
-  attach(role: ChildName, link: PeerLink): void {
-    this.#links[role] = link;
+  attach(child: Incarnation, link: PeerLink): void {
+    this.#links[child.name] = link;
+    this.#children.connected(child);
+  }
+
+  detach(child: Incarnation): void {
+    this.#children.disconnected(child);
   }
 
   fault(peer: string | null, error: Error): void {

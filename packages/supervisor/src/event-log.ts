@@ -5,12 +5,14 @@ import type { ClientMethods, SupervisorMethods } from '@qwen-supervisor/protocol
 
 type Subscriber = Pick<Link<ClientMethods, SupervisorMethods>, 'notify'>;
 
-/** Events that are kept. Steps are not: each is worth nothing after the next. */
+/** Events that are kept, and characters of the texts in them. Steps are not: each is worth nothing after the next. */
 const KEPT = 1000;
+const KEPT_CHARACTERS = 2 << 20;
 
 export class EventLog {
   readonly #subscribers = new Set<Subscriber>();
   readonly #kept: NumberedEvent[] = [];
+  #keptCharacters = 0;
   #seq = 0;
 
   publish(event: SystemEvent): void {
@@ -18,7 +20,10 @@ export class EventLog {
     for (const subscriber of this.#subscribers) subscriber.notify('event', numbered);
     if (event.type === 'step') return;
     this.#kept.push(numbered);
-    if (this.#kept.length > KEPT) this.#kept.shift();
+    this.#keptCharacters += charactersOf(numbered);
+    while (this.#kept.length > KEPT || this.#keptCharacters > KEPT_CHARACTERS) {
+      this.#keptCharacters -= charactersOf(this.#kept.shift() as NumberedEvent);
+    }
   }
 
   /** First what is kept of the events after `since`, then all that come. */
@@ -37,4 +42,11 @@ export class EventLog {
   announceFailure(reason: string): void {
     for (const subscriber of this.#subscribers) subscriber.notify('workerFailed', { reason });
   }
+}
+
+/** Of the texts that others have written, the only ones that may be long. */
+function charactersOf(event: NumberedEvent): number {
+  if ('job' in event) return event.job.prompt.length + event.job.negativePrompt.length;
+  if (event.type === 'crash') return event.crash.tail.reduce((sum, line) => sum + line.length, 0);
+  return 0;
 }

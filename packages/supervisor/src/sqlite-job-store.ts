@@ -36,8 +36,21 @@ interface StoredImage {
 }
 
 export function sqliteJobStore(db: Database.Database): JobStore {
-  const one = (sql: string, ...values: unknown[]) => db.prepare(sql).get(...values) as Row | undefined;
-  const all = (sql: string, ...values: unknown[]) => db.prepare(sql).all(...values) as Row[];
+  const statements = new Map<string, Database.Statement>();
+  /** Prepared once: libsql never gives the memory of a statement back. */
+  const prepare = (sql: string): Database.Statement => {
+    const known = statements.get(sql) ?? db.prepare(sql);
+    statements.set(sql, known);
+    return known;
+  };
+  const one = (sql: string, ...values: unknown[]) => prepare(sql).get(...values) as Row | undefined;
+  const all = (sql: string, ...values: unknown[]) => prepare(sql).all(...values) as Row[];
+  const counts = () => {
+    const sql = `SELECT count(*) FILTER (WHERE status = 'queued') AS queued, count(*) FILTER (WHERE status = 'running') AS running
+      FROM jobs WHERE status IN ('queued', 'running')`;
+    const { queued, running } = prepare(sql).get() as { queued: number; running: number };
+    return { queued, running };
+  };
   const toJobOrNull = (row: Row | undefined) => (row ? toJob(row) : null);
   const now = () => new Date().toISOString();
   /**
@@ -76,7 +89,7 @@ export function sqliteJobStore(db: Database.Database): JobStore {
       error = CASE WHEN NOT cancel_requested AND ${POISONED} THEN ?1 ELSE NULL END,
       finished_at = CASE WHEN cancel_requested OR ${POISONED} THEN ?2 ELSE NULL END
       WHERE id = ?3 AND status = 'running' RETURNING *`;
-    db.prepare(counted).run(death, step, id);
+    prepare(counted).run(death, step, id);
     return toJobOrNull(one(moved, JSON.stringify(new CodedError('JOB_POISONED').toObject()), now(), id));
   };
 
@@ -87,7 +100,7 @@ export function sqliteJobStore(db: Database.Database): JobStore {
         const known = key === null ? [] : all('SELECT * FROM jobs WHERE idempotency_key = ? ORDER BY position', key);
         if (known.some((row) => row.fingerprint !== fingerprint)) throw new CodedError('IDEMPOTENCY_KEY_REUSED');
         if (known.length > 0) return { jobs: known.map(toJob), replayed: true };
-        const { queued } = counts(db);
+        const { queued } = counts();
         if (queued + orders.length > maxQueued) {
           throw new CodedError('QUEUE_FULL', `${queued} jobs are waiting, and the queue holds ${maxQueued}`);
         }
@@ -120,7 +133,7 @@ export function sqliteJobStore(db: Database.Database): JobStore {
         status = CASE status WHEN 'queued' THEN 'cancelled' ELSE status END
         WHERE id = ?2 AND status IN ('queued', 'running')`;
       return transaction(() => {
-        db.prepare(sql).run(now(), id);
+        prepare(sql).run(now(), id);
         return toJobOrNull(one('SELECT * FROM jobs WHERE id = ?', id));
       });
     },
@@ -141,7 +154,7 @@ export function sqliteJobStore(db: Database.Database): JobStore {
       return { file, sha256 };
     },
     async counts() {
-      return counts(db);
+      return counts();
     },
     async recover(completedSteps) {
       return transaction(() =>
@@ -156,11 +169,11 @@ export function sqliteJobStore(db: Database.Database): JobStore {
           SELECT *, sum(image ->> 'bytes') OVER (ORDER BY finished_at DESC, position DESC) AS bytes_so_far
           FROM jobs WHERE finished_at IS NOT NULL)
         WHERE finished_at < ?1 OR (image IS NOT NULL AND bytes_so_far > ?2)`;
-      const rows = db.prepare(sql).all(finishedBefore, keepBytes) as Expired[];
+      const rows = prepare(sql).all(finishedBefore, keepBytes) as Expired[];
       return rows.map(({ id, file }) => ({ id, file }));
     },
     async remove(ids) {
-      const statement = db.prepare('DELETE FROM jobs WHERE id = ? AND finished_at IS NOT NULL');
+      const statement = prepare('DELETE FROM jobs WHERE id = ? AND finished_at IS NOT NULL');
       transaction(() => {
         for (const id of ids) statement.run(id);
       });
@@ -175,13 +188,6 @@ export function sqliteJobStore(db: Database.Database): JobStore {
       db.close();
     },
   };
-}
-
-function counts(db: Database.Database): { queued: number; running: number } {
-  const sql = `SELECT count(*) FILTER (WHERE status = 'queued') AS queued, count(*) FILTER (WHERE status = 'running') AS running
-    FROM jobs WHERE status IN ('queued', 'running')`;
-  const { queued, running } = db.prepare(sql).get() as { queued: number; running: number };
-  return { queued, running };
 }
 
 function toJob(row: Row): Job {
