@@ -69,6 +69,20 @@ test.each([
   expect(findCheckpoint(dataDir, 'job_1', fit, 2)).toEqual({ checkpoint: null, reason: expect.stringMatching(reason) });
 });
 
+test('one that is older than the steps that were told is used, and the reason says so', async () => {
+  const dataDir = await written([5]);
+  expect(findCheckpoint(dataDir, 'job_1', FIT, 7)).toMatchObject({
+    checkpoint: { step: 5 },
+    reason: 'the last checkpoint is of step 5',
+  });
+});
+
+test('one that is not used is removed, so that its name does not claim steps that are lost', async () => {
+  const dataDir = await written([1, 4]);
+  findCheckpoint(dataDir, 'job_1', fitOf(REQUEST, 'other', '1.0'), 4);
+  expect(names(dataDir)).toEqual([]);
+});
+
 test('a half-written file and those of other jobs are not looked at', async () => {
   const dataDir = temporaryFolder();
   mkdirSync(join(dataDir, 'checkpoints'));

@@ -21,9 +21,17 @@ describe('a load', () => {
   test('that says nothing for ten stall limits is not killed while the process reads, grows or computes', () => {
     for (const vital of ['readBytes', 'rssBytes', 'cpuSeconds'] as const) {
       const share: Played = [1000, loading(0.1)];
-      const working = beats(2000, 1_200_000, (s) => ({ [vital]: vital === 'cpuSeconds' ? s : s * 10e6 }));
-      expect(play([...START, share, ...working, [1_200_000, { type: 'tick' }]]).child.state, vital).toBe('loading');
+      const end = vital === 'cpuSeconds' ? 599_000 : 1_200_000;
+      const working = beats(2000, end, (s) => ({ [vital]: vital === 'cpuSeconds' ? s : s * 10e6 }));
+      expect(play([...START, share, ...working, [end, { type: 'tick' }]]).child.state, vital).toBe('loading');
     }
+  });
+
+  test('that only turns round is killed at the load limit, however busy it is', () => {
+    const looping = beats(2000, 601_000, (s) => ({ cpuSeconds: s }));
+    expect(play([...START, [1000, loading(1)], ...looping, [601_000, { type: 'tick' }]]).effects).toMatchObject([
+      { type: 'kill' },
+    ]);
   });
 
   test('that stalls is killed at the stall limit though the helper thread beats, the reason says where, and it is tried again', () => {
@@ -109,7 +117,7 @@ describe('a worker', () => {
 
   test('above the soft memory limit is restarted when its job has ended, above the hard one at once', () => {
     const limits = { ...LIMITS, softBytes: 2e9, hardBytes: 3e9 } as unknown as typeof LIMITS;
-    const soft: Played[] = [...BUSY, [2000, beat({ rssBytes: 2.5e9 })]];
+    const soft: Played[] = [...BUSY, [1500, beat({ rssBytes: 1e9 })], [2000, beat({ rssBytes: 2.5e9 })]];
     expect(play(soft, limits).child.state).toBe('busy');
     const idle = play([...soft, [3000, { type: 'idle' }]], limits);
     expect(idle.effects).toEqual([{ type: 'ask-stop', name: 'inference' }]);
@@ -124,6 +132,8 @@ describe('a worker', () => {
   test('that a model alone lifts above the soft limit is not restarted for nothing', () => {
     const limits = { ...LIMITS, softBytes: 2e9 } as unknown as typeof LIMITS;
     expect(play([...READY, [2000, beat({ rssBytes: 2.5e9 })]], limits).child.state).toBe('ready');
+    const drawn: Played[] = [...BUSY, [2000, beat({ rssBytes: 2.5e9 })], [3000, beat({ rssBytes: 2.6e9 })]];
+    expect(play([...drawn, [4000, { type: 'idle' }]], limits).child.state).toBe('ready');
   });
 });
 

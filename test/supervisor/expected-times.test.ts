@@ -8,7 +8,7 @@ function stateWith(worker: Partial<State['children']['inference']>, more: Partia
   return { ...state, children: { ...state.children, inference: { ...state.children.inference, ...worker } } };
 }
 
-const load = (share: number) => ({ startedMs: 0, movedAtMs: 0, share, component: 'vae' });
+const load = (share: number) => ({ startedMs: 0, movedAtMs: 0, progressedAtMs: 0, share, component: 'vae' });
 
 test('a load that took 30 s for a quarter needs 90 s more; before its first byte nothing is said', () => {
   expect(loadEta(stateWith({ state: 'loading', load: load(0.25) }), 30_000)).toBe(90);

@@ -99,6 +99,7 @@ describe.each(ENGINES)('the job store on %s', (_engine, open) => {
     expect(again.replayed).toBe(true);
     expect(again.jobs.map(({ id }) => id)).toEqual(first.map(({ id }) => id));
     expect(again.jobs[0]).toMatchObject({ status: 'running' });
+    expect([await after.knows('k'), await after.knows('other')]).toEqual([true, false]);
     await expect(after.put([order()], { key: 'k', fingerprint: 'other' }, MANY)).rejects.toMatchObject({
       code: 'IDEMPOTENCY_KEY_REUSED',
     });
@@ -230,7 +231,7 @@ describe.each(ENGINES)('the job store on %s', (_engine, open) => {
   test('names what is too old or too much, newest pictures kept, and forgets it when told', async () => {
     const jobs = store();
     const ids: string[] = [];
-    for (let i = 0; i < 4; i++) {
+    for (let i = 0; i < 14; i++) {
       const { id } = await put(jobs);
       ids.push(id);
       await jobs.claim();
@@ -241,15 +242,17 @@ describe.each(ENGINES)('the job store on %s', (_engine, open) => {
     const expired = async (finishedBefore: string | null, keepBytes: number | null) =>
       (await jobs.expired({ finishedBefore, keepBytes })).map(({ id }) => id).sort();
     expect(await expired(null, null)).toEqual([]);
-    expect(await expired(null, 300)).toEqual([]);
-    expect(await expired(null, 250)).toEqual([ids[0]]);
+    expect(await expired(null, 1300)).toEqual([]);
+    expect(await expired(null, 1250)).toEqual([ids[0]]);
+    // The newest ten pictures are never too large.
+    expect(await expired(null, 1)).toEqual([ids[0], ids[2], ids[3]].sort());
     expect(await expired('9999', null)).toEqual([...ids].sort());
-    expect(await jobs.expired({ finishedBefore: null, keepBytes: 250 })).toEqual([
+    expect(await jobs.expired({ finishedBefore: null, keepBytes: 1250 })).toEqual([
       { id: ids[0], file: `images/${ids[0]}.png` },
     ]);
     await jobs.remove([ids[0] as string]);
     expect(await jobs.get(ids[0] as string)).toBeNull();
-    expect(await jobs.list({ status: null, limit: 10 })).toHaveLength(4);
+    expect(await jobs.list({ status: null, limit: 20 })).toHaveLength(14);
   });
 
   test('does not forget a job that has not ended', async () => {

@@ -51,6 +51,12 @@ test('SIGKILL from outside is never charged, and a child that was ready is back 
   expect(Math.max(...(delays as number[]))).toBeLessThan(1000);
 });
 
+test('a child without a budget is never given up, but for a permanent fault', () => {
+  const unlimited = { ...LIMITS, max: null, delayCapMs: 1000 };
+  expect(storm({ wasReady: false }, 500, unlimited as never)).not.toContain('give up');
+  expect(storm({ cause: 'permanent' }, 1, unlimited as never)).toEqual(['give up']);
+});
+
 test('deaths laid to jobs are not charged, until so many jobs in a row die that it must be the worker', () => {
   const delays = storm({ heldJob: true }, 10);
   expect(delays.indexOf('give up')).toBe(6 + LIMITS.max);

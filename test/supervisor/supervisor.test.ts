@@ -98,6 +98,9 @@ test('a stop that finishes first lets the running job end, begins no other, and 
   expect(effects.map(({ type }) => type)).toEqual(['finish', 'ask-stop', 'kill']);
   expect(state).toMatchObject({ stopping: true });
   expect(play(...READY, stop).effects.map(({ type }) => type)).toEqual(['ask-stop', 'kill']);
+  // A claim that hangs on a full disk does not hold it up.
+  const claiming = play(...READY, { type: 'job-queued', atMs: 1 }, stop);
+  expect(claiming.effects.map(({ type }) => type)).toEqual(['ask-stop', 'kill']);
 });
 
 test('a store that fails ends the supervisor with its error, after the children', () => {

@@ -70,7 +70,7 @@ test('a worker that floods its output costs neither memory nor answers, and what
 });
 
 test('a load that goes on slowly for ten stall limits is not killed', async () => {
-  await start(['--load-stall-seconds', '2', '--load-limit-seconds', '3'], { NASTY_LOAD: 'slow' });
+  await start(['--load-stall-seconds', '2'], { NASTY_LOAD: 'slow' });
   await until(async () => ((await worker())?.state === 'loading' ? true : null));
   await product.ready();
   expect(await worker()).toMatchObject({ state: 'ready', restarts: 0 });
@@ -95,6 +95,12 @@ test('no process is left when the supervisor is killed, also a grandchild that h
   const { id } = await product.submit({ ...FOX, prompt: 'grandchild' });
   await product.ended(id);
   const mark = `QWEN_SUPERVISOR_CHILD_DATA_DIR=${product.dataDir}`;
+  expect(processesWith(mark)).toHaveLength(3);
+  // A planned restart of its parent ends it, too.
+  await cli(['restart', '--data-dir', product.dataDir]);
+  await until(async () => (processesWith(mark).length === 2 ? true : null));
+  await product.ready();
+  await product.ended((await product.submit({ ...FOX, prompt: 'grandchild' })).id);
   expect(processesWith(mark)).toHaveLength(3);
   const [child, api] = [await product.pidOf('inference'), await product.pidOf('api')];
   process.kill(product.process.pid as number, 'SIGKILL');

@@ -1,6 +1,6 @@
 /** What an operator does with a running supervisor. */
 import { spawn } from 'node:child_process';
-import { writeFileSync } from 'node:fs';
+import { readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, expect, test } from 'vitest';
 import { OTHER, REPOSITORY, temporaryFolder } from '../fixture-files.js';
@@ -33,9 +33,9 @@ test('restart ends the worker between two steps and starts it anew; its job goes
 
 test('reload takes the configuration file anew, says what it cannot, and loses no job', async () => {
   const config = join(temporaryFolder(), 'config.toml');
-  writeFileSync(config, 'max-steps = 200\n');
+  writeFileSync(config, 'max-steps = 500\n');
   product = await startProduct(['--config', config]);
-  const { id } = await product.submit(LONG);
+  const { id } = await product.submit({ ...LONG, numInferenceSteps: 500 });
   await until(async () => ((await product.job(id)).step >= 20 ? true : null));
   expect(await command('reload')).toMatchObject({ code: 0, stdout: 'nothing to change\n' });
 
@@ -57,6 +57,29 @@ test('reload takes the configuration file anew, says what it cannot, and loses n
   const job = await product.ended(id);
   expect(job).toMatchObject({ status: 'done', startedOverReason: expect.stringContaining('another model') });
   expect((await product.status()).model).toMatchObject({ folder: OTHER });
+});
+
+test('a control socket that a logout has removed is made anew when a child is to be started', async () => {
+  product = await startProduct();
+  await product.ready();
+  const { socket } = JSON.parse(readFileSync(join(product.dataDir, 'supervisor.json'), 'utf8'));
+  rmSync(socket);
+  process.kill(await product.pidOf('inference'), 'SIGKILL');
+  await until(async () => ((await product.status()).children[0]?.restarts === 1 ? true : null));
+  expect(await product.ended((await product.submit({ ...LONG, numInferenceSteps: 1 })).id)).toMatchObject({
+    status: 'done',
+  });
+  expect(await command('status')).toMatchObject({ code: 0 });
+});
+
+test('large lists asked for at once cost nobody the connection', async () => {
+  product = await startProduct();
+  const prompt = '狐'.repeat(20_000);
+  for (let i = 0; i < 60; i++) await product.submit({ prompt, numInferenceSteps: 1000 });
+  const pid = await product.pidOf('api');
+  const lists = await Promise.all(Array.from({ length: 16 }, () => product.call('/api/v1/jobs')));
+  expect(lists.map(({ status }) => status)).toEqual(Array(16).fill(200));
+  expect(await product.pidOf('api')).toBe(pid);
 });
 
 test('events give what has happened, and with -f what happens', async () => {

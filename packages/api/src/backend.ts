@@ -1,7 +1,7 @@
 /** The API's view of the supervisor: its methods, and the events of jobs. */
 import { connectIpc } from '@qwen-supervisor/ipc/connect';
 import type { Link } from '@qwen-supervisor/ipc/link';
-import { CodedError, workerGivenUp } from '@qwen-supervisor/protocol/errors';
+import { type CodedError, workerGivenUp } from '@qwen-supervisor/protocol/errors';
 import { isTerminal, type Job, type JobEvent } from '@qwen-supervisor/protocol/job';
 import type { ClientMethods, SupervisorMethods, Welcome } from '@qwen-supervisor/protocol/messages';
 import type { Vitals } from '@qwen-supervisor/protocol/status';
@@ -16,8 +16,8 @@ export interface Backend {
   listen(jobId: string, listener: (event: JobEvent) => void): () => void;
   /** Resolves with the job when it has ended; rejects when the supervisor stops or gives the worker up first. */
   waitForEnd(jobId: string): Promise<Job>;
-  /** Lets everything that waits fail with SUPERVISOR_STOPPING. */
-  stop(): void;
+  /** Lets everything that waits fail with this. */
+  stop(reason: CodedError): void;
 }
 
 /** This process serves while its event loop turns; nothing else is expected of it. */
@@ -30,7 +30,7 @@ export async function connectBackend(
   socket: string,
   token: string,
   beatMs: number,
-  on: { shutdown(): void; lost(): void },
+  on: { shutdown(params: { forGood: boolean }): void; lost(): void },
 ): Promise<Backend> {
   const listeners = new Map<string, Set<(event: JobEvent) => void>>();
   const waiting = new Set<(error: CodedError) => void>();
@@ -88,6 +88,6 @@ export async function connectBackend(
         }, giveUp);
       });
     },
-    stop: () => fail(new CodedError('SUPERVISOR_STOPPING')),
+    stop: fail,
   };
 }

@@ -45,7 +45,9 @@ export function jobRoutes(app: FastifyInstance, backend: Backend): void {
   app.post<ById>('/api/v1/jobs/:id/cancel', (request) => link.request('cancelJob', { id: request.params.id }));
 
   app.post<ById>('/api/v1/jobs/:id/retry', async (request, reply) =>
-    reply.status(202).send(await link.request('retryJob', { id: request.params.id })),
+    reply
+      .status(202)
+      .send(await link.request('retryJob', { id: request.params.id, idempotency: idempotencyOf(request) })),
   );
 
   /** First the job as it is, then what happens to it, until it ends. */

@@ -11,7 +11,7 @@ const settings = JSON.parse(process.env[CHILD_ENV.settings] ?? '{}') as ApiSetti
 
 const { [CHILD_ENV.socket]: socket = '', [CHILD_ENV.token]: token = '' } = process.env;
 const backend = await connectBackend(socket, token, settings.beatMs, {
-  shutdown: () => void shutdown(),
+  shutdown: ({ forGood }) => void shutdown(forGood),
   // Without the supervisor nothing can be answered, and the next one starts its own API.
   lost: () => process.exit(1),
 });
@@ -20,8 +20,8 @@ await app.ready();
 app.server.on('error', (error) => void fail(error));
 app.server.listen({ fd: settings.listenFd }, () => backend.link.notify('apiReady', {}));
 
-async function shutdown(): Promise<void> {
-  backend.stop();
+async function shutdown(forGood: boolean): Promise<void> {
+  backend.stop(forGood ? new CodedError('SUPERVISOR_STOPPING') : new CodedError('API_RESTARTING'));
   // Answers that are ready go out; event streams are cut.
   await app.close();
   process.exit(0);

@@ -111,9 +111,15 @@ export function findCheckpoint(
   const folder = join(dataDir, CHECKPOINTS_FOLDER);
   let reason: string | null = null;
   for (const step of stepsOf(folder, jobId).sort((a, b) => b - a)) {
-    const read = decode(readFileSync(join(folder, checkpointName(jobId, step))), fit);
-    if (typeof read !== 'string') return { checkpoint: read, reason };
+    const file = join(folder, checkpointName(jobId, step));
+    const read = load(file, fit);
+    if (typeof read !== 'string') {
+      if (step < expectedStep) reason ??= `the last checkpoint is of step ${step}`;
+      return { checkpoint: read, reason };
+    }
     reason ??= `the checkpoint of step ${step} ${read}`;
+    // Its name must not claim steps that the job no longer has.
+    rmSync(file, { force: true });
   }
   if (expectedStep > 0) reason ??= 'its checkpoint is gone';
   return { checkpoint: null, reason };
@@ -145,6 +151,14 @@ function encode(header: Header, latents: Float32Array): Buffer {
 }
 
 /** The checkpoint, or what is wrong with it. */
+function load(file: string, fit: Fit): JobCheckpoint | string {
+  try {
+    return decode(readFileSync(file), fit);
+  } catch (error) {
+    return `cannot be read (${(error as Error).message})`;
+  }
+}
+
 function decode(bytes: Buffer, fit: Fit): JobCheckpoint | string {
   const end = bytes.length - SUM_BYTES;
   const start = MAGIC.length + 4;

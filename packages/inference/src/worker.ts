@@ -125,7 +125,8 @@ async function attempt(run: Run, { sessions, previewMap, fingerprint: modelFinge
     onStep(state) {
       Atomics.store(flags, FLAG.step, state.step);
       const preview = state.step % every === 0 ? drawPreview(previewMap, state) : null;
-      const kept = state.step % settings.checkpointSteps === 0 || state.step === run.request.numInferenceSteps;
+      const due = state.step % settings.checkpointSteps === 0 || state.step === run.request.numInferenceSteps;
+      const kept = due || isStopping();
       const latents = kept ? state.latents.slice() : null;
       tell({ type: 'step', run, step: state.step, latents, preview }, latents ? [latents.buffer] : []);
     },

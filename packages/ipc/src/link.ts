@@ -9,8 +9,12 @@ export type Handlers<M extends Methods> = {
   [K in keyof M]: (params: Params<M, K>) => Result<M, K> | Promise<Result<M, K>>;
 };
 
-/** Bytes that may wait for a peer that does not read; then it is cut off, which it will notice. */
-const PENDING_MAX = 8 << 20;
+/**
+ * Bytes that may wait for a peer that does not read. Beyond the first number its requests are not read either until it has
+ * caught up; beyond the second, which only notifications can reach, it is cut off, which it will notice.
+ */
+const PENDING_PAUSE = 1 << 20;
+const PENDING_MAX = 64 << 20;
 
 type Message =
   | { id: number; method: string; params: unknown }
@@ -83,8 +87,11 @@ export class Link<Remote extends Methods, Local extends Methods> {
 
   #write(message: Message): void {
     if (!this.#open || this.#socket.destroyed) return;
-    if (this.#socket.writableLength > PENDING_MAX) this.close();
-    else this.#socket.write(encodeFrame(message));
+    if (this.#socket.writableLength > PENDING_MAX) return this.close();
+    this.#socket.write(encodeFrame(message));
+    if (this.#socket.writableLength <= PENDING_PAUSE || this.#socket.isPaused()) return;
+    this.#socket.pause();
+    this.#socket.once('drain', () => this.#socket.resume());
   }
 
   #dispatch(message: Message): void {

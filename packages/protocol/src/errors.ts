@@ -284,6 +284,14 @@ export const ERRORS = {
     'environment',
     true,
   ),
+  API_RESTARTING: row(
+    'the API is being restarted; the job goes on',
+    'send the request again, with the same Idempotency-Key if it had one, or ask for the job by its id',
+    503,
+    76,
+    'environment',
+    true,
+  ),
   LINK_LOST: row(
     'the connection to the supervisor was lost',
     "see whether it still runs with 'qwen-supervisor status'; accepted jobs are kept",

@@ -36,7 +36,7 @@ export type SupervisorMethods = {
   /** All or none. `replayed`: the key was known, and these are the jobs of its first use. */
   submitJobs(params: { orders: JobOrder[]; idempotency: Idempotency | null }): { jobs: Job[]; replayed: boolean };
   /** A new job with the request of one that failed or was cancelled. */
-  retryJob(params: { id: string }): Job;
+  retryJob(params: { id: string; idempotency: Idempotency | null }): Job;
   getJob(params: { id: string }): Job;
   listJobs(params: { status: JobStatus | null; limit: number }): { jobs: Job[] };
   cancelJob(params: { id: string }): Job;
@@ -64,7 +64,8 @@ export type ClientMethods = {
   workerFailed(params: { reason: string }): void;
   /** The configuration has changed. */
   welcome(params: Welcome): void;
-  shutdown(params: Record<string, never>): void;
+  /** `forGood`: the supervisor stops, too; else another API takes over. */
+  shutdown(params: { forGood: boolean }): void;
 };
 
 /** Inference worker → supervisor. */
@@ -101,7 +102,7 @@ export type WorkerMethods = {
   /** `step`: what earlier attempts have completed. */
   run(params: { jobId: string; attempt: number; request: JobRequest; step: number }): void;
   cancel(params: { jobId: string; attempt: number }): void;
-  shutdown(params: Record<string, never>): void;
+  shutdown(params: { forGood: boolean }): void;
 };
 
 /** Environment variables by which a child learns who it is. Not configuration: set by the supervisor alone. */

@@ -13,12 +13,18 @@ export function checkpointedSteps(dataDir: string): Map<string, number> {
   return steps;
 }
 
-/** Removes the checkpoints of the jobs that are not wanted, and what a killed worker has left half written. */
+/** Removes the checkpoints of the jobs that are not wanted. */
 export function removeCheckpoints(dataDir: string, isWanted: (jobId: string) => boolean): void {
   const folder = join(dataDir, CHECKPOINTS_FOLDER);
   for (const name of readdirSync(folder)) {
-    const parsed = parseCheckpointName(name.replace(/\.tmp$/, ''));
-    if (!parsed || (isWanted(parsed.jobId) && !name.endsWith('.tmp'))) continue;
-    rmSync(join(folder, name), { force: true });
+    const parsed = parseCheckpointName(name);
+    if (parsed && !isWanted(parsed.jobId)) rmSync(join(folder, name), { force: true });
+  }
+}
+
+/** Removes what killed workers have left half written. Only while no worker runs. */
+export function removeHalfWritten(dataDir: string): void {
+  for (const folder of [CHECKPOINTS_FOLDER, 'images'].map((name) => join(dataDir, name))) {
+    for (const name of readdirSync(folder)) if (name.endsWith('.tmp')) rmSync(join(folder, name), { force: true });
   }
 }

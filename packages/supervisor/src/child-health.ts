@@ -20,6 +20,22 @@ export function hasWorked(before: Vitals | null, now: Vitals, elapsedMs: number)
   );
 }
 
+/** Whether it got on with what has an end, its files and its memory; processor time alone may be a loop. */
+export function hasProgressed(before: Vitals | null, now: Vitals): boolean {
+  return before !== null && (now.readBytes > before.readBytes || now.rssBytes > before.rssBytes + RSS_GROWTH_MIN);
+}
+
+export interface LoadClock {
+  startedMs: number;
+  /** When the load last gave a sign of work. */
+  movedAtMs: number;
+  /** When it last reported bytes, read or grew. */
+  progressedAtMs: number;
+  /** Share that is done, 0 to 1. */
+  share: number;
+  component: string;
+}
+
 export interface StepClock {
   /** When the step counter of the current job last moved. */
   movedAtMs: number;
@@ -65,11 +81,8 @@ export function hangReason(clock: StepClock, stepLimitMs: number, atMs: number):
  * When a load is given up: after the stall limit, within a cap. The cap is the load limit, or three times what the rate so
  * far predicts if that is more: a load that goes on slowly but steadily is never cut off.
  */
-export function loadDeadline(
-  load: { startedMs: number; share: number; movedAtMs: number },
-  limits: { loadStallMs: number; loadLimitMs: number },
-): number {
-  const elapsedMs = load.movedAtMs - load.startedMs;
+export function loadDeadline(load: LoadClock, limits: { loadStallMs: number; loadLimitMs: number }): number {
+  const elapsedMs = load.progressedAtMs - load.startedMs;
   const predictedMs = load.share > 0 ? elapsedMs / load.share : 0;
   return Math.min(load.movedAtMs + limits.loadStallMs, load.startedMs + Math.max(limits.loadLimitMs, 3 * predictedMs));
 }

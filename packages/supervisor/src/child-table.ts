@@ -9,7 +9,7 @@
 import type { ErrorObject } from '@qwen-supervisor/protocol/errors';
 import type { ChildState, ExitCause } from '@qwen-supervisor/protocol/status';
 import { type Child, type ChildEvent, type ChildLimits, type ChildStep, causeOf } from './child.js';
-import { hangReason, hasWorked, loadDeadline, newStepClock, tickStepClock } from './child-health.js';
+import { hangReason, hasProgressed, hasWorked, loadDeadline, newStepClock, tickStepClock } from './child-health.js';
 import { afterSuccess, decideRestart, NO_HISTORY } from './restart-policy.js';
 
 type Handler<T extends ChildEvent['type']> = (
@@ -48,7 +48,7 @@ const spawn: Handler<'start'> = (child, _event, atMs) => ({
     reason: 'process starting',
     wasReady: false,
     holdsJob: false,
-    jobsEnded: 0,
+    rssAtReady: null,
     spawnedAtMs: atMs,
     vitals: null,
     beatAtMs: atMs,
@@ -77,7 +77,7 @@ const spawned: Handler<'spawned'> = (child, event) => stay({ ...child, pid: even
 const startLoading: Handler<'connected'> = (child, _event, atMs, limits) => {
   // The API has nothing to load and says when it serves.
   if (child.name === 'api') return stay(child);
-  const load = { startedMs: atMs, movedAtMs: atMs, share: 0, component: 'process' };
+  const load = { startedMs: atMs, movedAtMs: atMs, progressedAtMs: atMs, share: 0, component: 'process' };
   return stay({
     ...child,
     state: 'loading',
@@ -88,14 +88,16 @@ const startLoading: Handler<'connected'> = (child, _event, atMs, limits) => {
 };
 
 const progress: Handler<'progress'> = (child, { progress: { component, bytesDone, bytesTotal } }, atMs, limits) => {
-  const load = { ...child.load, movedAtMs: atMs, share: bytesDone / Math.max(1, bytesTotal), component };
+  const share = bytesDone / Math.max(1, bytesTotal);
+  const load = { ...child.load, movedAtMs: atMs, progressedAtMs: atMs, share, component };
   return moveLoad({ ...child, load }, limits);
 };
 
 /** ONNX Runtime says nothing while it loads: what the process reads, holds and computes tells whether it goes on. */
 const beatLoading: Handler<'beat'> = (child, { vitals }, atMs, limits) => {
   const worked = hasWorked(child.vitals, vitals, atMs - child.beatAtMs);
-  const load = worked ? { ...child.load, movedAtMs: atMs } : child.load;
+  const progressedAtMs = hasProgressed(child.vitals, vitals) ? atMs : child.load.progressedAtMs;
+  const load = worked ? { ...child.load, movedAtMs: atMs, progressedAtMs } : child.load;
   const seen = { ...child, vitals, beatAtMs: atMs, load };
   return overHardLimit(seen, atMs, limits) ?? (worked ? moveLoad(seen, limits) : stay(seen));
 };
@@ -127,6 +129,7 @@ const beat: Handler<'beat'> = (child, { vitals }, atMs, limits) => {
     vitals,
     beatAtMs: atMs,
     steps,
+    rssAtReady: child.rssAtReady ?? vitals.rssBytes,
     history: forgiven ? afterSuccess(child.history) : child.history,
     deadlineMs: atMs + limits.beatLimitMs,
   };
@@ -134,11 +137,13 @@ const beat: Handler<'beat'> = (child, { vitals }, atMs, limits) => {
   if (killed) return killed;
   const hang = child.holdsJob ? hangReason(steps, limits.stepLimitMs, atMs) : null;
   if (hang) return kill(seen, 'hung', hang, atMs);
-  if (limits.softBytes === null || vitals.rssBytes <= limits.softBytes) return stay(seen);
+  const { softBytes } = limits;
+  // What the model alone needs, a new process would need too.
+  if (softBytes === null || vitals.rssBytes <= softBytes || (seen.rssAtReady ?? 0) > softBytes) return stay(seen);
   const drainReason = `uses ${gigabytes(vitals.rssBytes)} of memory, more than the soft limit`;
-  if (seen.holdsJob) return stay({ ...seen, drainReason });
-  // What the model needs before it has drawn anything, a new process would need too.
-  return seen.jobsEnded > 0 ? askToStop({ ...seen, restartReason: drainReason }, atMs, limits) : stay(seen);
+  return seen.holdsJob
+    ? stay({ ...seen, drainReason })
+    : askToStop({ ...seen, restartReason: drainReason }, atMs, limits);
 };
 
 function overHardLimit(child: Child, atMs: number, limits: ChildLimits): ChildStep | null {
@@ -164,7 +169,6 @@ const finishJob: Handler<'idle'> = (child, _event, atMs, limits) => {
     state: 'ready',
     reason: 'ready',
     holdsJob: false,
-    jobsEnded: child.jobsEnded + 1,
     healthySinceMs: atMs,
     history: afterSuccess(child.history),
   };
@@ -290,7 +294,12 @@ const paused: Handler<'paused'> = (child, { ms }) =>
   stay({
     ...child,
     beatAtMs: child.beatAtMs + ms,
-    load: { ...child.load, startedMs: child.load.startedMs + ms, movedAtMs: child.load.movedAtMs + ms },
+    load: {
+      ...child.load,
+      startedMs: child.load.startedMs + ms,
+      movedAtMs: child.load.movedAtMs + ms,
+      progressedAtMs: child.load.progressedAtMs + ms,
+    },
     steps: {
       ...child.steps,
       movedAtMs: child.steps.movedAtMs + ms,

@@ -8,7 +8,7 @@ import type {
   LoadProgress,
   Vitals,
 } from '@qwen-supervisor/protocol/status';
-import { newStepClock, type StepClock } from './child-health.js';
+import { type LoadClock, newStepClock, type StepClock } from './child-health.js';
 import { NO_HISTORY, type RestartHistory, type RestartLimits } from './restart-policy.js';
 
 export interface Child {
@@ -25,15 +25,15 @@ export interface Child {
   /** This incarnation has been ready. */
   wasReady: boolean;
   holdsJob: boolean;
-  /** Jobs that this incarnation has ended. */
-  jobsEnded: number;
+  /** Resident memory at the first beat after the load: what the model alone needs. */
+  rssAtReady: number | null;
   spawnedAtMs: number;
   /** When this incarnation became ready, or last finished a job. */
   healthySinceMs: number;
   /** Longest time that a start has taken, whether it succeeded or not. */
   startMs: number;
   /** The load under way: when it began and last moved, and how far it is. */
-  load: { startedMs: number; movedAtMs: number; share: number; component: string };
+  load: LoadClock;
   vitals: Vitals | null;
   beatAtMs: number;
   steps: StepClock;
@@ -107,11 +107,11 @@ export function newChild(name: ChildName): Child {
     history: NO_HISTORY,
     wasReady: false,
     holdsJob: false,
-    jobsEnded: 0,
+    rssAtReady: null,
     spawnedAtMs: 0,
     healthySinceMs: 0,
     startMs: 0,
-    load: { startedMs: 0, movedAtMs: 0, share: 0, component: '' },
+    load: { startedMs: 0, movedAtMs: 0, progressedAtMs: 0, share: 0, component: '' },
     vitals: null,
     beatAtMs: 0,
     steps: newStepClock(0, 0),

@@ -17,7 +17,7 @@ const LAST_WORDS_MS = 100;
 export interface Exit {
   code: number | null;
   signal: string | null;
-  /** The kernel killed somebody for want of memory while the child lived. */
+  /** The kernel killed somebody for want of memory since the child's last sign of life. */
   oomKilled: boolean;
 }
 
@@ -32,6 +32,8 @@ export class Children {
   readonly #onExit: (child: Incarnation, exit: Exit) => void;
   readonly #processes = new Map<ChildName, SpawnedChild>();
   readonly #outputs = new Map<ChildName, { output: ChildOutput; ended: Promise<unknown> }>();
+  /** The kernel's count at the last sign of life. */
+  readonly #oomKills = new Map<ChildName, number | null>();
   readonly #tokens = new Map<string, Incarnation>();
   /** Children whose connection is open, and what waits for its end. */
   readonly #connections = new Map<ChildName, { number: number; onEnd(): void }>();
@@ -50,7 +52,7 @@ export class Children {
     const { log, socket, dataDir } = this.#parts;
     const token = randomBytes(16).toString('hex');
     this.#tokens.set(token, child);
-    const oomKillsBefore = countOomKills();
+    this.#oomKills.set(name, countOomKills());
     const output = new ChildOutput(
       (stream, line) => log.info({ child: name, stream }, line),
       (lines) => log.warn({ child: name }, `${lines} lines of its output were dropped: too many at once`),
@@ -67,7 +69,8 @@ export class Children {
       onExit: (code, signal) => {
         this.#tokens.delete(token);
         this.#processes.delete(name);
-        const oomKilled = oomKillsBefore !== null && (countOomKills() ?? 0) > oomKillsBefore;
+        const before = this.#oomKills.get(name) ?? null;
+        const oomKilled = before !== null && (countOomKills() ?? 0) > before;
         this.#afterLastWords(child, () => this.#onExit(child, { code, signal, oomKilled }));
       },
     });
@@ -77,6 +80,11 @@ export class Children {
     this.#processes.set(name, spawned);
     if (name === 'inference') preferForOomKill(spawned.pid);
     return spawned.pid;
+  }
+
+  /** A child gives a sign of life: whatever the kernel has killed until now, it was not this one. */
+  beat(name: ChildName): void {
+    this.#oomKills.set(name, countOomKills());
   }
 
   connected({ name, number }: Incarnation): void {

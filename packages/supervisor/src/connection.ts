@@ -50,11 +50,12 @@ export function answer(link: PeerLink, supervisor: Supervised): Handlers<Supervi
     return peer.incarnation;
   };
   const client = () => known('api', 'cli');
-  const acceptsJobs = () => {
+  /** Why no new job is accepted now; null if they are. */
+  const refusal = (): CodedError | null => {
     client();
     const { stopping, finishing, children } = supervisor.state();
-    if (stopping || finishing) throw new CodedError('SUPERVISOR_STOPPING');
-    if (children.inference.state === 'failed') throw workerGivenUp(children.inference.reason);
+    if (stopping || finishing) return new CodedError('SUPERVISOR_STOPPING');
+    return children.inference.state === 'failed' ? workerGivenUp(children.inference.reason) : null;
   };
   /** An event of the worker that is connected here. */
   const report = () => ({ incarnation: known('inference'), atMs: supervisor.nowMs() });
@@ -74,14 +75,8 @@ export function answer(link: PeerLink, supervisor: Supervised): Handlers<Supervi
       }
       return supervisor.welcome();
     },
-    submitJobs: ({ orders, idempotency }) => {
-      acceptsJobs();
-      return jobs.submit(orders, idempotency);
-    },
-    retryJob: ({ id }) => {
-      acceptsJobs();
-      return jobs.retry(id);
-    },
+    submitJobs: ({ orders, idempotency }) => jobs.submit(orders, idempotency, refusal()),
+    retryJob: ({ id, idempotency }) => jobs.retry(id, idempotency, refusal()),
     getJob: ({ id }) => {
       client();
       return jobs.get(id);

@@ -2,13 +2,14 @@
  * The shell around the supervisor's core: owns the clock, the processes, the sockets and the store. It turns what happens
  * into events, and carries out the effects that the core decides on.
  */
+import { existsSync } from 'node:fs';
 import { basename } from 'node:path';
 import { type IpcServer, listenIpc } from '@qwen-supervisor/ipc/listen';
 import { type Checkpoint, openCheckpoint } from '@qwen-supervisor/model/checkpoint';
 import { describeModel } from '@qwen-supervisor/model/descriptions';
 import { buildGraphs } from '@qwen-supervisor/model/graphs';
 import { CONFIG_KEYS, type Config, type ConfigKey } from '@qwen-supervisor/protocol/config';
-import { CodedError, type ErrorObject } from '@qwen-supervisor/protocol/errors';
+import type { ErrorObject } from '@qwen-supervisor/protocol/errors';
 import type { Job } from '@qwen-supervisor/protocol/job';
 import type {
   ClientMethods,
@@ -24,30 +25,27 @@ import type { Child, ChildEvent } from './child.js';
 import { Children, type Incarnation } from './children.js';
 import { answer, type PeerLink, type Supervised } from './connection.js';
 import { CrashLog } from './crash-log.js';
-import { logFile, prepareDataDir, prepareSocket, readPresence, removePresence, writePresence } from './data-folder.js';
+import { prepareSocket, removePresence, writePresence } from './data-folder.js';
 import { DeviceMemory } from './device-memory.js';
 import { EventLog } from './event-log.js';
 import { secondsUntilClaim } from './expected-times.js';
 import { JobDesk } from './job-desk.js';
 import type { JobStore } from './job-store.js';
 import { boundsOf, limitsOf } from './limits.js';
-import { adoptListener, bindListener, type Listener } from './listener.js';
-import { openLog } from './log.js';
-import { deathSignalLauncher, INHERITED_FD } from './spawn-child.js';
-import { openSqliteJobStore } from './sqlite-database.js';
+import type { Listener } from './listener.js';
+import { INHERITED_FD } from './spawn-child.js';
 import { logChange, stateChanges } from './state-changes.js';
 import { type Effect, type Event, initialState, type Limits, nextDeadline, type State, step } from './supervisor.js';
-import { sweepSurvivors } from './survivors.js';
 import { describeSystem } from './system-status.js';
-import { SystemdNotifier, takeGifts } from './systemd.js';
+import type { SystemdNotifier } from './systemd.js';
 import { VERSION } from './version.js';
 
 /** `setTimeout` takes no longer time. */
 const TIMER_MAX_MS = 2 ** 31 - 1;
 /** A timer that is late by more tells that this process stood still, and nothing could reach it. */
 const LATE_MS = 1000;
-/** Keys that are bound to what is open: they need a new start. */
-const FIXED: ConfigKey[] = ['host', 'port', 'data-dir'];
+/** Keys that are bound to what is open, or that all children were started with: they need a new start. */
+const FIXED: ConfigKey[] = ['host', 'port', 'data-dir', 'beat-limit-seconds'];
 /** Ends of which only the state of the threads can tell more. */
 const HANGS = new Set<Child['stopCause']>(['hung', 'stalled']);
 /** From one look for finished jobs that are too old to the next. */
@@ -55,7 +53,7 @@ const EXPIRE_MS = 3_600_000;
 /** Beats of a living child in the time after which a silent one is taken for dead. */
 const BEATS_PER_LIMIT = 3;
 /** Keys that the worker is started with. */
-const OF_WORKER: ConfigKey[] = ['model', 'checkpoint-steps', 'beat-limit-seconds'];
+const OF_WORKER: ConfigKey[] = ['model', 'checkpoint-steps'];
 
 export interface Daemon {
   /** Begins an orderly stop; `ended` resolves when it is done. */
@@ -66,62 +64,15 @@ export interface Daemon {
   ended: Promise<ErrorObject | null>;
 }
 
-/**
- * Starts a supervisor. Whatever can be known before a process is spawned is checked here, in the order of cost.
- * `readConfig` is called now and at every reload.
- * @throws CodedError of the configuration, the model, the data folder, the port, or ALREADY_RUNNING
- */
-export async function startDaemon(readConfig: () => Config, env: NodeJS.ProcessEnv): Promise<Daemon> {
-  const gifts = takeGifts(env);
-  const config = readConfig();
-  const checkpoint = openWhole(config.model);
-  const dataDir = prepareDataDir(config['data-dir']);
-  const { store, setAside } = openStore(dataDir);
-  let listener: Listener | undefined;
-  try {
-    listener = gifts.listenFd === null ? bindListener(config.host, config.port) : adoptListener(gifts.listenFd);
-    const log = openLog(logFile(dataDir), config['log-level']);
-    if (setAside) log.error(`the job database was damaged: kept as ${setAside}, the queue begins empty`);
-    if (deathSignalLauncher().length === 0) {
-      log.warn(
-        'this system has no setpriv that ends children with their supervisor: a killed one may leave some behind',
-      );
-    }
-    const survivors = await sweepSurvivors(dataDir);
-    if (survivors.length > 0) log.warn({ pids: survivors }, 'killed processes of an earlier supervisor');
-    const socket = prepareSocket(dataDir, env);
-    const systemd = gifts.notify ? new SystemdNotifier(env, (reason) => log.warn(reason)) : null;
-    delete env.NOTIFY_SOCKET;
-    const parts = { config, readConfig, checkpoint, dataDir, store, listener, log, socket };
-    const supervisor = new Supervisor({ ...parts, systemd, watchdogMs: gifts.watchdogMs });
-    await supervisor.open();
-    return supervisor;
-  } catch (error) {
-    listener?.close();
-    await store.close();
-    throw error;
-  }
-}
-
-/** @throws CodedError MODEL_* */
-function openWhole(folder: string): Checkpoint {
+/** Opens a checkpoint and sees that its graphs can be built. @throws CodedError MODEL_* */
+export function openWhole(folder: string): Checkpoint {
   const checkpoint = openCheckpoint(folder);
   buildGraphs(checkpoint);
   return checkpoint;
 }
 
-function openStore(dataDir: string): ReturnType<typeof openSqliteJobStore> {
-  try {
-    return openSqliteJobStore(dataDir);
-  } catch (error) {
-    if (!(error instanceof CodedError) || error.code !== 'ALREADY_RUNNING') throw error;
-    const other = readPresence(dataDir);
-    const who = other ? `process ${other.pid}, ${other.url}` : 'another process';
-    throw new CodedError('ALREADY_RUNNING', `${dataDir} is in use by ${who}`, { cause: error });
-  }
-}
-
-interface Parts {
+/** What a supervisor is made of, opened and checked. */
+export interface Parts {
   config: Config;
   readConfig: () => Config;
   checkpoint: Checkpoint;
@@ -134,7 +85,7 @@ interface Parts {
   watchdogMs: number | null;
 }
 
-class Supervisor implements Daemon, Supervised {
+export class Supervisor implements Daemon, Supervised {
   readonly url: string;
   readonly ended: Promise<ErrorObject | null>;
   readonly jobs: JobDesk;
@@ -149,7 +100,9 @@ class Supervisor implements Daemon, Supervised {
   #state: State = initialState();
   #links: Partial<Record<ChildName, PeerLink>> = {};
   #ipc: IpcServer | null = null;
+  #listening: Promise<void> | null = null;
   #timer: NodeJS.Timeout | undefined;
+  #immediate: NodeJS.Immediate | undefined;
   #end: (error: ErrorObject | null) => void = () => {};
 
   constructor(parts: Parts) {
@@ -184,18 +137,28 @@ class Supervisor implements Daemon, Supervised {
   }
 
   async open(): Promise<void> {
-    const { dataDir, log, socket } = this.#parts;
-    this.#ipc = await listenIpc<ClientMethods & WorkerMethods, SupervisorMethods & WorkerReports>(socket, (link) =>
-      answer(link, this),
-    );
-    writePresence(dataDir, { pid: process.pid, socket, url: this.url });
+    const { dataDir, log } = this.#parts;
+    await this.#listen();
     log.info({ pid: process.pid, model: this.#model.id, data: dataDir }, `listening on ${this.url}`);
-    await this.jobs.recover();
+    this.jobs.recover();
     this.handle({ type: 'start', atMs: this.nowMs() });
     this.handle({ type: 'job-queued', atMs: this.nowMs() });
     setInterval(() => this.jobs.expire(), EXPIRE_MS).unref();
     const { systemd, watchdogMs } = this.#parts;
     if (systemd && watchdogMs !== null) setInterval(() => systemd.alive(), watchdogMs / 3).unref();
+  }
+
+  async #listen(): Promise<void> {
+    const { dataDir, log, socket } = this.#parts;
+    this.#ipc = await listenIpc<ClientMethods & WorkerMethods, SupervisorMethods & WorkerReports>(socket, (link) =>
+      answer(link, this),
+    );
+    try {
+      writePresence(dataDir, { pid: process.pid, socket, url: this.url });
+    } catch (error) {
+      // A full disk: commands do not find us, everybody else does.
+      log.error(`where this supervisor is reached could not be written: ${(error as Error).message}`);
+    }
   }
 
   nowMs(): number {
@@ -244,12 +207,12 @@ class Supervisor implements Daemon, Supervised {
     const changed = CONFIG_KEYS.filter((key) => next[key] !== this.#config[key]);
     const ignored = changed.filter((key) => FIXED.includes(key));
     const applied = changed.filter((key) => !FIXED.includes(key));
-    const { host, port, 'data-dir': dataDir } = this.#config;
+    const { host, port, 'data-dir': dataDir, 'beat-limit-seconds': beatLimit } = this.#config;
     if (applied.includes('model')) {
       const { architecture, folder } = openWhole(next.model);
       this.#model = describeModel(architecture, basename(folder));
     }
-    this.#config = { ...next, host, port, 'data-dir': dataDir };
+    this.#config = { ...next, host, port, 'data-dir': dataDir, 'beat-limit-seconds': beatLimit };
     this.#limits = limitsOf(this.#config);
     this.jobs.bounds = boundsOf(this.#config);
     this.#parts.log.level = this.#config['log-level'];
@@ -272,7 +235,8 @@ class Supervisor implements Daemon, Supervised {
     const worker = state.children.inference;
     if (worker.state !== before.children.inference.state) {
       if (worker.state === 'failed') this.events.announceFailure(worker.reason);
-      if (worker.state === 'ready' && worker.pid !== null) void this.#measureDevice(worker.pid, worker.incarnation);
+      const loaded = worker.state === 'ready' && before.children.inference.state === 'loading';
+      if (loaded && worker.pid !== null) void this.#measureDevice(worker.pid, worker.incarnation);
     }
     for (const effect of effects) this.#perform(effect);
     this.#parts.systemd?.update(this.#state, this.#config['systemd-ready']);
@@ -280,19 +244,24 @@ class Supervisor implements Daemon, Supervised {
   }
 
   handleChild(name: ChildName, incarnation: number, event: ChildEvent): void {
+    if (event.type === 'beat') this.#children.beat(name);
     this.handle({ type: 'child', name, incarnation, atMs: this.nowMs(), event });
   }
 
   #setTimer(): void {
     clearTimeout(this.#timer);
+    clearImmediate(this.#immediate);
     const dueMs = nextDeadline(this.#state);
     if (dueMs === null) return;
     const delay = Math.min(Math.max(0, dueMs - this.nowMs()), TIMER_MAX_MS);
-    this.#timer = setTimeout(() => {
+    const fire = () => {
       const atMs = this.nowMs();
-      // What was sent meanwhile is read before the next timer.
       if (atMs - dueMs > LATE_MS) this.handle({ type: 'paused', atMs, ms: atMs - dueMs + LATE_MS });
       else this.handle({ type: 'tick', atMs });
+    };
+    // What has been sent by then is read first: it may be the sign of life that was missed.
+    this.#timer = setTimeout(() => {
+      this.#immediate = setImmediate(fire);
     }, delay);
   }
 
@@ -301,7 +270,7 @@ class Supervisor implements Daemon, Supervised {
       case 'spawn':
         return this.#spawn(effect.name, effect.incarnation);
       case 'ask-stop':
-        return this.#links[effect.name]?.notify('shutdown', {});
+        return this.#links[effect.name]?.notify('shutdown', { forGood: this.#state.stopping });
       case 'kill':
         if (HANGS.has(this.#state.children[effect.name].stopCause)) this.#children.noteThreads(effect.name);
         return this.#children.kill(effect.name, effect.tree);
@@ -327,6 +296,31 @@ class Supervisor implements Daemon, Supervised {
   }
 
   #spawn(name: ChildName, incarnation: number): void {
+    // A folder for sockets that a logout has removed would keep every child out for ever.
+    if (existsSync(this.#parts.socket)) return this.#spawnNow(name, incarnation);
+    this.#listening ??= this.#listenAnew();
+    void this.#listening.then(
+      () => this.#spawnNow(name, incarnation),
+      (error: Error) => {
+        this.#parts.log.error(`no child can be started: ${error.message}`);
+        const [at, random] = [new Date().toISOString(), Math.random()];
+        this.handleChild(name, incarnation, { type: 'exited', code: null, signal: null, oomKilled: false, at, random });
+      },
+    );
+  }
+
+  async #listenAnew(): Promise<void> {
+    try {
+      this.#parts.log.warn('the control socket is gone, listening anew');
+      this.#ipc?.close();
+      prepareSocket(this.#parts.dataDir, process.env);
+      await this.#listen();
+    } finally {
+      this.#listening = null;
+    }
+  }
+
+  #spawnNow(name: ChildName, incarnation: number): void {
     const { listener, dataDir } = this.#parts;
     const { model, 'checkpoint-steps': checkpointSteps } = this.#config;
     const child = { name, number: incarnation };
@@ -381,6 +375,7 @@ class Supervisor implements Daemon, Supervised {
 
   async #close(error: ErrorObject | null): Promise<void> {
     clearTimeout(this.#timer);
+    clearImmediate(this.#immediate);
     const { log, listener, dataDir, systemd } = this.#parts;
     await this.jobs.close().catch((cause: Error) => log.error(`the job database was not closed: ${cause.message}`));
     this.#ipc?.close();

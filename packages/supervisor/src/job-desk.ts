@@ -15,7 +15,7 @@ import {
 } from '@qwen-supervisor/protocol/job';
 import type { JobOutcome } from '@qwen-supervisor/protocol/messages';
 import type { Logger } from 'pino';
-import { checkpointedSteps, removeCheckpoints } from './checkpoint-folder.js';
+import { checkpointedSteps, removeCheckpoints, removeHalfWritten } from './checkpoint-folder.js';
 import type { EventLog } from './event-log.js';
 import type { AttemptStart, Death, JobStore } from './job-store.js';
 import type { CurrentJob } from './supervisor.js';
@@ -71,8 +71,14 @@ export class JobDesk {
     return this.#problem;
   }
 
-  /** @throws CodedError QUEUE_FULL, IDEMPOTENCY_KEY_REUSED */
-  async submit(orders: JobOrder[], idempotency: Idempotency | null): Promise<{ jobs: Job[]; replayed: boolean }> {
+  /** `refusal`: why no new job is accepted now. @throws CodedError QUEUE_FULL, IDEMPOTENCY_KEY_REUSED, the refusal */
+  async submit(
+    orders: JobOrder[],
+    idempotency: Idempotency | null,
+    refusal: CodedError | null = null,
+  ): Promise<{ jobs: Job[]; replayed: boolean }> {
+    // Who repeats a request that was accepted is answered even while new ones are refused.
+    if (refusal && !(idempotency && (await this.#asked(this.#store.knows(idempotency.key))))) throw refusal;
     const put = this.#store.put(orders, idempotency, this.bounds.maxQueued).catch((error: unknown) => {
       if (!(error instanceof CodedError) || error.code !== 'QUEUE_FULL') throw error;
       throw new CodedError(error.code, error.message, { retryAfterSeconds: this.#hooks.secondsUntilClaim() });
@@ -85,7 +91,7 @@ export class JobDesk {
   }
 
   /** A new job with the request of one that failed or was cancelled. @throws CodedError JOB_NOT_FOUND, JOB_NOT_RETRYABLE */
-  async retry(id: string): Promise<Job> {
+  async retry(id: string, idempotency: Idempotency | null, refusal: CodedError | null): Promise<Job> {
     const { status, prompt, negativePrompt, width, height, numInferenceSteps, trueCfgScale, seed, priority } =
       await this.get(id);
     if (status !== 'failed' && status !== 'cancelled')
@@ -94,7 +100,7 @@ export class JobDesk {
         `the job is ${status}; only one that failed or was cancelled can be tried again`,
       );
     const request = { prompt, negativePrompt, width, height, numInferenceSteps, trueCfgScale, seed };
-    const { jobs } = await this.submit([{ request, priority, retryOf: id }], null);
+    const { jobs } = await this.submit([{ request, priority, retryOf: id }], idempotency, refusal);
     return jobs[0] as Job;
   }
 
@@ -119,6 +125,11 @@ export class JobDesk {
    * @throws CodedError JOB_NOT_FOUND
    */
   async cancel(id: string): Promise<Job> {
+    if (this.#problem !== null) {
+      // The worker can obey, even though nothing can be written now.
+      this.#hooks.onCancelRequest(id);
+      throw new CodedError('DISK_FULL', this.#problem);
+    }
     // In line with claims and releases: between them a job is always either queued or in the worker's hands.
     const job = await new Promise<Job | null>((resolve, reject) => {
       this.#inOrder(async () => {
@@ -166,15 +177,20 @@ export class JobDesk {
   }
 
   /** Puts right what an earlier supervisor left in mid-air. */
-  async recover(): Promise<void> {
-    const steps = checkpointedSteps(this.#dataDir);
-    for (const job of await this.#store.recover((id) => steps.get(id) ?? 0)) {
-      const { id, status, step } = job;
-      this.#log.info({ job: id, step }, `job was running when the supervisor ended, now ${status}`);
-    }
-    const jobs = await Promise.all([...steps.keys()].map((id) => this.#store.get(id)));
-    const open = new Set(jobs.filter((job) => job && !isTerminal(job.status)).map((job) => job?.id));
-    removeCheckpoints(this.#dataDir, (id) => open.has(id));
+  recover(): void {
+    this.#inOrder(async () => {
+      const steps = checkpointedSteps(this.#dataDir);
+      for (const job of await this.#store.recover((id) => steps.get(id) ?? 0)) {
+        const { id, status, step } = job;
+        this.#log.info({ job: id, step }, `job was running when the supervisor ended, now ${status}`);
+      }
+      const jobs = await Promise.all([...steps.keys()].map((id) => this.#store.get(id)));
+      const open = new Set(jobs.filter((job) => job && !isTerminal(job.status)).map((job) => job?.id));
+      this.#tidy(() => {
+        removeHalfWritten(this.#dataDir);
+        removeCheckpoints(this.#dataDir, (id) => open.has(id));
+      });
+    });
     this.expire();
   }
 
@@ -187,7 +203,9 @@ export class JobDesk {
       const expired = await this.#store.expired({ finishedBefore, keepBytes });
       if (expired.length === 0) return;
       // Files first: what is still in the store is found and removed at the next look.
-      for (const { file } of expired) if (file) rmSync(join(this.#dataDir, file), { force: true });
+      this.#tidy(() => {
+        for (const { file } of expired) if (file) rmSync(join(this.#dataDir, file), { force: true });
+      });
       await this.#store.remove(expired.map(({ id }) => id));
       this.#log.info({ jobs: expired.length }, 'finished jobs removed: older or larger than is to be kept');
     });
@@ -200,13 +218,17 @@ export class JobDesk {
   /** After the operations that are under way. */
   async close(): Promise<void> {
     this.#closing = true;
-    await this.#tail;
+    for (let tail: unknown = null; tail !== this.#tail; ) {
+      tail = this.#tail;
+      await tail;
+    }
     await this.#store.close();
   }
 
   #publish(event: JobEvent): void {
     this.#events.publish(event);
-    if ('job' in event && isTerminal(event.job.status)) removeCheckpoints(this.#dataDir, (id) => id !== event.jobId);
+    if ('job' in event && isTerminal(event.job.status))
+      this.#tidy(() => removeCheckpoints(this.#dataDir, (id) => id !== event.jobId));
     const reason = event.type === 'requeued' ? event.reason : event.type === 'running' ? event.startedOverReason : null;
     const step = event.type === 'running' && event.step > 0 ? event.step : null;
     const error = 'job' in event ? event.job.error : null;
@@ -214,6 +236,15 @@ export class JobDesk {
       { job: event.jobId, step, reason, error: error && `${error.code}: ${error.message}` },
       `job ${event.type}`,
     );
+  }
+
+  /** Removes files that nobody needs any more; where that fails they are in nobody's way. */
+  #tidy(remove: () => void): void {
+    try {
+      remove();
+    } catch (error) {
+      this.#log.warn(`files that are no longer needed were not removed: ${(error as Error).message}`);
+    }
   }
 
   /** What an engine throws at a client's question, in our words. */

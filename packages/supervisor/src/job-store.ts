@@ -42,6 +42,8 @@ export interface JobStore {
     idempotency: Idempotency | null,
     maxQueued: number,
   ): Promise<{ jobs: Job[]; replayed: boolean }>;
+  /** Whether jobs were accepted with this key and are still kept. */
+  knows(key: string): Promise<boolean>;
   /** Takes the first queued job and records the attempt that is about to begin; null if none is queued. */
   claim(): Promise<Job | null>;
   /** Records where the running attempt has begun; null if it is not running. */
@@ -69,7 +71,10 @@ export interface JobStore {
    * step that `completedSteps` knows of.
    */
   recover(completedSteps: (id: string) => number): Promise<Job[]>;
-  /** Finished jobs that ended before `finishedBefore` (ISO 8601), or whose pictures, newest first, go beyond `keepBytes`. */
+  /**
+   * Finished jobs that ended before `finishedBefore` (ISO 8601), or whose pictures, newest first, go beyond `keepBytes`. The
+   * newest ten are never too large: somebody may be about to fetch them.
+   */
   expired(limits: { finishedBefore: string | null; keepBytes: number | null }): Promise<Expired[]>;
   /** Forgets finished jobs. */
   remove(ids: string[]): Promise<void>;

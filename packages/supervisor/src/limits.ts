@@ -24,7 +24,8 @@ export function limitsOf(config: Config): Limits {
       softBytes: bytes(config['memory-soft-gigabytes']),
       hardBytes: bytes(config['memory-hard-gigabytes']),
     },
-    api: { ...shared, delayCapMs: API_DELAY_CAP_MS, softBytes: null, hardBytes: null },
+    // Without it nobody is answered: a fault that may pass is waited for, however long.
+    api: { ...shared, max: null, delayCapMs: API_DELAY_CAP_MS, softBytes: null, hardBytes: null },
   };
 }
 

@@ -6,7 +6,8 @@
 import type { ExitCause } from '@qwen-supervisor/protocol/status';
 
 export interface RestartLimits {
-  max: number;
+  /** Null: never given up, but for a permanent fault. */
+  max: number | null;
   windowMs: number;
   /** Longest delay between two starts. */
   delayCapMs: number;
@@ -95,8 +96,9 @@ export function decideRestart(
   const row = ROWS[cause];
   const laidToJob = exit.heldJob && row.charged;
   const jobDeaths = history.jobDeaths + (laidToJob ? 1 : 0);
-  const charged = row.charged && (!laidToJob || jobDeaths > JOB_DEATHS_MAX);
-  const windowMs = budgetWindow(exit.startMs, limits);
+  const { max } = limits;
+  const charged = max !== null && row.charged && (!laidToJob || jobDeaths > JOB_DEATHS_MAX);
+  const windowMs = Math.max(limits.windowMs, 2 * ((max ?? 0) + 1) * exit.startMs);
   const recent = history.chargedAtMs.filter((at) => at > atMs - windowMs);
   const next: RestartHistory = {
     chargedAtMs: charged ? [...recent, atMs] : recent,
@@ -109,17 +111,13 @@ export function decideRestart(
     history: next,
   });
   if (next.deviceMemoryStreak >= DEVICE_MEMORY_MAX) return giveUp(`${next.deviceMemoryStreak} times in a row`);
-  if (charged && next.chargedAtMs.length > limits.max) {
+  // Wide enough a window that a child whose starts are slow can use its budget up.
+  if (charged && next.chargedAtMs.length > max) {
     return giveUp(`${next.chargedAtMs.length} failures within ${Math.round(windowMs / 1000)} s`);
   }
   const delayMs = restartDelay(next.streak, row, exit, limits);
   const reason = `${exit.what}; starting again ${delayMs === 0 ? 'at once' : `in ${(delayMs / 1000).toFixed(1)} s`}`;
   return { decision: { kind: 'restart', delayMs, reason }, history: next };
-}
-
-/** Wide enough that a child whose starts are slow can use its budget up. */
-function budgetWindow(startMs: number, limits: RestartLimits): number {
-  return Math.max(limits.windowMs, 2 * (limits.max + 1) * startMs);
 }
 
 /** At once after the first death of a healthy child, else the cause's first delay, doubled with each in a row, up to the cap. */

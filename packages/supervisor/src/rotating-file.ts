@@ -27,7 +27,8 @@ export class RotatingFile {
   /** `line` ends with a newline. */
   write(line: string): void {
     const lost = this.#lost;
-    const bytes = Buffer.from(lost ? this.#onLost(lost.lines, lost.cause) + line : line);
+    // The line that was lost may have been written in part.
+    const bytes = Buffer.from(lost ? `\n${this.#onLost(lost.lines, lost.cause)}${line}` : line);
     try {
       if (this.#size > 0 && this.#size + bytes.length > this.#maxBytes) this.#rotate();
       const written = writeSync(this.#fd, bytes);

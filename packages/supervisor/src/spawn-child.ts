@@ -10,6 +10,7 @@ import type { ChildName } from '@qwen-supervisor/protocol/status';
 import { execa } from 'execa';
 import treeKill from 'tree-kill';
 import { readLines } from './child-output.js';
+import { killDescendants } from './survivors.js';
 
 export interface SpawnedChild {
   pid: number;
@@ -68,8 +69,9 @@ export function spawnChild(options: SpawnOptions): SpawnedChild | null {
     },
   });
   subprocess.on('exit', (code, signal) => {
-    // What the child has started in its group ends with it.
-    if (subprocess.pid !== undefined) killGroup(subprocess.pid, false);
+    // What the child has started ends with it, and no longer holds its pipes.
+    if (subprocess.pid !== undefined) killGroup(subprocess.pid);
+    setImmediate(() => killDescendants(options.token));
     options.onExit(code, signal);
   });
   const outputEnded = Promise.all([
@@ -84,12 +86,18 @@ export function spawnChild(options: SpawnOptions): SpawnedChild | null {
     });
     return null;
   }
-  return { pid, outputEnded, kill: (tree) => killGroup(pid, tree) };
+  return { pid, outputEnded, kill: (tree) => (tree ? killTree(pid, options.token) : killGroup(pid)) };
 }
 
-function killGroup(pid: number, tree: boolean): void {
-  // The tree first: a dead parent no longer leads to its descendants.
-  if (tree) treeKill(pid, 'SIGKILL', () => {});
+/** On Linux by our own means: tree-kill asks `ps`, which a slim system does not have, and dies of that. */
+function killTree(pid: number, token: string): void {
+  if (process.platform === 'linux') {
+    killGroup(pid);
+    killDescendants(token);
+  } else treeKill(pid, 'SIGKILL', () => {});
+}
+
+function killGroup(pid: number): void {
   try {
     process.kill(-pid, 'SIGKILL');
   } catch (error) {

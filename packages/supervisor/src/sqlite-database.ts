@@ -94,10 +94,10 @@ function migrate(db: Database.Database): void {
   if (version > MIGRATIONS.length) {
     throw new CodedError('JOB_STORE_UNUSABLE', 'jobs.db was written by a newer version of qwen-supervisor');
   }
-  db.transaction(() => {
-    for (const migration of MIGRATIONS.slice(version)) db.exec(migration);
-    db.exec(`PRAGMA user_version = ${MIGRATIONS.length}`);
-  })();
+  // Nothing is written where nothing changes: a start must work on a full disk.
+  if (version === MIGRATIONS.length) return;
+  const steps = MIGRATIONS.slice(version).join('\n');
+  db.exec(`BEGIN; ${steps} PRAGMA user_version = ${MIGRATIONS.length}; COMMIT;`);
 }
 
 function isDamage(error: unknown): boolean {

@@ -10,6 +10,9 @@ import { type Death, type Expired, type JobStore, OUTSIDE_DEATHS_MAX, OWN_DEATHS
 
 const POISONED = `(own_deaths >= ${OWN_DEATHS_MAX} OR outside_deaths >= ${OUTSIDE_DEATHS_MAX})`;
 
+/** Newest pictures that are kept whatever their size. */
+const NEVER_TOO_LARGE = 10;
+
 interface Row {
   id: string;
   status: JobStatus;
@@ -107,6 +110,9 @@ export function sqliteJobStore(db: Database.Database): JobStore {
         return { jobs: orders.map((order) => insert(order, key, fingerprint)), replayed: false };
       });
     },
+    async knows(key) {
+      return one('SELECT * FROM jobs WHERE idempotency_key = ? LIMIT 1', key) !== undefined;
+    },
     async claim() {
       const sql = `UPDATE jobs SET status = 'running', attempts = attempts + 1, resumed_at_step = NULL,
         started_over_reason = NULL
@@ -166,9 +172,9 @@ export function sqliteJobStore(db: Database.Database): JobStore {
     },
     async expired({ finishedBefore, keepBytes }) {
       const sql = `SELECT id, image ->> 'file' AS file FROM (
-          SELECT *, sum(image ->> 'bytes') OVER (ORDER BY finished_at DESC, position DESC) AS bytes_so_far
-          FROM jobs WHERE finished_at IS NOT NULL)
-        WHERE finished_at < ?1 OR (image IS NOT NULL AND bytes_so_far > ?2)`;
+          SELECT *, sum(image ->> 'bytes') OVER newest AS bytes_so_far, count(image) OVER newest AS images_so_far
+          FROM jobs WHERE finished_at IS NOT NULL WINDOW newest AS (ORDER BY finished_at DESC, position DESC))
+        WHERE finished_at < ?1 OR (image IS NOT NULL AND bytes_so_far > ?2 AND images_so_far > ${NEVER_TOO_LARGE})`;
       const rows = prepare(sql).all(finishedBefore, keepBytes) as Expired[];
       return rows.map(({ id, file }) => ({ id, file }));
     },

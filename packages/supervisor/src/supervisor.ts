@@ -297,7 +297,8 @@ function settle(state: State, effects: Effect[], atMs: number, limits: Limits): 
     if (!done || state.ended) return { state, effects };
     return { state: { ...state, ended: true }, effects: [...effects, { type: 'exit', error: state.exitError }] };
   }
-  if (state.finishing && !state.claiming && !state.current) {
+  // A claim that is still under way is released when it comes.
+  if (state.finishing && !state.current) {
     const stopped = stopAll(state, atMs, limits);
     return settle(stopped.state, [...effects, ...stopped.effects], atMs, limits);
   }

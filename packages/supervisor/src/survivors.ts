@@ -1,9 +1,9 @@
 /**
- * Processes of an earlier supervisor of the same data folder that are still there. On Linux children die with their
- * supervisor; this sweep is for what should not happen: a kernel without the parent-death signal, a grandchild.
+ * Processes that outlive the one that they belong to: grandchildren in a group of their own, children of an earlier supervisor
+ * where the parent-death signal did not reach them.
  *
- * They are known by the data folder in their environment, which every descendant inherits and no other process has. The
- * start time guards against a process id that was given anew between the look and the kill.
+ * They are known by a variable in their environment, which every descendant inherits and no other process has. The start
+ * time guards against a process id that was given anew between the look and the kill.
  */
 import { readdirSync, readFileSync } from 'node:fs';
 import { CHILD_ENV } from '@qwen-supervisor/protocol/messages';
@@ -22,10 +22,7 @@ interface ProcessId {
  * while holding the data folder. Linux only: elsewhere nothing is found.
  */
 export async function sweepSurvivors(dataDir: string): Promise<number[]> {
-  const found = survivors(dataDir);
-  for (const { pid, startTime } of found) {
-    if (startTimeOf(pid) === startTime) killIfThere(pid);
-  }
+  const found = kill(marked(`${CHILD_ENV.dataDir}=${dataDir}`));
   const deadline = Date.now() + GONE_LIMIT_MS;
   // They are nobody's children any more that we could wait for.
   while (found.some(({ pid, startTime }) => startTimeOf(pid) === startTime) && Date.now() < deadline) {
@@ -34,9 +31,20 @@ export async function sweepSurvivors(dataDir: string): Promise<number[]> {
   return found.map(({ pid }) => pid);
 }
 
-function survivors(dataDir: string): ProcessId[] {
+/** Kills what a child has left behind, known by the child's token. Linux only. */
+export function killDescendants(token: string): void {
+  kill(marked(`${CHILD_ENV.token}=${token}`));
+}
+
+function kill(found: ProcessId[]): ProcessId[] {
+  for (const { pid, startTime } of found) {
+    if (startTimeOf(pid) === startTime) killIfThere(pid);
+  }
+  return found;
+}
+
+function marked(mark: string): ProcessId[] {
   if (process.platform !== 'linux') return [];
-  const mark = `${CHILD_ENV.dataDir}=${dataDir}`;
   return readdirSync('/proc').flatMap((name) => {
     const pid = Number(name);
     if (!Number.isInteger(pid) || pid === process.pid) return [];

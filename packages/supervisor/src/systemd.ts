@@ -10,8 +10,9 @@ import type { State } from './supervisor.js';
 
 /** The first descriptor that systemd passes. */
 const FIRST_FD = 3;
-/** Asked for with every sign of progress while the start goes on. */
+/** While the start or the last job goes on, so much more time is asked for, so often. */
 const EXTEND_SECONDS = 60;
+const EXTEND_EVERY_MS = 20_000;
 const TELL_LIMIT_MS = 5000;
 
 /** What systemd has given to this process, taken out of the environment so that no child thinks it is meant. */
@@ -50,19 +51,26 @@ export class SystemdNotifier {
   readonly #onFault: (reason: string) => void;
   #told = { ready: false, status: '' };
   #stopping = false;
-  #tail: Promise<unknown> = Promise.resolve();
+  /** What is to be told next; newer words take the place of older ones that were not told yet. */
+  #waiting = new Map<string, string>();
+  #telling: Promise<void> | null = null;
+  readonly #extending: NodeJS.Timeout;
 
   /** `env` holds NOTIFY_SOCKET. */
   constructor(env: NodeJS.ProcessEnv, onFault: (reason: string) => void) {
     this.#env = { ...env };
     this.#onFault = onFault;
+    this.#extending = setInterval(() => {
+      if (!this.#told.ready || this.#stopping) this.#tell([`EXTEND_TIMEOUT_USEC=${EXTEND_SECONDS * 1e6}`]);
+    }, EXTEND_EVERY_MS).unref();
   }
 
   /** Tells what has changed. */
   update(state: State, readyWhen: 'api' | 'model'): void {
-    if (state.stopping && !this.#stopping) {
+    if ((state.stopping || state.finishing) && !this.#stopping) {
       this.#stopping = true;
-      this.#tell(['STOPPING=1', 'STATUS=stopping']);
+      const status = state.stopping ? 'stopping' : 'stopping after the running job';
+      this.#tell(['STOPPING=1', `EXTEND_TIMEOUT_USEC=${EXTEND_SECONDS * 1e6}`, `STATUS=${status}`]);
     }
     if (this.#stopping) return;
     const now = describeToSystemd(state, readyWhen);
@@ -79,19 +87,33 @@ export class SystemdNotifier {
 
   /** To be called from the loop that is watched: where it stands still, nothing is told. */
   alive(): void {
-    this.#tell(['WATCHDOG=1']);
+    void this.#send(['WATCHDOG=1']);
   }
 
   /** Resolves when everything is told. */
   async close(): Promise<void> {
-    await this.#tail;
+    clearInterval(this.#extending);
+    await this.#telling;
   }
 
+  /** One message after the other, so that systemd hears them in order. */
   #tell(fields: string[]): void {
-    this.#tail = this.#tail.then(async () => {
-      const options = { env: this.#env, extendEnv: false, reject: false, timeout: TELL_LIMIT_MS } as const;
-      const { failed, shortMessage } = await execa('systemd-notify', fields, options);
-      if (failed) this.#onFault(shortMessage ?? 'systemd-notify failed');
-    });
+    for (const field of fields) this.#waiting.set(field.split('=')[0] as string, field);
+    this.#telling ??= this.#tellWaiting();
+  }
+
+  async #tellWaiting(): Promise<void> {
+    while (this.#waiting.size > 0) {
+      const fields = [...this.#waiting.values()];
+      this.#waiting = new Map();
+      await this.#send(fields);
+    }
+    this.#telling = null;
+  }
+
+  async #send(fields: string[]): Promise<void> {
+    const options = { env: this.#env, extendEnv: false, reject: false, timeout: TELL_LIMIT_MS } as const;
+    const { failed, shortMessage } = await execa('systemd-notify', fields, options);
+    if (failed) this.#onFault(shortMessage ?? 'systemd-notify failed');
   }
 }

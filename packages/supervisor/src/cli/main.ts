@@ -44,6 +44,8 @@ export async function main(argv: string[]): Promise<void> {
     await program.parseAsync(argv, { from: 'user' });
   } catch (error) {
     fail(error);
+    // Whatever of a failed start is still open must not keep it alive.
+    if (argv[0] === 'start') process.exit();
   }
 }
 

@@ -21,6 +21,8 @@ export function addStart(program: Command): void {
 /** Megabytes of the young generation: a process that only watches makes little garbage, and Node's default keeps 16. */
 const YOUNG_GENERATION_MB = 1;
 
+const NPM_GONE = 'the npm that started it has ended';
+
 async function start(options: Record<string, string>): Promise<void> {
   setFlagsFromString(`--max-semi-space-size=${YOUNG_GENERATION_MB}`);
   setFlagsFromString('--optimize-for-size');
@@ -28,6 +30,11 @@ async function start(options: Record<string, string>): Promise<void> {
   const { config: file, ...flags } = options;
   let daemon: Daemon | null = null;
   let first: { signal: NodeJS.Signals; atMs: number } | null = null;
+  let npmIsGone = false;
+  watchNpmParent(process.env, () => {
+    npmIsGone = true;
+    daemon?.stop(NPM_GONE);
+  });
   for (const name of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
     process.on(name, (signal) => {
       const atMs = Date.now();
@@ -37,11 +44,14 @@ async function start(options: Record<string, string>): Promise<void> {
       } else if (atMs - first.atMs > SAME_SIGNAL_MS) daemon?.kill();
     });
   }
-  const [{ loadConfig }, { startDaemon }] = await Promise.all([import('../load-config.js'), import('../daemon.js')]);
+  const [{ loadConfig }, { startDaemon }] = await Promise.all([
+    import('../load-config.js'),
+    import('../start-daemon.js'),
+  ]);
   const readConfig = () => loadConfig(flags, file ?? process.env.QWEN_SUPERVISOR_CONFIG, process.env);
   daemon = await startDaemon(readConfig, process.env);
-  watchNpmParent(process.env, () => daemon?.stop('the npm that started it has ended'));
   if (first !== null) daemon.stop('a signal during the start');
+  if (npmIsGone) daemon.stop(NPM_GONE);
   const error = await daemon.ended;
   if (error) throw CodedError.from(error);
 }
