@@ -48,7 +48,7 @@ test.skipIf(!has('systemd-notify') || !has('perl'))(
     const ready = told.findIndex((line) => line.includes('READY=1'));
     expect(told[ready]).toMatch(/READY=1\|STATUS=ready/);
     expect(told.slice(0, ready).every((line) => line.includes('EXTEND_TIMEOUT_USEC'))).toBe(true);
-    expect(told.at(-1)).toMatch(/STOPPING=1\|STATUS=stopping/);
+    expect(told.at(-1)).toMatch(/STOPPING=1\|EXTEND_TIMEOUT_USEC=60000000\|STATUS=stopping/);
   },
 );
 
