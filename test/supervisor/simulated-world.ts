@@ -43,7 +43,7 @@ interface Worker {
   hung: boolean;
 }
 
-/** One database for all worlds: libsql does not give the memory of a database back. */
+/** One database for all worlds: opening one takes longer than most of them live. */
 const DATABASE = openDatabase(':memory:');
 const STORE = sqliteJobStore(DATABASE);
 

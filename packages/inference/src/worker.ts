@@ -77,7 +77,7 @@ async function load(): Promise<Model | null> {
 
 /**
  * The first run of every session is slow, and a model that cannot draw should say so before it is called ready. How long its
- * step took tells the supervisor what to expect of others.
+ * second step took tells the supervisor what to expect of others.
  */
 async function warmUp(sessions: Sessions): Promise<{ previewMap: PreviewMap; msPerToken: number }> {
   const request = {
@@ -85,15 +85,16 @@ async function warmUp(sessions: Sessions): Promise<{ previewMap: PreviewMap; msP
     negativePrompt: ' ',
     width: 64,
     height: 64,
-    numInferenceSteps: 1,
+    numInferenceSteps: 2,
     trueCfgScale: 4,
     seed: 0,
   };
-  const start = performance.now();
-  let msPerToken = 0;
+  let [before, msPerToken] = [0, 0];
   const observer: Observer = {
     onStep: ({ rows, columns }) => {
-      msPerToken = (performance.now() - start) / (rows * columns);
+      const now = performance.now();
+      msPerToken = (now - before) / (rows * columns);
+      before = now;
     },
     isCancelled: () => false,
   };

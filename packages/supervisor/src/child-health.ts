@@ -43,12 +43,14 @@ export interface StepClock {
   workedAtMs: number;
   /** Tokens of the current job's picture. */
   tokens: number;
-  /** Slowest step so far per token; it began with the warm-up's. */
+  /** Slowest step of the current job; null before its first. */
+  slowestMs: number | null;
+  /** Of the last step that was measured, per token; the first is the warm-up's. */
   msPerToken: number;
 }
 
 export function newStepClock(msPerToken: number, atMs: number): StepClock {
-  return { movedAtMs: atMs, workedAtMs: atMs, tokens: 1, msPerToken };
+  return { movedAtMs: atMs, workedAtMs: atMs, tokens: 1, slowestMs: null, msPerToken };
 }
 
 /** The clock after a beat. */
@@ -58,8 +60,11 @@ export function tickStepClock(clock: StepClock, before: Vitals | null, now: Vita
   const workedAtMs = hasWorked(before, now, elapsedMs) ? atMs : clock.workedAtMs + unseenMs;
   const standsSinceMs = clock.movedAtMs + unseenMs;
   if (steps === 0) return { ...clock, workedAtMs, movedAtMs: standsSinceMs };
-  const perStep = steps > 0 ? (atMs - standsSinceMs) / steps / clock.tokens : 0;
-  return { ...clock, workedAtMs, movedAtMs: atMs, msPerToken: Math.max(clock.msPerToken, perStep) };
+  // The counter of a new job begins below the last one's.
+  if (steps < 0) return { ...clock, workedAtMs, movedAtMs: atMs };
+  const stepMs = (atMs - standsSinceMs) / steps;
+  const slowestMs = Math.max(clock.slowestMs ?? 0, stepMs);
+  return { ...clock, workedAtMs, movedAtMs: atMs, slowestMs, msPerToken: stepMs / clock.tokens };
 }
 
 /**
@@ -69,7 +74,7 @@ export function tickStepClock(clock: StepClock, before: Vitals | null, now: Vita
 export function hangReason(clock: StepClock, stepLimitMs: number, atMs: number): string | null {
   const standingMs = atMs - clock.movedAtMs;
   const idleMs = atMs - clock.workedAtMs;
-  const expectedMs = clock.msPerToken * clock.tokens;
+  const expectedMs = clock.slowestMs ?? clock.msPerToken * clock.tokens;
   if (idleMs > stepLimitMs && standingMs > stepLimitMs)
     return `no step, and nothing read or computed, for ${seconds(idleMs)} s`;
   if (standingMs > Math.max(stepLimitMs, STEP_SLACK * expectedMs))

@@ -158,7 +158,7 @@ const assign: Handler<'assigned'> = (child, { tokens }, atMs) =>
     state: 'busy',
     reason: 'drawing',
     holdsJob: true,
-    steps: { ...child.steps, movedAtMs: atMs, workedAtMs: atMs, tokens },
+    steps: { ...child.steps, movedAtMs: atMs, workedAtMs: atMs, tokens, slowestMs: null },
     vitals: child.vitals && { ...child.vitals, step: 0 },
   });
 

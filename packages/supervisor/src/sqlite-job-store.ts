@@ -40,7 +40,7 @@ interface StoredImage {
 
 export function sqliteJobStore(db: Database.Database): JobStore {
   const statements = new Map<string, Database.Statement>();
-  /** Prepared once: libsql never gives the memory of a statement back. */
+  /** Prepared once: a statement costs more than most queries, and its memory is given back only by the garbage collector. */
   const prepare = (sql: string): Database.Statement => {
     const known = statements.get(sql) ?? db.prepare(sql);
     statements.set(sql, known);
