@@ -7,7 +7,12 @@ import { CodedError } from '@qwen-supervisor/protocol/errors';
 import { expect, onTestFinished, test } from 'vitest';
 import { temporaryFolder } from '../fixture-files.js';
 
-type Served = { double(n: number): number; refuse(params: object): never; note(text: string): void };
+type Served = {
+  double(n: number): number;
+  refuse(params: object): never;
+  note(text: string): void;
+  repeat(count: number): string;
+};
 type Nothing = Record<string, never>;
 
 async function serve() {
@@ -21,6 +26,7 @@ async function serve() {
     note: (text) => {
       notes.push(text);
     },
+    repeat: (count) => 'x'.repeat(count),
   }));
   onTestFinished(() => server.close());
   return { path, notes, server };
@@ -33,6 +39,21 @@ test('requests are answered, errors keep their code, notifications arrive before
   expect(await Promise.all([1, 2, 3].map((n) => link.request('double', n)))).toEqual([2, 4, 6]);
   expect(notes).toEqual(['first']);
   await expect(link.request('refuse', {})).rejects.toMatchObject({ code: 'JOB_NOT_FOUND', message: 'no such job' });
+  link.close();
+});
+
+test('two hundred clients are served at once', async () => {
+  const { path } = await serve();
+  const links = await Promise.all(Array.from({ length: 200 }, () => connectIpc<Served, Nothing>(path, () => ({}))));
+  expect(await Promise.all(links.map((link, i) => link.request('double', i)))).toEqual(links.map((_, i) => 2 * i));
+  for (const link of links) link.close();
+});
+
+test('large answers that are asked for all at once wait for the reader, none costs the connection', async () => {
+  const { path } = await serve();
+  const link = await connectIpc<Served, Nothing>(path, () => ({}));
+  const answers = await Promise.all(Array.from({ length: 20 }, () => link.request('repeat', 10 << 20)));
+  expect(answers.map(({ length }) => length)).toEqual(Array(20).fill(10 << 20));
   link.close();
 });
 

@@ -9,12 +9,10 @@ export type Handlers<M extends Methods> = {
   [K in keyof M]: (params: Params<M, K>) => Result<M, K> | Promise<Result<M, K>>;
 };
 
-/**
- * Bytes that may wait for a peer that does not read. Beyond the first number its requests are not read either until it has
- * caught up; beyond the second, which only notifications can reach, it is cut off, which it will notice.
- */
+/** Bytes that wait for a peer before its own messages are left unread until it has caught up. */
 const PENDING_PAUSE = 1 << 20;
-const PENDING_MAX = 64 << 20;
+/** Bytes of notifications that may wait for one that does not read; then it is cut off, which it will notice. */
+const NOTIFIED_MAX = 16 << 20;
 
 type Message =
   | { id: number; method: string; params: unknown }
@@ -38,10 +36,16 @@ export class Link<Remote extends Methods, Local extends Methods> {
   readonly #decoder = new FrameDecoder();
   readonly #pending = new Map<number, Pending>();
   #nextId = 1;
+  /** Bytes of notifications since the peer last had caught up. */
+  #notified = 0;
   #open = true;
 
   constructor(socket: Socket, handlers: (link: Link<Remote, Local>) => Handlers<Local>) {
     this.#socket = socket;
+    socket.on('drain', () => {
+      this.#notified = 0;
+      socket.resume();
+    });
     this.#handlers = handlers(this);
   }
 
@@ -87,11 +91,14 @@ export class Link<Remote extends Methods, Local extends Methods> {
 
   #write(message: Message): void {
     if (!this.#open || this.#socket.destroyed) return;
-    if (this.#socket.writableLength > PENDING_MAX) return this.close();
-    this.#socket.write(encodeFrame(message));
-    if (this.#socket.writableLength <= PENDING_PAUSE || this.#socket.isPaused()) return;
-    this.#socket.pause();
-    this.#socket.once('drain', () => this.#socket.resume());
+    const frame = encodeFrame(message);
+    const flushed = this.#socket.write(frame);
+    if (flushed) return;
+    if (!('id' in message)) this.#notified += frame.length;
+    if (this.#notified > NOTIFIED_MAX) return this.close();
+    // Only who answers pauses: two ends that both did would wait for each other.
+    const isAnswer = !('method' in message);
+    if (isAnswer && this.#socket.writableLength > PENDING_PAUSE) this.#socket.pause();
   }
 
   #dispatch(message: Message): void {
