@@ -7,10 +7,20 @@
  * and then the checksum tells. The newest that was synced is kept beside the newest of all.
  */
 import { createHash } from 'node:crypto';
-import { mkdirSync, readdirSync, readFileSync, rmSync } from 'node:fs';
-import { open, rename, rm } from 'node:fs/promises';
+import {
+  closeSync,
+  fsync,
+  mkdirSync,
+  openSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
 import { arch, availableParallelism, cpus } from 'node:os';
 import { join } from 'node:path';
+import { promisify } from 'node:util';
 import { CHECKPOINTS_FOLDER, checkpointName, parseCheckpointName } from '@qwen-supervisor/protocol/checkpoint-name';
 import type { JobRequest } from '@qwen-supervisor/protocol/job';
 
@@ -57,9 +67,11 @@ export class CheckpointWriter {
   readonly #folder: string;
   readonly #jobId: string;
   readonly #fit: Fit;
+  #lastStep: number | null = null;
   #syncedStep: number | null = null;
   #syncedAtMs = Number.NEGATIVE_INFINITY;
 
+  /** What attempts before have left goes with the first checkpoint of this one. */
   constructor(dataDir: string, jobId: string, fit: Fit) {
     this.#folder = join(dataDir, CHECKPOINTS_FOLDER);
     this.#jobId = jobId;
@@ -70,31 +82,41 @@ export class CheckpointWriter {
   async write({ step, latents }: JobCheckpoint): Promise<void> {
     const nowMs = performance.now();
     const sync = nowMs - this.#syncedAtMs >= SYNC_EVERY_MS;
-    const path = join(this.#folder, checkpointName(this.#jobId, step));
+    const path = this.#path(step);
     const temporary = `${path}.tmp`;
     try {
-      mkdirSync(this.#folder, { recursive: true });
-      const handle = await open(temporary, 'w');
+      if (this.#lastStep === null) mkdirSync(this.#folder, { recursive: true });
+      // A page of the cache is written faster than a thread of the pool is woken; only the disk is waited for.
+      const fd = openSync(temporary, 'w');
       try {
-        await handle.writeFile(encode({ step, fit: this.#fit, floats: latents.length }, latents));
-        if (sync) await handle.sync();
+        writeFileSync(fd, encode({ step, fit: this.#fit, floats: latents.length }, latents));
+        if (sync) await promisify(fsync)(fd);
       } finally {
-        await handle.close();
+        closeSync(fd);
       }
-      await rename(temporary, path);
+      renameSync(temporary, path);
     } catch (error) {
-      await rm(temporary, { force: true });
+      rmSync(temporary, { force: true });
       throw error;
     }
+    this.#removeOlder(step, sync);
+    this.#lastStep = step;
     if (sync) {
       this.#syncedStep = step;
       this.#syncedAtMs = nowMs;
     }
-    for (const older of stepsOf(this.#folder, this.#jobId)) {
-      if (older !== step && older !== this.#syncedStep) {
-        rmSync(join(this.#folder, checkpointName(this.#jobId, older)), { force: true });
-      }
-    }
+  }
+
+  #removeOlder(step: number, sync: boolean): void {
+    const old =
+      this.#lastStep === null
+        ? stepsOf(this.#folder, this.#jobId)
+        : [this.#lastStep === this.#syncedStep ? null : this.#lastStep, sync ? this.#syncedStep : null];
+    for (const other of old) if (other !== null && other !== step) rmSync(this.#path(other), { force: true });
+  }
+
+  #path(step: number): string {
+    return join(this.#folder, checkpointName(this.#jobId, step));
   }
 }
 
@@ -141,13 +163,10 @@ function encode(header: Header, latents: Float32Array): Buffer {
   const json = Buffer.from(JSON.stringify(header));
   const length = Buffer.alloc(4);
   length.writeUInt32LE(json.length);
-  const body = Buffer.concat([
-    MAGIC,
-    length,
-    json,
-    new Uint8Array(latents.buffer, latents.byteOffset, latents.byteLength),
-  ]);
-  return Buffer.concat([body, createHash('sha256').update(body).digest()]);
+  const parts = [MAGIC, length, json, new Uint8Array(latents.buffer, latents.byteOffset, latents.byteLength)];
+  const sum = createHash('sha256');
+  for (const part of parts) sum.update(part);
+  return Buffer.concat([...parts, sum.digest()]);
 }
 
 /** The checkpoint, or what is wrong with it. */
