@@ -70,6 +70,7 @@ test('a control socket that a logout has removed is made anew when a child is to
     status: 'done',
   });
   expect(await command('status')).toMatchObject({ code: 0 });
+  expect((await product.status()).children[1]).toMatchObject({ name: 'api', restarts: 0 });
 });
 
 test('large lists asked for at once cost nobody the connection', async () => {

@@ -99,7 +99,8 @@ export class Supervisor implements Daemon, Supervised {
   #model: ReturnType<typeof describeModel>;
   #state: State = initialState();
   #links: Partial<Record<ChildName, PeerLink>> = {};
-  #ipc: IpcServer | null = null;
+  /** The last one is the one that is found; an earlier one keeps its connections. */
+  readonly #ipc: IpcServer[] = [];
   #listening: Promise<void> | null = null;
   #timer: NodeJS.Timeout | undefined;
   #immediate: NodeJS.Immediate | undefined;
@@ -150,8 +151,10 @@ export class Supervisor implements Daemon, Supervised {
 
   async #listen(): Promise<void> {
     const { dataDir, log, socket } = this.#parts;
-    this.#ipc = await listenIpc<ClientMethods & WorkerMethods, SupervisorMethods & WorkerReports>(socket, (link) =>
-      answer(link, this),
+    this.#ipc.push(
+      await listenIpc<ClientMethods & WorkerMethods, SupervisorMethods & WorkerReports>(socket, (link) =>
+        answer(link, this),
+      ),
     );
     try {
       writePresence(dataDir, { pid: process.pid, socket, url: this.url });
@@ -312,7 +315,6 @@ export class Supervisor implements Daemon, Supervised {
   async #listenAnew(): Promise<void> {
     try {
       this.#parts.log.warn('the control socket is gone, listening anew');
-      this.#ipc?.close();
       prepareSocket(this.#parts.dataDir, process.env);
       await this.#listen();
     } finally {
@@ -378,7 +380,7 @@ export class Supervisor implements Daemon, Supervised {
     clearImmediate(this.#immediate);
     const { log, listener, dataDir, systemd } = this.#parts;
     await this.jobs.close().catch((cause: Error) => log.error(`the job database was not closed: ${cause.message}`));
-    this.#ipc?.close();
+    for (const server of this.#ipc) server.close();
     listener.close();
     this.#crashes.close();
     removePresence(dataDir);
