@@ -1,6 +1,6 @@
 /** What an operator does with a running supervisor. */
 import { spawn } from 'node:child_process';
-import { readFileSync, rmSync, writeFileSync } from 'node:fs';
+import { mkdtempSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { afterEach, expect, test } from 'vitest';
 import { OTHER, REPOSITORY, temporaryFolder } from '../fixture-files.js';
@@ -71,6 +71,18 @@ test('a control socket that a logout has removed is made anew when a child is to
   });
   expect(await command('status')).toMatchObject({ code: 0 });
   expect((await product.status()).children[1]).toMatchObject({ name: 'api', restarts: 0 });
+});
+
+test('a folder for sockets that a logout has removed is replaced by another', async () => {
+  const runtime = mkdtempSync('/tmp/qwen-run-');
+  product = await startProduct([], undefined, { XDG_RUNTIME_DIR: runtime });
+  await product.ready();
+  rmSync(runtime, { recursive: true });
+  process.kill(await product.pidOf('inference'), 'SIGKILL');
+  await until(async () => ((await product.status()).children[0]?.restarts === 1 ? true : null));
+  await product.ready();
+  expect(await command('status')).toMatchObject({ code: 0 });
+  expect((await product.status()).children).toMatchObject([{ restarts: 1 }, { restarts: 0 }]);
 });
 
 test('large lists asked for at once cost nobody the connection', async () => {

@@ -22,7 +22,7 @@ import { arch, availableParallelism, cpus } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { CHECKPOINTS_FOLDER, checkpointName, parseCheckpointName } from '@qwen-supervisor/protocol/checkpoint-name';
-import type { JobRequest } from '@qwen-supervisor/protocol/job';
+import { type JobRequest, requestOf } from '@qwen-supervisor/protocol/job';
 
 const MAGIC = Buffer.from('QWENJOB1');
 const SUM_BYTES = 32;
@@ -54,9 +54,8 @@ interface Header {
 
 /** `model`: fingerprint of the checkpoint folder; `runtime`: version of ONNX Runtime. */
 export function fitOf(request: JobRequest, model: string, runtime: string): Fit {
-  const { prompt, negativePrompt, width, height, numInferenceSteps, trueCfgScale, seed } = request;
   return {
-    request: JSON.stringify([prompt, negativePrompt, width, height, numInferenceSteps, trueCfgScale, seed]),
+    request: JSON.stringify(requestOf(request)),
     model,
     runtime: `onnxruntime ${runtime}, ${arch()}, ${cpus()[0]?.model ?? ''}, ${availableParallelism()} threads`,
   };

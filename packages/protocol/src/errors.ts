@@ -61,7 +61,7 @@ export const ERRORS = {
   ),
   JOB_NOT_FOUND: row(
     'there is no job with this id',
-    'list the jobs with GET /api/v1/jobs; finished jobs are kept in the data folder',
+    'list the jobs with GET /api/v1/jobs; one that ended long ago may have been removed (keep-days, keep-gigabytes)',
     404,
     66,
     'caller',

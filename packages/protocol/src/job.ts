@@ -58,6 +58,12 @@ export interface Job extends JobRequest {
   finishedAt: string | null;
 }
 
+/** The request within a job, or a copy of one, its fields always in this order. */
+export function requestOf(job: JobRequest): JobRequest {
+  const { prompt, negativePrompt, width, height, numInferenceSteps, trueCfgScale, seed } = job;
+  return { prompt, negativePrompt, width, height, numInferenceSteps, trueCfgScale, seed };
+}
+
 /** A checked request and how it wants to be treated. */
 export interface JobOrder {
   request: JobRequest;

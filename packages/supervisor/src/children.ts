@@ -28,7 +28,9 @@ export interface Incarnation {
 }
 
 export class Children {
-  readonly #parts: { socket: string; dataDir: string; log: Logger };
+  /** Where children that are spawned from now on find us. */
+  socket: string;
+  readonly #parts: { dataDir: string; log: Logger };
   readonly #onExit: (child: Incarnation, exit: Exit) => void;
   readonly #processes = new Map<ChildName, SpawnedChild>();
   readonly #outputs = new Map<ChildName, { output: ChildOutput; ended: Promise<unknown> }>();
@@ -42,6 +44,7 @@ export class Children {
     parts: { socket: string; dataDir: string; log: Logger },
     onExit: (child: Incarnation, exit: Exit) => void,
   ) {
+    this.socket = parts.socket;
     this.#parts = parts;
     this.#onExit = onExit;
   }
@@ -49,7 +52,7 @@ export class Children {
   /** The process id; null where nothing could be spawned (no memory, the program is gone): its exit is told like any other. */
   spawn(child: Incarnation, settings: ApiSettings | WorkerSettings, fd: number | null): number | null {
     const { name } = child;
-    const { log, socket, dataDir } = this.#parts;
+    const { log, dataDir } = this.#parts;
     const token = randomBytes(16).toString('hex');
     this.#tokens.set(token, child);
     this.#oomKills.set(name, countOomKills());
@@ -60,7 +63,7 @@ export class Children {
     );
     const spawned = spawnChild({
       name,
-      socket,
+      socket: this.socket,
       token,
       dataDir,
       settings,

@@ -10,7 +10,7 @@ import { describeModel } from '@qwen-supervisor/model/descriptions';
 import { buildGraphs } from '@qwen-supervisor/model/graphs';
 import { CONFIG_KEYS, type Config, type ConfigKey } from '@qwen-supervisor/protocol/config';
 import type { ErrorObject } from '@qwen-supervisor/protocol/errors';
-import type { Job } from '@qwen-supervisor/protocol/job';
+import { type Job, requestOf } from '@qwen-supervisor/protocol/job';
 import type {
   ClientMethods,
   ReloadReport,
@@ -22,7 +22,7 @@ import type {
 import type { ChildName, Crash, SystemStatus } from '@qwen-supervisor/protocol/status';
 import type { Logger } from 'pino';
 import type { Child, ChildEvent } from './child.js';
-import { Children, type Incarnation } from './children.js';
+import { Children, type Exit, type Incarnation } from './children.js';
 import { answer, type PeerLink, type Supervised } from './connection.js';
 import { CrashLog } from './crash-log.js';
 import { prepareSocket, removePresence, writePresence } from './data-folder.js';
@@ -114,10 +114,7 @@ export class Supervisor implements Daemon, Supervised {
     this.#limits = limitsOf(config);
     this.#model = describeModel(checkpoint.architecture, basename(checkpoint.folder));
     this.#crashes = new CrashLog(dataDir);
-    this.#children = new Children({ socket, dataDir, log }, ({ name, number }, exit) => {
-      const [at, random] = [new Date().toISOString(), Math.random()];
-      this.handleChild(name, number, { type: 'exited', ...exit, at, random });
-    });
+    this.#children = new Children({ socket, dataDir, log }, (child, exit) => this.#tellExit(child, exit));
     this.jobs = new JobDesk(
       { dataDir, store, log, events: this.events, bounds: boundsOf(config) },
       {
@@ -150,7 +147,8 @@ export class Supervisor implements Daemon, Supervised {
   }
 
   async #listen(): Promise<void> {
-    const { dataDir, log, socket } = this.#parts;
+    const { dataDir, log } = this.#parts;
+    const { socket } = this.#children;
     this.#ipc.push(
       await listenIpc<ClientMethods & WorkerMethods, SupervisorMethods & WorkerReports>(socket, (link) =>
         answer(link, this),
@@ -300,22 +298,26 @@ export class Supervisor implements Daemon, Supervised {
 
   #spawn(name: ChildName, incarnation: number): void {
     // A folder for sockets that a logout has removed would keep every child out for ever.
-    if (existsSync(this.#parts.socket)) return this.#spawnNow(name, incarnation);
+    if (existsSync(this.#children.socket)) return this.#spawnNow(name, incarnation);
     this.#listening ??= this.#listenAnew();
     void this.#listening.then(
       () => this.#spawnNow(name, incarnation),
       (error: Error) => {
         this.#parts.log.error(`no child can be started: ${error.message}`);
-        const [at, random] = [new Date().toISOString(), Math.random()];
-        this.handleChild(name, incarnation, { type: 'exited', code: null, signal: null, oomKilled: false, at, random });
+        this.#tellExit({ name, number: incarnation }, { code: null, signal: null, oomKilled: false });
       },
     );
+  }
+
+  #tellExit({ name, number }: Incarnation, exit: Exit): void {
+    this.handleChild(name, number, { type: 'exited', ...exit, at: new Date().toISOString(), random: Math.random() });
   }
 
   async #listenAnew(): Promise<void> {
     try {
       this.#parts.log.warn('the control socket is gone, listening anew');
-      prepareSocket(this.#parts.dataDir, process.env);
+      // Its folder may be gone, too, and with it the place that was chosen.
+      this.#children.socket = prepareSocket(this.#parts.dataDir, process.env);
       await this.#listen();
     } finally {
       this.#listening = null;
@@ -336,9 +338,7 @@ export class Supervisor implements Daemon, Supervised {
   }
 
   #dispatch(job: Job, attempt: number): void {
-    const { prompt, negativePrompt, width, height, numInferenceSteps, trueCfgScale, seed } = job;
-    const request = { prompt, negativePrompt, width, height, numInferenceSteps, trueCfgScale, seed };
-    this.#links.inference?.notify('run', { jobId: job.id, attempt, request, step: job.step });
+    this.#links.inference?.notify('run', { jobId: job.id, attempt, request: requestOf(job), step: job.step });
   }
 
   async #recordCrash(crash: Omit<Crash, 'tail'>): Promise<void> {

@@ -12,6 +12,7 @@ import {
   type JobEvent,
   type JobOrder,
   type JobStatus,
+  requestOf,
 } from '@qwen-supervisor/protocol/job';
 import type { JobOutcome } from '@qwen-supervisor/protocol/messages';
 import type { Logger } from 'pino';
@@ -92,15 +93,14 @@ export class JobDesk {
 
   /** A new job with the request of one that failed or was cancelled. @throws CodedError JOB_NOT_FOUND, JOB_NOT_RETRYABLE */
   async retry(id: string, idempotency: Idempotency | null, refusal: CodedError | null): Promise<Job> {
-    const { status, prompt, negativePrompt, width, height, numInferenceSteps, trueCfgScale, seed, priority } =
-      await this.get(id);
+    const job = await this.get(id);
+    const { status, priority } = job;
     if (status !== 'failed' && status !== 'cancelled')
       throw new CodedError(
         'JOB_NOT_RETRYABLE',
         `the job is ${status}; only one that failed or was cancelled can be tried again`,
       );
-    const request = { prompt, negativePrompt, width, height, numInferenceSteps, trueCfgScale, seed };
-    const { jobs } = await this.submit([{ request, priority, retryOf: id }], idempotency, refusal);
+    const { jobs } = await this.submit([{ request: requestOf(job), priority, retryOf: id }], idempotency, refusal);
     return jobs[0] as Job;
   }
 
