@@ -12,6 +12,8 @@ const REQUEST = {
   numInferenceSteps: 20,
   trueCfgScale: 4,
   seed: 1,
+  initImage: null,
+  strength: null,
 };
 const FIT = fitOf(REQUEST, 'model', '1.0');
 const latents = (step: number) => Float32Array.from({ length: 1024 }, (_, i) => step + i / 7);

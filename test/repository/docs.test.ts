@@ -13,7 +13,7 @@ function errorsPage(): string {
   );
   return `# Errors
 
-Made from \`packages/protocol/src/errors.ts\`. "Who" is who has to act: the caller, the environment, or us.
+Made from \`packages/protocol/src/error-table.ts\`. "Who" is who has to act: the caller, the environment, or us.
 A command that fails prints \`error CODE: message\` and \`hint: what to do\` to stderr and exits with the code below.
 
 | code | message | what to do | HTTP | exit | who |

@@ -23,7 +23,7 @@ test('events are numbered, and reach those who subscribed, until they leave', ()
 test('who comes late first hears what is kept after its number; steps are not kept', () => {
   const [log, listener] = [new EventLog(), subscriber()];
   for (const reason of ['a', 'b', 'c']) log.publish(child(reason));
-  log.publish({ type: 'step', jobId: 'j', step: 1, steps: 2, preview: null });
+  log.publish({ type: 'step', jobId: 'j', step: 1, steps: 2, preview: null, eta: null });
   log.subscribe(listener, 1);
   expect(listener.heard.map(({ seq }) => seq)).toEqual([2, 3]);
 });

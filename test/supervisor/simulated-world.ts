@@ -3,7 +3,8 @@
  * memory. Children crash, hang, load slowly and fail; messages come late or are lost with their connection; the disk is
  * full at times; the supervisor itself is killed and started again. Everything follows from the seed.
  */
-import type { Job, JobRequest } from '@qwen-supervisor/protocol/job';
+import type { Job } from '@qwen-supervisor/protocol/job';
+import type { JobRequest } from '@qwen-supervisor/protocol/job-request';
 import type { ChildName } from '@qwen-supervisor/protocol/status';
 import type { ChildEvent } from '@qwen-supervisor/supervisor/child';
 import { openDatabase } from '@qwen-supervisor/supervisor/sqlite-database';
@@ -93,9 +94,10 @@ export class World {
   async submit(): Promise<void> {
     if (this.#diskFull) return;
     const prompt = this.random() < 0.1 ? POISON : 'fox';
-    const request = { prompt, numInferenceSteps: STEPS, width: 128, height: 128 } as JobRequest;
+    const size = { width: 128, height: 128, numInferenceSteps: STEPS, trueCfgScale: 4 };
+    const request: JobRequest = { prompt, negativePrompt: ' ', ...size, seed: 1, initImage: null, strength: null };
     const { jobs } = await this.store.put(
-      [{ request, priority: Math.floor(this.random() * 3), retryOf: null }],
+      [{ request, priority: Math.floor(this.random() * 3), source: 'api', retryOf: null }],
       null,
       1e6,
     );
@@ -124,6 +126,9 @@ export class World {
       else if (dice < 0.22) this.#sendStray();
       else if (dice < 0.25) this.advance(4000);
       else if (dice < 0.27 && this.worker?.phase === 'loading') this.#failLoad();
+      else if (dice < 0.29) await this.#moveSomething();
+      else if (dice < 0.32) this.send({ type: 'unload-model', atMs: this.now });
+      else if (dice < 0.325) this.send({ type: 'load-model', atMs: this.now });
     } else this.#diskFull = false;
     if (this.random() < 0.8) await this.settleStore();
     this.#work();
@@ -157,7 +162,7 @@ export class World {
   }
 
   async jobs(): Promise<Job[]> {
-    return this.store.list({ status: null, limit: 1e6 });
+    return (await this.store.list({ status: null, source: null, group: null }, null, 1e6)).jobs;
   }
 
   /** Whatever has happened, these hold. */
@@ -207,8 +212,11 @@ export class World {
         });
       case 'cancel-run': {
         const run = this.worker?.run;
-        if (run?.job.id === effect.jobId) this.#finish({ status: 'cancelled' });
-        return;
+        if (run?.job.id !== effect.jobId) return;
+        // A picture that is wanted as far as it is has at least one step.
+        const { id } = run.job;
+        const done = { status: 'done', step: run.step, imageId: id, file: '', sha256: '', bytes: 1 } as const;
+        return this.#finish(effect.keep && run.step > 0 ? done : { status: 'cancelled' });
       }
       case 'record-crash': {
         const { child, cause, job } = effect.crash;
@@ -259,7 +267,8 @@ export class World {
     } else if (worker.run) {
       const { run } = worker;
       const { job, attempt } = run;
-      if (run.step === STEPS) return this.#finish({ status: 'done', imageId: job.id, file: '', sha256: '', bytes: 1 });
+      if (run.step === STEPS)
+        return this.#finish({ status: 'done', step: STEPS, imageId: job.id, file: '', sha256: '', bytes: 1 });
       run.step++;
       this.#checkpoints.set(job.id, run.step);
       this.#messages.push({ type: 'job-step', incarnation, atMs: this.now, jobId: job.id, attempt, step: run.step });
@@ -311,8 +320,19 @@ export class World {
     if (id === undefined) return;
     this.#later(async () => {
       await this.store.cancel(id);
-      this.send({ type: 'cancel-running', atMs: this.now, jobId: id });
+      this.send({ type: 'cancel-running', atMs: this.now, jobId: id, keep: this.random() < 0.5 });
     });
+  }
+
+  /** A queued job gets another place; all others keep theirs among themselves. */
+  async #moveSomething(): Promise<void> {
+    const before = (await this.store.waiting(1e6)).map(({ id }) => id);
+    const [moved, other] = [0, 1].map(() => before[Math.floor(this.random() * before.length)]);
+    if (moved === undefined || other === undefined || moved === other) return;
+    await this.store.move(moved, this.random() < 0.5 ? { before: other } : { priority: Math.floor(this.random() * 3) });
+    const after = (await this.store.waiting(1e6)).map(({ id }) => id);
+    const others = (ids: string[]) => ids.filter((id) => id !== moved);
+    expect(others(after), 'a move has moved others').toEqual(others(before));
   }
 
   /** Messages of processes that are gone, and of runs that are over. */

@@ -92,7 +92,7 @@ test('an unplanned exit is recorded with its cause, the job in hand and what was
 test('a stop that finishes first lets the running job end, begins no other, and then stops', () => {
   const stop: Event = { type: 'stop', atMs: 2, finish: true };
   expect(play(...DRAWING, stop).effects).toEqual([]);
-  const outcome = { status: 'done', imageId: 'a', file: '', sha256: '', bytes: 1 } as const;
+  const outcome = { status: 'done', step: 5, imageId: 'a', file: '', sha256: '', bytes: 1 } as const;
   const ended: Event = { type: 'job-finished', incarnation: 1, atMs: 3, jobId: 'a', attempt: 1, outcome };
   const { effects, state } = play(...DRAWING, { type: 'job-queued', atMs: 2 }, stop, ended);
   expect(effects.map(({ type }) => type)).toEqual(['finish', 'ask-stop', 'kill']);
@@ -115,4 +115,27 @@ test('a port that is taken when the API first listens ends the supervisor; later
   const error = { code: 'PORT_IN_USE', message: 'taken', hint: '' } as const;
   const taken = play(...READY, child('api', { type: 'fatal', error, permanent: true }));
   expect(taken.state).toMatchObject({ stopping: true, exitError: error });
+});
+
+test('a model that was unloaded stays so until a job wants it, or somebody asks; one in use is not unloaded', () => {
+  const unload: Event = { type: 'unload-model', atMs: 2 };
+  expect(play(...DRAWING, unload).effects).toEqual([]);
+  expect(play(...READY, unload).effects.map(({ type }) => type)).toEqual(['ask-stop']);
+  const unloaded = [...READY, unload, child('inference', exited(0, null))];
+  expect(play(...unloaded).state.children.inference.state).toBe('stopped');
+  for (const wanted of ['job-queued', 'load-model'] as const)
+    expect(play(...unloaded, { type: wanted, atMs: 3 }).effects.map(({ type }) => type)).toEqual(['spawn']);
+});
+
+test('a job that comes while the model is being unloaded brings it back', () => {
+  const unloading: Event[] = [...READY, { type: 'unload-model', atMs: 2 }, { type: 'job-queued', atMs: 3 }];
+  expect(play(...unloading, child('inference', exited(0, null))).effects.map(({ type }) => type)).toEqual(['spawn']);
+});
+
+test('an interrupted job keeps the step of its picture', () => {
+  const keep: Event = { type: 'cancel-running', atMs: 2, jobId: 'a', keep: true };
+  expect(play(...DRAWING, keep).effects).toEqual([{ type: 'cancel-run', jobId: 'a', attempt: 1, keep: true }]);
+  const outcome = { status: 'done', step: 3, imageId: 'a', file: '', sha256: '', bytes: 1 } as const;
+  const ended: Event = { type: 'job-finished', incarnation: 1, atMs: 3, jobId: 'a', attempt: 1, outcome };
+  expect(play(...DRAWING, keep, ended).effects).toContainEqual(expect.objectContaining({ type: 'finish', step: 3 }));
 });

@@ -3,7 +3,8 @@
  */
 import { readFileSync } from 'node:fs';
 import { connect } from 'node:net';
-import type { Job, JobRequest } from '@qwen-supervisor/protocol/job';
+import type { Job } from '@qwen-supervisor/protocol/job';
+import type { JobRequest } from '@qwen-supervisor/protocol/job-request';
 import { afterEach, expect, test } from 'vitest';
 import { type Product, processesWith, startProduct, until } from './product.js';
 

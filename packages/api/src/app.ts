@@ -1,28 +1,49 @@
 /** The HTTP application. One file per dialect; errors leave through one door. */
-import type { IncomingHttpHeaders } from 'node:http';
 import type { Duplex } from 'node:stream';
+import multipart from '@fastify/multipart';
 import { CodedError, ERRORS, type ErrorCode, toCodedError } from '@qwen-supervisor/protocol/errors';
-import fastify, { type FastifyError, type FastifyInstance, type FastifyReply } from 'fastify';
+import { describeIssues, requireObject } from '@qwen-supervisor/protocol/job-request';
+import fastify, { type FastifyError, type FastifyReply } from 'fastify';
+import type { ZodTypeProvider } from 'fastify-type-provider-zod';
+import type { z } from 'zod';
+import { guard } from './access.js';
 import type { Backend } from './backend.js';
+import { classicRoutes } from './classic-routes.js';
+import { errorBody } from './dialects.js';
+import { eventRoutes } from './event-routes.js';
 import { healthRoutes } from './health-routes.js';
+import { countRequests } from './http-metrics.js';
+import { imageRoutes } from './image-routes.js';
 import { jobRoutes } from './job-routes.js';
-import { openaiRoutes, toOpenaiError } from './openai-routes.js';
+import { openaiRoutes } from './openai-routes.js';
+import { describeRoutes, openapiRoute } from './openapi.js';
+import type { App } from './schemas.js';
+import { sdapiLists } from './sdapi-lists.js';
+import { sdapiRoutes } from './sdapi-routes.js';
+import { systemRoutes } from './system-routes.js';
 
-/** Bytes of a body. */
+/** Bytes of a body without a picture. */
 const BODY_MAX = 4 << 20;
+/** A client gets so long for the head of a request, and for all of it. */
+const HEAD_LIMIT_MS = 10_000;
+const REQUEST_LIMIT_MS = 300_000;
+/** Files and fields of a form, and bytes of a field. */
+const FORM_LIMITS = { files: 8, fields: 64, fieldSize: 1 << 20, parts: 72 };
 
-export function buildApp(backend: Backend): FastifyInstance {
-  const app = fastify({
+export async function buildApp(backend: Backend): Promise<App> {
+  const { settings, keys, welcome } = backend;
+  const app: App = fastify({
     logger: false,
     bodyLimit: BODY_MAX,
     forceCloseConnections: true,
+    requestTimeout: REQUEST_LIMIT_MS,
     // Longer ids are simply not there.
     routerOptions: { maxParamLength: 16_384 },
-    http: { requireHostHeader: false },
+    http: { requireHostHeader: false, headersTimeout: HEAD_LIMIT_MS, connectionsCheckingInterval: HEAD_LIMIT_MS / 2 },
     frameworkErrors: (error, request, reply) => answerError(error, request.url, reply),
     clientErrorHandler: answerBrokenRequest,
-  });
-  app.addHook('onRequest', async ({ headers }) => refuseForeigners(headers));
+  }).withTypeProvider<ZodTypeProvider>();
+  app.server.maxConnections = settings.maxConnections;
 
   // JSON whatever the Content-Type says: clients that forget it, curl first among them, mean JSON.
   app.removeAllContentTypeParsers();
@@ -31,27 +52,60 @@ export function buildApp(backend: Backend): FastifyInstance {
       // Routes that need no body get none; those that need one say so.
       done(null, body === '' ? undefined : JSON.parse(body as string));
     } catch (cause) {
-      done(new CodedError('BODY_INVALID', `the body is not JSON: ${(cause as Error).message}`, { cause }));
+      done(
+        new CodedError('BODY_INVALID', `the body is not JSON: ${(cause as Error).message.slice(0, 200)}`, { cause }),
+      );
     }
   });
-
+  app.setValidatorCompiler<z.ZodType>(
+    ({ schema, httpPart }) =>
+      (data) =>
+        validate(schema, data, httpPart === 'body'),
+  );
+  // Answers are what the routes make them; the schemas describe them.
+  app.setSerializerCompiler(() => (data) => JSON.stringify(data));
   app.setErrorHandler((error: FastifyError | Error, request, reply) => answerError(error, request.url, reply));
   app.setNotFoundHandler((request) => {
     throw new CodedError('NOT_FOUND', `there is nothing at ${request.method} ${request.url.slice(0, 200)}`);
   });
 
+  await guard(app, settings, keys);
+  const http = countRequests(app);
+  await app.register(multipart, { limits: { ...FORM_LIMITS, fileSize: settings.maxUploadBytes } });
+  await describeRoutes(app, welcome.version);
   healthRoutes(app, backend);
   jobRoutes(app, backend);
+  eventRoutes(app, backend);
+  imageRoutes(app, backend);
+  systemRoutes(app, backend, http);
   openaiRoutes(app, backend);
+  sdapiRoutes(app, backend);
+  sdapiLists(app, backend);
+  classicRoutes(app, backend);
+  openapiRoute(app);
   return app;
+}
+
+function validate(schema: z.ZodType, data: unknown, isBody: boolean): { value: unknown } | { error: Error } {
+  try {
+    const parsed = schema.safeParse(isBody ? requireObject(data) : data);
+    return parsed.success
+      ? { value: parsed.data }
+      : { error: new CodedError('REQUEST_INVALID', describeIssues(parsed.error)) };
+  } catch (error) {
+    return { error: error as Error };
+  }
 }
 
 function answerError(error: FastifyError | Error, url: string, reply: FastifyReply) {
   const coded = fromFastify(error);
   if (coded.code === 'INTERNAL') console.error(error);
-  const body = url.startsWith('/v1/') ? toOpenaiError(coded) : { error: coded.toObject() };
   if (coded.retryAfterSeconds !== undefined) reply.header('retry-after', coded.retryAfterSeconds);
-  return reply.status(ERRORS[coded.code].http).send(body);
+  // An answer that was begun as a picture ends as an error.
+  return reply
+    .status(ERRORS[coded.code].http)
+    .header('content-type', 'application/json; charset=utf-8')
+    .send(JSON.stringify(errorBody(url, coded)));
 }
 
 /** What is not HTTP, or has headers beyond Node's limit, never becomes a request. */
@@ -64,25 +118,13 @@ function answerBrokenRequest(error: Error, socket: Duplex): void {
   else socket.destroy();
 }
 
-const LOOPBACK = /^(localhost|127(\.\d{1,3}){3}|\[::1\])$/;
-
-/**
- * A page of another site may send requests to loopback, and a name that it controls may lead here (DNS rebinding).
- * @throws CodedError ORIGIN_REFUSED
- */
-function refuseForeigners({ host, origin }: IncomingHttpHeaders): void {
-  const foreign = [host && `http://${host}`, origin].find(
-    (url) => url && !(URL.canParse(url) && LOOPBACK.test(new URL(url).hostname)),
-  );
-  if (foreign) throw new CodedError('ORIGIN_REFUSED', `refused: ${foreign.slice(0, 200)} is not this machine`);
-}
-
 /** Fastify's own failures, in our words. */
 function fromFastify(error: FastifyError | Error): CodedError {
   if (error instanceof CodedError) return error;
   const { code, statusCode } = error as FastifyError;
   const known: Record<string, ErrorCode> = {
     FST_ERR_CTP_BODY_TOO_LARGE: 'BODY_TOO_LARGE',
+    FST_REQ_FILE_TOO_LARGE: 'BODY_TOO_LARGE',
     FST_ERR_CTP_EMPTY_JSON_BODY: 'BODY_INVALID',
     FST_ERR_CTP_INVALID_CONTENT_LENGTH: 'BODY_INVALID',
   };

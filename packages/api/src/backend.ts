@@ -1,21 +1,43 @@
-/** The API's view of the supervisor: its methods, and the events of jobs. */
+/** The API's view of the supervisor: its methods, and what happens. */
 import { connectIpc } from '@qwen-supervisor/ipc/connect';
 import type { Link } from '@qwen-supervisor/ipc/link';
+import type { ApiKey } from '@qwen-supervisor/protocol/api-keys';
 import { type CodedError, workerGivenUp } from '@qwen-supervisor/protocol/errors';
+import { EventRing } from '@qwen-supervisor/protocol/event-ring';
+import type { NumberedEvent } from '@qwen-supervisor/protocol/events';
 import { isTerminal, type Job, type JobEvent } from '@qwen-supervisor/protocol/job';
-import type { ClientMethods, SupervisorMethods, Welcome } from '@qwen-supervisor/protocol/messages';
+import type {
+  AccessSettings,
+  ApiSettings,
+  ClientMethods,
+  SupervisorMethods,
+  Welcome,
+} from '@qwen-supervisor/protocol/messages';
 import type { Vitals } from '@qwen-supervisor/protocol/status';
 
 export type SupervisorLink = Link<SupervisorMethods, ClientMethods>;
+export type StepEvent = Extract<JobEvent, { type: 'step' }>;
 
 export interface Backend {
   link: SupervisorLink;
+  keys: readonly ApiKey[];
+  settings: AccessSettings;
   /** As of now: the operator may change limits and model. */
   readonly welcome: Welcome;
-  /** Calls `listener` for every event of a job until the returned function is called. */
-  listen(jobId: string, listener: (event: JobEvent) => void): () => void;
+  /** What has happened of late. */
+  readonly ring: EventRing;
+  /** The last step that was told, whichever job it was of; null before the first. */
+  readonly lastStep: StepEvent | null;
+  /** The last preview of a running job, PNG. */
+  preview(jobId: string): Uint8Array | null;
+  /** Calls `listener` for every event until the returned function is called. */
+  listen(listener: (event: NumberedEvent) => void): () => void;
+  /** So for the events of one job. */
+  listenToJob(jobId: string, listener: (event: JobEvent & NumberedEvent) => void): () => void;
   /** Resolves with the job when it has ended; rejects when the supervisor stops or gives the worker up first. */
   waitForEnd(jobId: string): Promise<Job>;
+  /** This process ends: connections that close now are not closed by their clients. */
+  readonly stopping: boolean;
   /** Lets everything that waits fail with this. */
   stop(reason: CodedError): void;
 }
@@ -29,19 +51,30 @@ function measureVitals(): Vitals {
 export async function connectBackend(
   socket: string,
   token: string,
-  beatMs: number,
+  { beatMs, access }: ApiSettings,
   on: { shutdown(params: { forGood: boolean }): void; lost(): void },
 ): Promise<Backend> {
-  const listeners = new Map<string, Set<(event: JobEvent) => void>>();
+  const ring = new EventRing();
+  const listeners = new Set<(event: NumberedEvent) => void>();
+  const ofJobs = new Map<string, Set<(event: JobEvent & NumberedEvent) => void>>();
   const waiting = new Set<(error: CodedError) => void>();
+  let lastStep: StepEvent | null = null;
+  let lastPreview: { jobId: string; png: Uint8Array } | null = null;
+  let stopping = false;
   const fail = (error: CodedError) => {
     for (const reject of waiting) reject(error);
   };
+  const hear = (event: NumberedEvent) => {
+    ring.push(event);
+    if (event.type === 'step') {
+      lastStep = event;
+      if (event.preview) lastPreview = { jobId: event.jobId, png: event.preview };
+    }
+    for (const listener of listeners) listener(event);
+    if ('jobId' in event) for (const listener of ofJobs.get(event.jobId) ?? []) listener(event);
+  };
   const link: SupervisorLink = await connectIpc<SupervisorMethods, ClientMethods>(socket, () => ({
-    event: (event) => {
-      if (!('jobId' in event)) return;
-      for (const listener of listeners.get(event.jobId) ?? []) listener(event);
-    },
+    event: hear,
     workerFailed: ({ reason }) => fail(workerGivenUp(reason)),
     welcome: (changed) => {
       welcome = changed;
@@ -50,27 +83,43 @@ export async function connectBackend(
   }));
   link.onClose = on.lost;
   let welcome = await link.request('hello', { role: 'api', pid: process.pid, token });
-  await link.request('subscribe', { since: null });
+  const { keys } = await link.request('apiKeys', {});
+  // From the first that is kept: a client that comes back after this process was restarted has missed nothing.
+  await link.request('subscribe', { since: 0 });
   setInterval(() => link.notify('beat', measureVitals()), beatMs);
 
-  const listen: Backend['listen'] = (jobId, listener) => {
-    const ofJob = listeners.get(jobId) ?? new Set();
-    listeners.set(jobId, ofJob.add(listener));
+  const listenToJob: Backend['listenToJob'] = (jobId, listener) => {
+    const ofJob = ofJobs.get(jobId) ?? new Set();
+    ofJobs.set(jobId, ofJob.add(listener));
     return () => {
       ofJob.delete(listener);
-      if (ofJob.size === 0) listeners.delete(jobId);
+      if (ofJob.size === 0) ofJobs.delete(jobId);
     };
   };
 
   return {
     link,
+    keys,
+    settings: access,
+    ring,
     get welcome() {
       return welcome;
     },
-    listen,
+    get lastStep() {
+      return lastStep;
+    },
+    get stopping() {
+      return stopping;
+    },
+    preview: (jobId) => (lastPreview?.jobId === jobId ? lastPreview.png : null),
+    listen(listener) {
+      listeners.add(listener);
+      return () => listeners.delete(listener);
+    },
+    listenToJob,
     waitForEnd(jobId) {
       return new Promise<Job>((resolve, reject) => {
-        const stop = listen(jobId, (event) => {
+        const stop = listenToJob(jobId, (event) => {
           if ('job' in event && isTerminal(event.job.status)) settle(() => resolve(event.job));
         });
         const settle = (act: () => void) => {
@@ -88,6 +137,9 @@ export async function connectBackend(
         }, giveUp);
       });
     },
-    stop: fail,
+    stop(reason) {
+      stopping = true;
+      fail(reason);
+    },
   };
 }

@@ -1,99 +1,191 @@
-/** The native API: jobs, their events, their pictures. */
-import { createReadStream } from 'node:fs';
-import { open } from 'node:fs/promises';
-import { join } from 'node:path';
-import { CodedError } from '@qwen-supervisor/protocol/errors';
-import { describeIssues, isTerminal, JOB_STATUSES, type JobEvent, parseJobOrder } from '@qwen-supervisor/protocol/job';
-import { drawSeed } from '@qwen-supervisor/protocol/seed';
-import type { FastifyInstance } from 'fastify';
+/** The native API: jobs. */
+import { JOB_SOURCES, JOB_STATUSES } from '@qwen-supervisor/protocol/job';
+import { jobMoveSchema, jobRequestSchema } from '@qwen-supervisor/protocol/job-request';
 import { z } from 'zod';
 import type { Backend } from './backend.js';
-import { idempotencyOf } from './idempotency.js';
-import { toServerSentEvent } from './server-sent-events.js';
+import { answers, SUBMIT_ERRORS } from './dialects.js';
+import { idempotencyOf, submit, toOrders } from './orders.js';
+import { type App, byId, jobSchema, jobsSchema } from './schemas.js';
+
+/** Jobs of one page, and of one group. */
+const PAGE_MAX = 100;
 
 const listSchema = z.strictObject({
   status: z.enum(JOB_STATUSES).optional(),
-  limit: z.coerce.number().int().min(1).max(100).default(100),
+  source: z.enum(JOB_SOURCES).optional(),
+  group: z.string().max(100).optional(),
+  cursor: z.coerce.number().int().min(1).optional().describe('`next` of the page before'),
+  limit: z.coerce.number().int().min(1).max(PAGE_MAX).default(PAGE_MAX),
 });
 
-/** A comment line on an idle event stream, so that proxies and clients see that it lives. */
-const HEARTBEAT_MS = 15_000;
+const groupSchema = z.strictObject({ jobs: z.array(jobRequestSchema).min(1).max(PAGE_MAX) });
 
-type ById = { Params: { id: string } };
+const cancelSchema = z.discriminatedUnion('scope', [
+  z.strictObject({ scope: z.literal('running') }),
+  z.strictObject({ scope: z.literal('queued') }),
+  z.strictObject({ scope: z.literal('group'), group: z.string() }),
+]);
 
-export function jobRoutes(app: FastifyInstance, backend: Backend): void {
+export function jobRoutes(app: App, backend: Backend): void {
   const { link } = backend;
+  const tags = ['jobs'];
+  /** Requests that bring a picture are as large as pictures are. */
+  const bodyLimit = backend.settings.maxUploadBytes;
 
-  app.post('/api/v1/jobs', async (request, reply) => {
-    const order = parseJobOrder(request.body, backend.welcome.defaults, backend.welcome.limits, drawSeed);
-    const { jobs, replayed } = await link.request('submitJobs', {
-      orders: [order],
-      idempotency: idempotencyOf(request),
-    });
-    if (replayed) reply.header('idempotent-replayed', 'true');
-    return reply.status(202).send(jobs[0]);
-  });
-
-  app.get('/api/v1/jobs', async (request) => {
-    const query = listSchema.safeParse(request.query);
-    if (!query.success) throw new CodedError('REQUEST_INVALID', describeIssues(query.error));
-    return link.request('listJobs', { status: query.data.status ?? null, limit: query.data.limit });
-  });
-
-  app.get<ById>('/api/v1/jobs/:id', (request) => link.request('getJob', { id: request.params.id }));
-
-  app.post<ById>('/api/v1/jobs/:id/cancel', (request) => link.request('cancelJob', { id: request.params.id }));
-
-  app.post<ById>('/api/v1/jobs/:id/retry', async (request, reply) =>
-    reply
-      .status(202)
-      .send(await link.request('retryJob', { id: request.params.id, idempotency: idempotencyOf(request) })),
+  app.post(
+    '/api/v1/jobs',
+    {
+      bodyLimit,
+      schema: {
+        tags,
+        summary: 'Ask for a picture',
+        description:
+          'The job is on the disk when it is acknowledged. With the header Idempotency-Key a request can be repeated safely.',
+        body: jobRequestSchema,
+        response: answers({ 202: jobSchema }, ...SUBMIT_ERRORS),
+      },
+    },
+    async (request, reply) => {
+      const orders = await toOrders(backend, request.body, { source: 'api' });
+      const [job] = await submit(backend, request, reply, orders);
+      return reply.status(202).send(job);
+    },
   );
 
-  /** First the job as it is, then what happens to it, until it ends. */
-  app.get<ById>('/api/v1/jobs/:id/events', { exposeHeadRoute: false }, async (request, reply) => {
-    const { id } = request.params;
-    await link.request('getJob', { id });
-    reply.hijack();
-    const stream = reply.raw;
-    stream.writeHead(200, { 'content-type': 'text/event-stream', 'cache-control': 'no-store' });
-    const send = (event: string, data: unknown) => stream.write(`event: ${event}\ndata: ${JSON.stringify(data)}\n\n`);
-    const tell = (event: JobEvent) => {
-      const { name, data } = toServerSentEvent(event);
-      send(name, data);
-      if ('job' in event && isTerminal(event.job.status)) stream.end();
-    };
-    let early: JobEvent[] | null = [];
-    const stop = backend.listen(id, (event) => (early ? early.push(event) : tell(event)));
-    const heartbeat = setInterval(() => stream.write(': alive\n\n'), HEARTBEAT_MS);
-    stream.on('close', () => {
-      clearInterval(heartbeat);
-      stop();
-    });
-    // Asked for only now that we listen, and sent before what was heard meanwhile: nothing can fall between.
-    const job = await link.request('getJob', { id });
-    send('job', job);
-    const heard = early;
-    early = null;
-    if (isTerminal(job.status)) {
-      send(job.status, job);
-      stream.end();
-    } else for (const event of heard) tell(event);
-  });
+  app.post(
+    '/api/v1/groups',
+    {
+      bodyLimit,
+      schema: {
+        tags,
+        summary: 'Ask for several pictures at once: all are accepted, or none',
+        body: groupSchema,
+        response: answers(
+          { 202: z.object({ group: z.string().nullable(), jobs: z.array(jobSchema) }) },
+          ...SUBMIT_ERRORS,
+        ),
+      },
+    },
+    async (request, reply) => {
+      const orders = [];
+      for (const fields of request.body.jobs) orders.push(...(await toOrders(backend, fields, { source: 'api' })));
+      const jobs = await submit(backend, request, reply, orders);
+      return reply.status(202).send({ group: jobs[0]?.group ?? null, jobs });
+    },
+  );
 
-  app.get<ById>('/api/v1/images/:id', async (request, reply) => {
-    const { file, sha256 } = await link.request('findImage', { id: request.params.id });
-    reply
-      .header('content-type', 'image/png')
-      .header('etag', `"${sha256}"`)
-      .header('cache-control', 'private, immutable');
-    if (request.headers['if-none-match'] === `"${sha256}"`) return reply.status(304).send();
-    try {
-      const handle = await open(join(backend.welcome.dataDir, file));
-      const { size } = await handle.stat();
-      return reply.header('content-length', size).send(createReadStream('', { fd: handle }));
-    } catch (cause) {
-      throw new CodedError('IMAGE_NOT_FOUND', 'the file of this picture is gone', { cause });
-    }
-  });
+  app.get(
+    '/api/v1/jobs',
+    {
+      schema: {
+        tags,
+        summary: 'Jobs, newest first, a page at a time',
+        querystring: listSchema,
+        response: answers({ 200: jobsSchema.extend({ next: z.int().nullable() }) }),
+      },
+    },
+    async ({ query }) => {
+      const { status = null, source = null, group = null, cursor = null, limit } = query;
+      return link.request('listJobs', { filter: { status, source, group }, cursor, limit });
+    },
+  );
+
+  app.post(
+    '/api/v1/jobs/cancel',
+    {
+      schema: {
+        tags,
+        summary: 'Cancel the running job, all that wait, or a group',
+        body: cancelSchema,
+        response: answers({ 200: jobsSchema }, 'BODY_INVALID', 'DISK_FULL'),
+      },
+    },
+    (request) => link.request('cancelJobs', request.body),
+  );
+
+  app.get(
+    '/api/v1/jobs/:id',
+    { schema: { tags, summary: 'A job', params: byId, response: answers({ 200: jobSchema }, 'JOB_NOT_FOUND') } },
+    (request) => link.request('getJob', { id: request.params.id }),
+  );
+
+  app.patch(
+    '/api/v1/jobs/:id',
+    {
+      schema: {
+        tags,
+        summary: 'Change the place of a queued job',
+        params: byId,
+        body: jobMoveSchema,
+        response: answers({ 200: jobSchema }, 'BODY_INVALID', 'JOB_NOT_FOUND', 'JOB_NOT_QUEUED', 'DISK_FULL'),
+      },
+    },
+    ({ params: { id }, body: { priority = null, before = null } }) => link.request('moveJob', { id, priority, before }),
+  );
+
+  app.delete(
+    '/api/v1/jobs/:id',
+    {
+      schema: {
+        tags,
+        summary: 'Forget a job that has ended, with its picture',
+        params: byId,
+        response: answers({ 204: z.void() }, 'JOB_NOT_FOUND', 'JOB_NOT_ENDED', 'DISK_FULL'),
+      },
+    },
+    async (request, reply) => {
+      await link.request('removeJob', { id: request.params.id });
+      return reply.status(204).send();
+    },
+  );
+
+  app.post(
+    '/api/v1/jobs/:id/cancel',
+    {
+      schema: {
+        tags,
+        summary: 'Cancel a job; a running one ends within a step',
+        params: byId,
+        response: answers({ 200: jobSchema }, 'JOB_NOT_FOUND', 'DISK_FULL'),
+      },
+    },
+    (request) => link.request('cancelJob', { id: request.params.id, ifQueued: false }),
+  );
+
+  app.post(
+    '/api/v1/jobs/:id/interrupt',
+    {
+      schema: {
+        tags,
+        summary: 'End a running job with the picture that it has reached; a queued one is cancelled',
+        params: byId,
+        response: answers({ 200: jobSchema }, 'JOB_NOT_FOUND', 'DISK_FULL'),
+      },
+    },
+    (request) => link.request('interruptJob', { id: request.params.id }),
+  );
+
+  app.post(
+    '/api/v1/jobs/:id/retry',
+    {
+      schema: {
+        tags,
+        summary: 'A new job with the request of one that failed or was cancelled',
+        params: byId,
+        response: answers(
+          { 202: jobSchema },
+          'JOB_NOT_FOUND',
+          'JOB_NOT_RETRYABLE',
+          'IDEMPOTENCY_KEY_REUSED',
+          'QUEUE_FULL',
+          'DISK_FULL',
+          'WORKER_FAILED',
+        ),
+      },
+    },
+    async (request, reply) =>
+      reply
+        .status(202)
+        .send(await link.request('retryJob', { id: request.params.id, idempotency: idempotencyOf(request) })),
+  );
 }

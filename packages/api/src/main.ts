@@ -10,12 +10,12 @@ import { connectBackend } from './backend.js';
 const settings = JSON.parse(process.env[CHILD_ENV.settings] ?? '{}') as ApiSettings;
 
 const { [CHILD_ENV.socket]: socket = '', [CHILD_ENV.token]: token = '' } = process.env;
-const backend = await connectBackend(socket, token, settings.beatMs, {
+const backend = await connectBackend(socket, token, settings, {
   shutdown: ({ forGood }) => void shutdown(forGood),
   // Without the supervisor nothing can be answered, and the next one starts its own API.
   lost: () => process.exit(1),
 });
-const app = buildApp(backend);
+const app = await buildApp(backend);
 await app.ready();
 app.server.on('error', (error) => void fail(error));
 app.server.listen({ fd: settings.listenFd }, () => backend.link.notify('apiReady', {}));

@@ -1,98 +1,183 @@
 /**
  * The OpenAI Images API, as its clients use it. Reference: OpenAI API, "Images"; extra fields by the names that vLLM-Omni
- * gave them. Any model name is answered by the model that is loaded; fields that we do not know are ignored.
+ * gave them. Fields that we do not know are ignored; what would give another picture than was asked for is refused.
  */
-import { readFile } from 'node:fs/promises';
-import { join } from 'node:path';
-import { CodedError, ERRORS } from '@qwen-supervisor/protocol/errors';
-import {
-  describeIssues,
-  type Job,
-  parseJobOrder,
-  pictureOf,
-  requireObject,
-  SEED_MAX,
-} from '@qwen-supervisor/protocol/job';
-import { drawSeed } from '@qwen-supervisor/protocol/seed';
-import type { FastifyInstance } from 'fastify';
+import { CodedError } from '@qwen-supervisor/protocol/errors';
+import { type Job, pictureOf } from '@qwen-supervisor/protocol/job';
+import { describeIssues, roundSide, SEED_MAX } from '@qwen-supervisor/protocol/job-request';
+import type { FastifyReply, FastifyRequest } from 'fastify';
 import { z } from 'zod';
 import type { Backend } from './backend.js';
-import { idempotencyOf } from './idempotency.js';
+import { openaiAnswers, WAIT_ERRORS } from './dialects.js';
+import { formOf } from './forms.js';
+import { streamPictures } from './openai-stream.js';
+import { type OrderFields, submit, toOrders, waitForAll } from './orders.js';
+import { type Encoding, FORMATS, pictureOfJob, QUALITY_DEFAULT } from './pictures.js';
+import type { App } from './schemas.js';
 
-/** Pictures of one request. OpenAI's own limit. */
+/** Pictures of one request, and previews of one picture. OpenAI's own limits. */
 const N_MAX = 10;
+const PARTIAL_MAX = 3;
+
+/** Forms send numbers and truths as text. */
+const whole = z.preprocess((value) => (typeof value === 'string' && value !== '' ? Number(value) : value), z.int());
+const number = z.preprocess((value) => (typeof value === 'string' && value !== '' ? Number(value) : value), z.number());
+const truth = z.preprocess((value) => (value === 'true' ? true : value === 'false' ? false : value), z.boolean());
 
 const generationSchema = z.object({
-  prompt: z.string(),
-  n: z.int().min(1).max(N_MAX).nullish(),
+  prompt: z.string().min(1),
+  model: z.string().nullish().describe('Any name, unless the operator wants it strict'),
+  n: whole.pipe(z.int().min(1).max(N_MAX)).nullish(),
   size: z
     .string()
     .regex(/^(auto|\d{1,5}x\d{1,5})$/, { error: "must be 'auto' or WIDTHxHEIGHT" })
     .nullish(),
+  quality: z.string().nullish(),
+  background: z.string().nullish(),
+  output_format: z.enum(FORMATS).nullish(),
+  output_compression: whole.pipe(z.int().min(0).max(100)).nullish(),
   response_format: z.enum(['b64_json', 'url']).nullish(),
-  seed: z.int().min(0).max(SEED_MAX).nullish(),
+  stream: truth.nullish(),
+  partial_images: whole.pipe(z.int().min(0).max(PARTIAL_MAX)).nullish(),
+  seed: whole.pipe(z.int().min(0).max(SEED_MAX)).nullish(),
   negative_prompt: z.string().nullish(),
-  num_inference_steps: z.int().nullish(),
-  true_cfg_scale: z.number().nullish(),
+  num_inference_steps: whole.nullish(),
+  true_cfg_scale: number.nullish(),
 });
 
-export function openaiRoutes(app: FastifyInstance, backend: Backend): void {
-  const { link } = backend;
+const editSchema = generationSchema.extend({
+  strength: number.nullish().describe('How much is drawn anew, 0.01 to 1; 0.75 if left out'),
+});
 
-  app.post('/v1/images/generations', async (request, reply) => {
-    const parsed = generationSchema.safeParse(requireObject(request.body));
-    if (!parsed.success) throw new CodedError('REQUEST_INVALID', describeIssues(parsed.error));
-    const { defaults, limits, url } = backend.welcome;
-    const orders = toRequests(parsed.data).map((native) => parseJobOrder(native, defaults, limits, drawSeed));
-    const { jobs } = await link.request('submitJobs', { orders, idempotency: idempotencyOf(request) });
-    reply
-      .header('x-job-id', jobs.map((job) => job.id).join(', '))
-      .header('x-seed', jobs.map((job) => job.seed).join(', '));
-    const ended = await Promise.all(jobs.map((job) => backend.waitForEnd(job.id)));
-    const asUrl = parsed.data.response_format === 'url';
-    const origin = request.host ? `${request.protocol}://${request.host}` : url;
-    const data = await Promise.all(ended.map((job) => (asUrl ? toUrl(job, origin) : toBase64(job))));
-    return { created: Math.floor(Date.now() / 1000), data };
-  });
+export type ImagesRequest = z.output<typeof editSchema>;
 
-  app.get('/v1/models', () => ({
-    object: 'list',
-    data: [{ id: backend.welcome.modelId, object: 'model', created: 0, owned_by: 'qwen-supervisor' }],
-  }));
+const answerSchema = z.object({
+  created: z.int(),
+  data: z.array(z.object({ b64_json: z.string().optional(), url: z.string().optional() })),
+  background: z.literal('opaque'),
+  output_format: z.enum(FORMATS),
+  size: z.string(),
+});
 
-  async function toBase64(job: Job) {
-    const { file } = await link.request('findImage', { id: pictureOf(job).id });
-    return { b64_json: (await readFile(join(backend.welcome.dataDir, file))).toString('base64') };
+export function openaiRoutes(app: App, backend: Backend): void {
+  const tags = ['openai'];
+  const response = openaiAnswers({ 200: answerSchema }, 'MODEL_UNKNOWN', ...WAIT_ERRORS);
+
+  app.post(
+    '/v1/images/generations',
+    {
+      schema: {
+        tags,
+        summary: 'Pictures from a prompt; with stream as server-sent events',
+        body: generationSchema,
+        response,
+      },
+    },
+    (request, reply) => draw(request, reply, request.body, {}),
+  );
+
+  app.post(
+    '/v1/images/edits',
+    {
+      bodyLimit: backend.settings.maxUploadBytes,
+      schema: {
+        tags,
+        summary: 'Pictures drawn over a picture (multipart form: image, prompt, …)',
+        consumes: ['multipart/form-data'],
+        response,
+      },
+    },
+    async (request, reply) => {
+      const { fields, files } = await formOf(request);
+      const parsed = editSchema.safeParse(fields);
+      if (!parsed.success) throw new CodedError('REQUEST_INVALID', describeIssues(parsed.error));
+      if (files.some(({ name }) => name === 'mask'))
+        throw new CodedError('REQUEST_INVALID', 'mask: the whole picture is drawn over; parts of it cannot be chosen');
+      const images = files.filter(({ name }) => name === 'image' || name === 'image[]');
+      const [image, ...others] = images;
+      if (!image) throw new CodedError('REQUEST_INVALID', 'image: a picture to draw over is missing');
+      if (others.length > 0)
+        throw new CodedError('REQUEST_INVALID', 'image: this model draws over one picture at a time');
+      const strength = parsed.data.strength ?? undefined;
+      return draw(request, reply, parsed.data, { initImage: image.bytes, strength });
+    },
+  );
+
+  app.get(
+    '/v1/models',
+    { schema: { tags, summary: 'The model', response: openaiAnswers({ 200: z.object({}).loose() }) } },
+    () => ({ object: 'list', data: [modelObject()] }),
+  );
+
+  app.get(
+    '/v1/models/:id',
+    {
+      schema: {
+        tags,
+        summary: 'The model, by any name unless the operator wants it strict',
+        params: z.object({ id: z.string() }),
+        response: openaiAnswers({ 200: z.object({}).loose() }, 'MODEL_UNKNOWN'),
+      },
+    },
+    ({ params }) => {
+      checkName(params.id);
+      return modelObject();
+    },
+  );
+
+  function modelObject() {
+    return { id: backend.welcome.model.id, object: 'model', created: 0, owned_by: 'qwen-supervisor' };
+  }
+
+  function checkName(name: string | null | undefined): void {
+    if (backend.settings.strictModelNames && name && name !== backend.welcome.model.id)
+      throw new CodedError('MODEL_UNKNOWN', `there is no model '${name.slice(0, 100)}'`);
+  }
+
+  async function draw(request: FastifyRequest, reply: FastifyReply, body: ImagesRequest, init: OrderFields) {
+    checkName(body.model);
+    if (body.background === 'transparent')
+      throw new CodedError('REQUEST_INVALID', "background: this model has no transparency; use 'opaque' or 'auto'");
+    const fields = { ...toNative(body, init.initImage !== undefined), ...init };
+    const orders = await toOrders(backend, fields, { source: 'openai', count: body.n ?? 1 });
+    const jobs = await submit(backend, request, reply, orders);
+    if (body.stream) return streamPictures(backend, request, reply, jobs, body);
+    const ended = await waitForAll(backend, request, reply, jobs);
+    const encoding = encodingOf(body);
+    const asUrl = body.response_format === 'url';
+    const data = await Promise.all(
+      ended.map(async (job) =>
+        asUrl
+          ? { url: urlOf(request, job, encoding) }
+          : { b64_json: (await pictureOfJob(backend, job, encoding)).toString('base64') },
+      ),
+    );
+    const { width, height } = ended[0] as Job;
+    const created = Math.floor(Date.now() / 1000);
+    return { created, data, background: 'opaque', output_format: encoding.format, size: `${width}x${height}` };
   }
 }
 
-/** Errors in OpenAI's shape, with our hint beside it; fields by the names that this route has for them. */
-export function toOpenaiError(error: CodedError) {
-  const type = ERRORS[error.code].blame === 'caller' ? 'invalid_request_error' : 'server_error';
-  const message = error.message.replace(/\b(numInferenceSteps|trueCfgScale|negativePrompt)\b/g, (name) =>
-    name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`),
-  );
-  return { error: { message, type, param: null, code: error.code, hint: error.hint } };
+export function encodingOf({ output_format, output_compression }: ImagesRequest): Encoding {
+  return { format: output_format ?? 'png', quality: Math.max(1, output_compression ?? QUALITY_DEFAULT) };
 }
 
-/** `n` native requests with seeds s, s + 1, … */
-function toRequests(body: z.infer<typeof generationSchema>) {
-  const n = body.n ?? 1;
-  const seed = body.seed ?? drawSeed();
-  if (seed + n - 1 > SEED_MAX)
-    throw new CodedError('REQUEST_INVALID', `seed: ${n} pictures would go beyond ${SEED_MAX}`);
+function toNative(body: ImagesRequest, isEdit: boolean): OrderFields {
   const [width, height] = body.size && body.size !== 'auto' ? body.size.split('x').map(Number) : [];
-  return Array.from({ length: n }, (_, i) => ({
+  // OpenAI's sizes for edits go by what its own models draw; ours follow the picture unless told otherwise.
+  const side = (pixels: number | undefined) => (pixels !== undefined && isEdit ? roundSide(pixels) : pixels);
+  return {
     prompt: body.prompt,
     negativePrompt: body.negative_prompt ?? undefined,
-    width,
-    height,
+    width: side(width),
+    height: side(height),
     numInferenceSteps: body.num_inference_steps ?? undefined,
     trueCfgScale: body.true_cfg_scale ?? undefined,
-    seed: seed + i,
-  }));
+    seed: body.seed ?? undefined,
+  };
 }
 
-function toUrl(job: Job, origin: string) {
-  return { url: `${origin}/api/v1/images/${pictureOf(job).id}` };
+function urlOf(request: FastifyRequest, job: Job, { format, quality }: Encoding): string {
+  const query = format === 'png' ? '' : `?format=${format}&quality=${quality}`;
+  return `${request.protocol}://${request.host}${pictureOf(job).url}${query}`;
 }

@@ -41,9 +41,9 @@ const link = await connectIpc<WorkerReports, WorkerMethods>(socket, () => ({
     current = { number: ++runs, jobId, attempt, request, step };
     toMain({ type: 'run', run: current });
   },
-  cancel({ jobId, attempt }) {
+  cancel({ jobId, attempt, keep }) {
     if (current?.jobId === jobId && current.attempt === attempt)
-      Atomics.store(flags, FLAG.cancelledRun, current.number);
+      Atomics.store(flags, keep ? FLAG.interruptedRun : FLAG.cancelledRun, current.number);
   },
   shutdown() {
     // A load cannot be interrupted and has nothing to save.
@@ -94,6 +94,10 @@ async function forward(message: MainMessage): Promise<void> {
       if (message.latents) await writeCheckpoint({ step: message.step, latents: message.latents });
       const preview = message.preview ? await encodePreview(message.preview) : null;
       return link.notify('step', { jobId, attempt, step: message.step, preview });
+    }
+    case 'decoding': {
+      const { jobId, attempt } = message.run;
+      return link.notify('decoding', { jobId, attempt });
     }
     case 'finished': {
       const { jobId, attempt } = message.run;

@@ -21,8 +21,8 @@ import {
 import { arch, availableParallelism, cpus } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
-import { CHECKPOINTS_FOLDER, checkpointName, parseCheckpointName } from '@qwen-supervisor/protocol/checkpoint-name';
-import { type JobRequest, requestOf } from '@qwen-supervisor/protocol/job';
+import { CHECKPOINTS_FOLDER, checkpointName, parseCheckpointName } from '@qwen-supervisor/protocol/data-files';
+import { type JobRequest, requestOf } from '@qwen-supervisor/protocol/job-request';
 
 const MAGIC = Buffer.from('QWENJOB1');
 const SUM_BYTES = 32;

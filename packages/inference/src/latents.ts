@@ -28,6 +28,44 @@ export function unpackLatents(
   return out;
 }
 
+/**
+ * [channels, 2 * rows, 2 * columns] as the encoder gives them → packed tokens, less `mean` and over `std` per channel: the
+ * reverse of `unpackLatents`.
+ */
+export function packLatents(
+  planes: Float32Array,
+  rows: number,
+  columns: number,
+  mean: readonly number[],
+  std: readonly number[],
+): Float32Array {
+  const channels = mean.length;
+  const width = 2 * columns;
+  const plane = 2 * rows * width;
+  const packed = new Float32Array(channels * plane);
+  for (let y = 0; y < 2 * rows; y++) {
+    for (let x = 0; x < width; x++) {
+      const token = ((y >> 1) * columns + (x >> 1)) * 4 * channels;
+      const corner = (y & 1) * 2 + (x & 1);
+      for (let c = 0; c < channels; c++) {
+        const value = planes[c * plane + y * width + x] as number;
+        packed[token + c * 4 + corner] = (value - (mean[c] as number)) / (std[c] as number);
+      }
+    }
+  }
+  return packed;
+}
+
+/** Bytes RGBRGB… → planes [3, height, width] in [-1, 1]: as the encoder takes them. */
+export function fromRgb(pixels: Uint8Array, height: number, width: number): Float32Array {
+  const plane = height * width;
+  const out = new Float32Array(3 * plane);
+  for (let i = 0; i < plane; i++) {
+    for (let c = 0; c < 3; c++) out[c * plane + i] = ((pixels[i * 3 + c] as number) / 255) * 2 - 1;
+  }
+  return out;
+}
+
 /** Planes [3, height, width] of values in [-1, 1] → bytes RGBRGB…, rounded as the reference does. */
 export function toRgb(image: Float32Array, height: number, width: number): Uint8Array {
   const plane = height * width;

@@ -154,19 +154,22 @@ async function checkPictures(sessions: Sessions, golden: Golden, report: (check:
     const expected = readFloat32(steps);
     const noise = readFloat32(need(golden.picture, `${name}.noise`));
     const prompt = golden.tokens[0]?.text as string;
-    const request = { prompt, negativePrompt: ' ', width, height, numInferenceSteps, trueCfgScale, seed: 0 };
+    const size = { width, height, numInferenceSteps, trueCfgScale, seed: 0, initImage: null, strength: null };
+    const request = { prompt, negativePrompt: ' ', ...size };
     const actual = new Float32Array(expected.length);
-    const latents = await denoise(
+    const reached = await denoise(
       sessions,
       request,
       { step: 0, latents: noise },
       {
         onStep: (state) => actual.set(state.latents, (state.step - 1) * state.latents.length),
+        onDecoding() {},
         isCancelled: () => false,
+        isInterrupted: () => false,
       },
     );
     report(compareSteps(`picture.${name}.steps`, actual, expected, numInferenceSteps));
-    const decoded = await decodePacked(sessions, latents as Float32Array, height / 16, width / 16);
+    const decoded = await decodePacked(sessions, reached?.latents as Float32Array, height / 16, width / 16);
     report(
       compareImage(
         `picture.${name}.image`,

@@ -2,12 +2,11 @@
 import { createHash } from 'node:crypto';
 import { mkdir, open, rename, rm } from 'node:fs/promises';
 import { join } from 'node:path';
+import { IMAGES_FOLDER, imageFile, inputFile } from '@qwen-supervisor/protocol/data-files';
 import { CodedError } from '@qwen-supervisor/protocol/errors';
+import { addPngTexts } from '@qwen-supervisor/protocol/png-text';
 import sharp from 'sharp';
 import type { Picture } from './pipeline.js';
-
-/** Folder of the pictures below the data folder. */
-export const IMAGES_FOLDER = 'images';
 
 export interface PictureFile {
   /** Relative to the data folder. */
@@ -18,12 +17,17 @@ export interface PictureFile {
 }
 
 /**
- * Encodes as PNG and writes `images/<id>.png`. The bytes depend on the pixels alone: no time, no host, no id.
+ * Encodes as PNG and writes `images/<id>.png`. The bytes depend on pixels and texts alone: no time, no host, no id.
  * @throws CodedError IMAGE_WRITE_FAILED
  */
-export async function writePicture(picture: Picture, dataDir: string, id: string): Promise<PictureFile> {
-  const png = await encodePng(picture);
-  const file = join(IMAGES_FOLDER, `${id}.png`);
+export async function writePicture(
+  picture: Picture,
+  texts: Record<string, string>,
+  dataDir: string,
+  id: string,
+): Promise<PictureFile> {
+  const png = addPngTexts(await encodePng(picture), texts);
+  const file = imageFile(id);
   const path = join(dataDir, file);
   const temporary = `${path}.${process.pid}.tmp`;
   try {
@@ -41,6 +45,21 @@ export async function writePicture(picture: Picture, dataDir: string, id: string
     throw new CodedError('IMAGE_WRITE_FAILED', `${path}: ${(cause as Error).message}`, { cause });
   }
   return { file, sha256: createHash('sha256').update(png).digest('hex'), bytes: png.length };
+}
+
+/** The pixels that a job draws over, RGBRGB…, as the API has stored them. @throws CodedError IMAGE_NOT_FOUND */
+export async function readInput(dataDir: string, sha256: string): Promise<Uint8Array> {
+  try {
+    return await sharp(join(dataDir, inputFile(sha256)))
+      .removeAlpha()
+      .toColourspace('srgb')
+      .raw()
+      .toBuffer();
+  } catch (cause) {
+    throw new CodedError('IMAGE_NOT_FOUND', `the picture to draw over cannot be read: ${(cause as Error).message}`, {
+      cause,
+    });
+  }
 }
 
 export function encodePng({ pixels, width, height }: Picture): Promise<Buffer> {

@@ -1,14 +1,15 @@
 /**
- * The Qwen-Image text-to-image recipe. Reference: diffusers `pipeline_qwenimage.py`.
+ * The Qwen-Image recipe, from text alone or over a picture. Reference: diffusers `pipeline_qwenimage.py` and
+ * `pipeline_qwenimage_img2img.py`.
  *
  * Takes a complete request and loaded sessions; gives pixels. Knows nothing of jobs, files or processes.
  */
 import { PROMPT_STATES_MAX, TEMPLATE_TOKENS } from '@qwen-supervisor/model/prompt-template';
 import { jointRotary } from '@qwen-supervisor/model/transformer';
-import type { JobRequest } from '@qwen-supervisor/protocol/job';
+import { type JobRequest, skippedSteps, stepsOf } from '@qwen-supervisor/protocol/job-request';
 import { Tensor } from 'onnxruntime-node';
 import { guide } from './guidance.js';
-import { toRgb, unpackLatents } from './latents.js';
+import { fromRgb, packLatents, toRgb, unpackLatents } from './latents.js';
 import { gaussianNoise } from './noise.js';
 import { makeSchedule } from './scheduler.js';
 import { latentSize, modulationLength, type Sessions } from './sessions.js';
@@ -31,8 +32,12 @@ export interface StepState {
 
 export interface Observer {
   onStep(state: StepState): void;
+  /** No step is left; the picture is decoded next. */
+  onDecoding(): void;
   /** Asked before every step and before the picture is decoded. */
   isCancelled(): boolean;
+  /** Asked after every step: whether the picture is wanted as far as it is. */
+  isInterrupted(): boolean;
 }
 
 export interface Picture {
@@ -42,35 +47,64 @@ export interface Picture {
   height: number;
 }
 
-/** Where denoising begins: pure noise at step 0, or the latents that another attempt had reached. They are overwritten. */
-export interface Start {
+/** Latents between two steps: where denoising begins (they are overwritten), and where it has ended. */
+export interface Reached {
+  /** Completed steps. */
   step: number;
   /** Packed latents [rows * columns, 64]. */
   latents: Float32Array;
 }
 
-/** Draws a picture, from `start` on if that is given; null if the observer cancelled it. */
+/**
+ * Draws a picture, from `start` on if that is given; null if the observer cancelled it. `initPixels` are those of the
+ * request's initImage: RGBRGB…, width * height * 3 bytes.
+ */
 export async function drawPicture(
   sessions: Sessions,
   request: JobRequest,
   observer: Observer,
-  start: Start | null = null,
-): Promise<Picture | null> {
+  start: Reached | null = null,
+  initPixels: Uint8Array | null = null,
+): Promise<(Picture & { step: number }) | null> {
   const { h, w } = latentSize(request.width, request.height);
-  const noise = () => gaussianNoise(request.seed, h * w * sessions.architecture.vae.zDim);
-  const latents = await denoise(sessions, request, start ?? { step: 0, latents: noise() }, observer);
-  if (latents === null || observer.isCancelled()) return null;
-  const image = await decodePacked(sessions, latents, h / 2, w / 2);
-  return { pixels: toRgb(image, request.height, request.width), width: request.width, height: request.height };
+  const { width, height } = request;
+  const image = start === null && initPixels ? fromRgb(initPixels, height, width) : null;
+  const noise = gaussianNoise(request.seed, h * w * sessions.architecture.vae.zDim);
+  const from = start ?? { step: 0, latents: await firstLatents(sessions, request, noise, image) };
+  const reached = await denoise(sessions, request, from, observer);
+  if (reached === null || observer.isCancelled()) return null;
+  observer.onDecoding();
+  const decoded = await decodePacked(sessions, reached.latents, h / 2, w / 2);
+  return { pixels: toRgb(decoded, height, width), width, height, step: reached.step };
 }
 
-/** Steps 1 to 5 of the recipe; null if cancelled. */
+/**
+ * The latents before the first step: noise, or `image` [3, height, width] under as much noise as the first step that is
+ * made expects. Of the encoder's distribution the mean is taken: a draw of its own would add nothing that can be seen.
+ */
+export async function firstLatents(
+  sessions: Sessions,
+  request: JobRequest,
+  noise: Float32Array,
+  image: Float32Array | null,
+): Promise<Float32Array> {
+  if (image === null) return noise;
+  const { scheduler, vae } = sessions.architecture;
+  const { h, w } = latentSize(request.width, request.height);
+  const encoded = await sessions.encode(image, request.height, request.width);
+  const clean = packLatents(encoded, h / 2, w / 2, vae.latentsMean, vae.latentsStd);
+  const { sigmas } = makeSchedule(scheduler, request.numInferenceSteps, (h / 2) * (w / 2));
+  const sigma = sigmas[skippedSteps(request)] as number;
+  return noise.map((value, i) => sigma * value + (1 - sigma) * (clean[i] as number));
+}
+
+/** Steps 1 to 5 of the recipe; null if cancelled. Interrupted, it gives the clean latents that its last step points at. */
 export async function denoise(
   sessions: Sessions,
   request: JobRequest,
-  start: Start,
+  start: Reached,
   observer: Observer,
-): Promise<Float32Array | null> {
+): Promise<Reached | null> {
   const { architecture } = sessions;
   const { h, w } = latentSize(request.width, request.height);
   const [rows, columns] = [h / 2, w / 2];
@@ -100,25 +134,35 @@ export async function denoise(
   const negativeVelocity = guided ? new Float32Array(tokens * channels) : null;
   if (negative && negativeVelocity) passes.push(new Pass(sessions, negative, rows, columns, negativeVelocity));
 
-  for (let step = start.step; step < request.numInferenceSteps; step++) {
+  const skipped = skippedSteps(request);
+  const steps = stepsOf(request);
+  for (let step = start.step; step < steps; step++) {
     if (observer.isCancelled()) return null;
-    const offset = step % stepsAtOnce;
+    const index = skipped + step;
+    const offset = index % stepsAtOnce;
     // The model takes the timestep over 1000, whatever num_train_timesteps is. The batches lie the same however often
     // the job was interrupted: another size of a batch may round otherwise.
     if (offset === 0 || step === start.step) {
-      const first = step - offset;
+      const first = index - offset;
       modulation = await sessions.modulation(timesteps.slice(first, first + stepsAtOnce).map((t) => t / 1000));
     }
     const row = modulation.subarray(offset * rowLength, (offset + 1) * rowLength);
     const rowTensor = new Tensor('float32', row, [rowLength]);
     for (const pass of passes) await pass.run(latentsTensor, rowTensor);
     if (negativeVelocity) guide(velocity, negativeVelocity, request.trueCfgScale, channels);
-    const sigma = sigmas[step + 1] as number;
-    const delta = sigma - (sigmas[step] as number);
+    const sigma = sigmas[index + 1] as number;
+    const delta = sigma - (sigmas[index] as number);
     for (let i = 0; i < latents.length; i++) latents[i] = (latents[i] as number) + delta * (velocity[i] as number);
-    observer.onStep({ step: step + 1, latents, velocity, sigma, rows, columns });
+    const state = { step: step + 1, latents, velocity, sigma, rows, columns };
+    observer.onStep(state);
+    if (step + 1 < steps && observer.isInterrupted()) return { step: step + 1, latents: cleanLatents(state) };
   }
-  return latents;
+  return { step: steps, latents };
+}
+
+/** What the last step takes the picture to be, without the noise that is left. Packed like the latents. */
+export function cleanLatents({ latents, velocity, sigma }: StepState): Float32Array {
+  return latents.map((value, i) => value - sigma * (velocity[i] as number));
 }
 
 /** Step 6: packed latents → image [3, 16 * rows, 16 * columns] in [-1, 1]. */

@@ -6,7 +6,7 @@
 import { VAE_SCALE } from '@qwen-supervisor/model/vae';
 import { toRgb, unpackLatents } from './latents.js';
 import { gaussianNoise } from './noise.js';
-import type { StepState } from './pipeline.js';
+import { cleanLatents, type StepState } from './pipeline.js';
 import type { Sessions } from './sessions.js';
 
 /** Per colour: one weight per latent channel, then a constant. */
@@ -56,8 +56,8 @@ export async function fitPreview(sessions: Sessions): Promise<PreviewMap> {
 
 /** The clean picture that the last step points at, one pixel per latent. */
 export function drawPreview(map: PreviewMap, state: StepState): Preview {
-  const { latents, velocity, sigma, rows, columns } = state;
-  const clean = latents.map((value, i) => value - sigma * (velocity[i] as number));
+  const { rows, columns } = state;
+  const clean = cleanLatents(state);
   const channels = (map[0] as Float64Array).length - 1;
   const planes = unpackLatents(clean, rows, columns, new Array(channels).fill(0), new Array(channels).fill(1));
   const size = 4 * rows * columns;

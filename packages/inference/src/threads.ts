@@ -1,10 +1,10 @@
 /** What the worker's two threads share: a few integers, and messages. */
-import type { JobRequest } from '@qwen-supervisor/protocol/job';
+import type { JobRequest } from '@qwen-supervisor/protocol/job-request';
 import type { JobOutcome, WorkerReports } from '@qwen-supervisor/protocol/messages';
 import type { Fit } from './job-checkpoint.js';
 import type { Preview } from './preview.js';
 
-/** Indices into the shared Int32Array. The control thread writes the first two, the main thread the last. */
+/** Indices into the shared Int32Array. The main thread writes `step`, the control thread the others. */
 export const FLAG = {
   /** Number of the run that is to be cancelled. */
   cancelledRun: 0,
@@ -12,9 +12,11 @@ export const FLAG = {
   stopping: 1,
   /** Completed steps of the current run. */
   step: 2,
+  /** Number of the run whose picture is wanted as far as it is. */
+  interruptedRun: 3,
 } as const;
 
-export const FLAG_COUNT = 3;
+export const FLAG_COUNT = 4;
 
 export interface Run {
   /** Counts the runs of this process; names one for a cancel. */
@@ -37,6 +39,7 @@ export type MainMessage =
   | { type: 'begun'; run: Run; fit: Fit; step: number; startedOverReason: string | null }
   /** `latents`: a copy, where this step is to be kept as a checkpoint. */
   | { type: 'step'; run: Run; step: number; latents: Float32Array | null; preview: Preview | null }
+  | { type: 'decoding'; run: Run }
   | { type: 'finished'; run: Run; outcome: JobOutcome }
   /** Nothing more will come: the process may end as soon as all messages are sent. */
   | { type: 'stopped' };

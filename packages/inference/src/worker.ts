@@ -9,10 +9,12 @@ import { join } from 'node:path';
 import { Worker } from 'node:worker_threads';
 import { fingerprint, openCheckpoint } from '@qwen-supervisor/model/checkpoint';
 import { CodedError, ERRORS, toCodedError } from '@qwen-supervisor/protocol/errors';
+import { stepsOf } from '@qwen-supervisor/protocol/job-request';
 import { CHILD_ENV, type JobOutcome, type WorkerSettings } from '@qwen-supervisor/protocol/messages';
+import { pictureTexts } from '@qwen-supervisor/protocol/picture-text';
 import { env } from 'onnxruntime-node';
 import { findCheckpoint, fitOf } from './job-checkpoint.js';
-import { writePicture } from './picture-file.js';
+import { readInput, writePicture } from './picture-file.js';
 import { drawPicture, type Observer } from './pipeline.js';
 import { drawPreview, fitPreview, type PreviewMap } from './preview.js';
 import { fromRuntime } from './runtime-error.js';
@@ -88,6 +90,8 @@ async function warmUp(sessions: Sessions): Promise<{ previewMap: PreviewMap; msP
     numInferenceSteps: 2,
     trueCfgScale: 4,
     seed: 0,
+    initImage: null,
+    strength: null,
   };
   let [before, msPerToken] = [0, 0];
   const observer: Observer = {
@@ -96,7 +100,9 @@ async function warmUp(sessions: Sessions): Promise<{ previewMap: PreviewMap; msP
       msPerToken = (now - before) / (rows * columns);
       before = now;
     },
+    onDecoding() {},
     isCancelled: () => false,
+    isInterrupted: () => false,
   };
   const picture = await drawPicture(sessions, request, observer);
   if (!picture) throw new CodedError('MODEL_LOAD_FAILED', 'the warm-up picture was not drawn');
@@ -120,27 +126,34 @@ async function drawUntilStopped(model: Model): Promise<void> {
 }
 
 async function attempt(run: Run, { sessions, previewMap, fingerprint: modelFingerprint }: Model): Promise<JobOutcome> {
-  const every = Math.max(1, Math.floor(run.request.numInferenceSteps / PREVIEWS));
+  const { request } = run;
+  const steps = stepsOf(request);
+  const every = Math.max(1, Math.floor(steps / PREVIEWS));
   const observer: Observer = {
     isCancelled: () => isStopping() || Atomics.load(flags, FLAG.cancelledRun) === run.number,
+    isInterrupted: () => Atomics.load(flags, FLAG.interruptedRun) === run.number,
+    onDecoding: () => tell({ type: 'decoding', run }),
     onStep(state) {
       Atomics.store(flags, FLAG.step, state.step);
       const preview = state.step % every === 0 ? drawPreview(previewMap, state) : null;
-      const due = state.step % settings.checkpointSteps === 0 || state.step === run.request.numInferenceSteps;
+      const due = state.step % settings.checkpointSteps === 0 || state.step === steps;
       const kept = due || isStopping();
       const latents = kept ? state.latents.slice() : null;
       tell({ type: 'step', run, step: state.step, latents, preview }, latents ? [latents.buffer] : []);
     },
   };
   try {
-    const fit = fitOf(run.request, modelFingerprint, env.versions.node ?? '');
+    const fit = fitOf(request, modelFingerprint, env.versions.node ?? '');
     const { checkpoint, reason } = findCheckpoint(settings.dataDir, run.jobId, fit, run.step);
     Atomics.store(flags, FLAG.step, checkpoint?.step ?? 0);
     tell({ type: 'begun', run, fit, step: checkpoint?.step ?? 0, startedOverReason: reason });
-    const picture = await drawPicture(sessions, run.request, observer, checkpoint);
+    const init = request.initImage === null ? null : await readInput(settings.dataDir, request.initImage);
+    const picture = await drawPicture(sessions, request, observer, checkpoint, init);
     if (!picture) return { status: 'cancelled' };
-    const file = await writePicture(picture, settings.dataDir, run.jobId);
-    return { status: 'done', imageId: run.jobId, ...file };
+    const { nameInPictures: model } = settings;
+    const texts = model === null ? {} : pictureTexts(request, model);
+    const file = await writePicture(picture, texts, settings.dataDir, run.jobId);
+    return { status: 'done', step: picture.step, imageId: run.jobId, ...file };
   } catch (error) {
     return { status: 'failed', error: fromRuntime(error, 'INFERENCE_FAILED', 'drawing').toObject() };
   }

@@ -4,7 +4,7 @@
  */
 import { z } from 'zod';
 import { CodedError } from './errors.js';
-import { STEPS_MAX } from './job.js';
+import { STEPS_MAX } from './job-request.js';
 
 const seconds = z.number().positive().max(86_400);
 
@@ -13,8 +13,31 @@ export const configSchema = z.strictObject({
     .string()
     .min(1)
     .describe('Folder for jobs, pictures, logs and prepared weights. Default: $XDG_DATA_HOME/qwen-supervisor'),
-  host: z.string().min(1).default('127.0.0.1').describe('Address to listen on; loopback only'),
+  host: z.string().min(1).default('127.0.0.1').describe('Address to listen on; one beyond loopback needs keys-file'),
   port: z.int().min(0).max(65_535).default(8000).describe('Port to listen on; 0 picks a free one'),
+  'keys-file': z
+    .string()
+    .default('')
+    .describe("File with the API keys, a line each: 'use KEY' or 'admin KEY'. Without it no key is asked for"),
+  keyless: z
+    .enum(['loopback', 'anywhere'])
+    .default('loopback')
+    .describe("Where the API may be served without keys; 'anywhere' trusts everybody who can reach it"),
+  'allow-hosts': z
+    .string()
+    .default('')
+    .describe('Names by which clients may call this server besides its addresses, separated by commas'),
+  'allow-origins': z
+    .string()
+    .default('')
+    .describe('Origins of pages elsewhere that may call it (https://example.org), separated by commas'),
+  'requests-per-minute': z.int().min(0).max(1e6).default(1200).describe('Most requests of one API key; 0 for no limit'),
+  'max-connections': z.int().min(1).max(1e5).default(2048).describe('Most open connections of clients'),
+  'max-upload-megabytes': z.int().min(1).max(1024).default(32).describe('Largest body with a picture in it'),
+  'model-names': z
+    .enum(['any', 'strict'])
+    .default('any')
+    .describe("Model names that clients of compatible APIs may send: 'any' is answered by the model that is loaded"),
   model: z.string().min(1).describe('Checkpoint folder in the diffusers layout. Default: the pocket model'),
   'max-steps': z.int().min(1).max(STEPS_MAX).default(STEPS_MAX).describe('Most denoising steps a request may ask for'),
   'max-pixels': z
@@ -42,6 +65,10 @@ export const configSchema = z.strictObject({
     .max(STEPS_MAX)
     .default(1)
     .describe('Denoising steps from one checkpoint of a running job to the next'),
+  'picture-metadata': z
+    .enum(['embed', 'omit'])
+    .default('embed')
+    .describe("Whether the PNG tells how it was made: request, seed and model, as A1111's text and as JSON"),
   'stop-seconds': seconds.default(10).describe('Time that a child gets to stop by itself before it is killed'),
   'on-stop': z
     .enum(['checkpoint', 'finish'])

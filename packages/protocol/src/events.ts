@@ -10,6 +10,8 @@ export type SystemEvent =
 
 /** An event as it goes out. */
 export type NumberedEvent = SystemEvent & {
+  /** Of the supervisor that it comes from. */
+  run: string;
   /** Counts the events of this run of the supervisor, from 1. */
   seq: number;
   /** ISO 8601. */

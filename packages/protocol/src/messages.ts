@@ -2,10 +2,12 @@
  * What the processes say to each other. Each map is one direction of one link: name → parameters → result.
  * A method whose result is `void` is a notification: nobody waits for it.
  */
+import type { ApiKey } from './api-keys.js';
 import type { ErrorObject } from './errors.js';
 import type { NumberedEvent } from './events.js';
-import type { Idempotency, Job, JobLimits, JobOrder, JobRequest, JobStatus, ModelDefaults } from './job.js';
-import type { ChildName, LoadProgress, SystemStatus, Vitals } from './status.js';
+import type { CancelScope, Idempotency, Job, JobFilter, JobOrder } from './job.js';
+import type { JobLimits, JobRequest, ModelDefaults } from './job-request.js';
+import type { ChildName, Crash, LoadProgress, SystemStatus, Vitals } from './status.js';
 
 /** A method map: parameters in, result out. */
 export type Methods = Record<string, (params: never) => unknown>;
@@ -19,30 +21,77 @@ export interface Hello {
   token: string | null;
 }
 
+/** What is known about the model beyond its weights. */
+export interface ModelInfo {
+  id: string;
+  /** Name of the checkpoint folder. */
+  folder: string;
+  defaults: ModelDefaults;
+  /** Width and height by ratio, as the model was trained. */
+  sizes: Record<string, [number, number]>;
+  /** What its authors put behind a prompt to make it look better, by language; null if they have nothing. */
+  promptSuffix: { en: string; zh: string } | null;
+}
+
 /** What a client needs before it can check a request. */
 export interface Welcome {
   version: string;
-  defaults: ModelDefaults;
+  /** Names this run of the supervisor: its events are numbered from 1. */
+  run: string;
+  model: ModelInfo;
   limits: JobLimits;
   dataDir: string;
-  modelId: string;
   /** Where the API is reached. */
   url: string;
+}
+
+/** One picture in the compact index: id, width, height, when it was made (milliseconds since 1970). */
+export type PictureEntry = [id: string, width: number, height: number, atMs: number];
+
+/** Everything a page shows first. Events after `lastSeq` change it. */
+export interface Snapshot {
+  lastSeq: number;
+  status: SystemStatus;
+  running: Job | null;
+  /** Of the running job: PNG. */
+  preview: Uint8Array | null;
+  /** In the order in which they will be drawn; the first hundred. */
+  queue: Job[];
+  /** Newest first. */
+  crashes: Crash[];
 }
 
 /** API and CLI → supervisor. */
 export type SupervisorMethods = {
   hello(params: Hello): Welcome;
-  /** All or none. `replayed`: the key was known, and these are the jobs of its first use. */
+  /** All or none; several are a group. `replayed`: the key was known, and these are the jobs of its first use. */
   submitJobs(params: { orders: JobOrder[]; idempotency: Idempotency | null }): { jobs: Job[]; replayed: boolean };
   /** A new job with the request of one that failed or was cancelled. */
   retryJob(params: { id: string; idempotency: Idempotency | null }): Job;
   getJob(params: { id: string }): Job;
-  listJobs(params: { status: JobStatus | null; limit: number }): { jobs: Job[] };
-  cancelJob(params: { id: string }): Job;
+  /** Newest first, after `cursor`; `next` is the cursor of the page after this one, null at the end. */
+  listJobs(params: { filter: JobFilter; cursor: number | null; limit: number }): { jobs: Job[]; next: number | null };
+  /** `ifQueued`: a running one is left alone. */
+  cancelJob(params: { id: string; ifQueued: boolean }): Job;
+  cancelJobs(params: CancelScope): { jobs: Job[] };
+  /** Ends a running job with the picture that it has reached; a queued one is cancelled. */
+  interruptJob(params: { id: string }): Job;
+  /** Changes the place of a queued job. */
+  moveJob(params: { id: string; priority: number | null; before: string | null }): Job;
+  /** Forgets a job that has ended, with its picture. */
+  removeJob(params: { id: string }): { ok: true };
   /** Where the file of a picture lies, relative to the data folder. */
   findImage(params: { id: string }): { file: string; sha256: string };
+  /** Newest first, after `cursor`. */
+  listPictures(params: { cursor: number | null; limit: number }): { pictures: PictureEntry[]; next: number | null };
   status(params: Record<string, never>): SystemStatus;
+  snapshot(params: Record<string, never>): Snapshot;
+  /** In the text format of Prometheus. */
+  metrics(params: Record<string, never>): { text: string };
+  /** Begins to load the model; one that is loaded stays so. */
+  loadModel(params: Record<string, never>): { ok: true };
+  /** Gives the model's memory back; the next job loads it again. */
+  unloadModel(params: Record<string, never>): { ok: true };
   /** From now on events come over this link; first those after `since` that are still known, none for null. */
   subscribe(params: { since: number | null }): { ok: true };
   stop(params: Record<string, never>): { ok: true };
@@ -52,6 +101,8 @@ export type SupervisorMethods = {
   reload(params: Record<string, never>): ReloadReport;
   /** The API serves requests now. */
   apiReady(params: Record<string, never>): void;
+  /** For the API alone; without any, none is asked for. */
+  apiKeys(params: Record<string, never>): { keys: ApiKey[] };
   beat(params: Vitals): void;
   /** The API cannot go on. `permanent`: a new process would meet the same fault. */
   fatal(params: { error: ErrorObject; permanent: boolean }): void;
@@ -81,6 +132,7 @@ export type WorkerReports = {
   begun(params: { jobId: string; attempt: number; step: number; startedOverReason: string | null }): void;
   /** A step is completed, and its checkpoint written. */
   step(params: { jobId: string; attempt: number; step: number; preview: Uint8Array | null }): void;
+  decoding(params: { jobId: string; attempt: number }): void;
   finished(params: { jobId: string; attempt: number; outcome: JobOutcome }): void;
 };
 
@@ -93,7 +145,8 @@ export interface ReloadReport {
 
 /** How an attempt ended, as the worker tells it. */
 export type JobOutcome =
-  | { status: 'done'; imageId: string; file: string; sha256: string; bytes: number }
+  /** `step`: how many are in the picture; fewer than asked for where it was interrupted. */
+  | { status: 'done'; step: number; imageId: string; file: string; sha256: string; bytes: number }
   | { status: 'failed'; error: ErrorObject }
   | { status: 'cancelled' };
 
@@ -101,7 +154,8 @@ export type JobOutcome =
 export type WorkerMethods = {
   /** `step`: what earlier attempts have completed. */
   run(params: { jobId: string; attempt: number; request: JobRequest; step: number }): void;
-  cancel(params: { jobId: string; attempt: number }): void;
+  /** `keep`: the picture that is reached is wanted. */
+  cancel(params: { jobId: string; attempt: number; keep: boolean }): void;
   shutdown(params: { forGood: boolean }): void;
 };
 
@@ -120,6 +174,8 @@ export interface WorkerSettings {
   dataDir: string;
   /** Steps from one checkpoint of a job to the next. */
   checkpointSteps: number;
+  /** Of the model, for the metadata of pictures; null to write none. */
+  nameInPictures: string | null;
   /** From one sign of life to the next. */
   beatMs: number;
 }
@@ -131,4 +187,19 @@ export interface ApiSettings {
   host: string;
   port: number;
   beatMs: number;
+  access: AccessSettings;
+}
+
+/** Who may call the API, and how much. */
+export interface AccessSettings {
+  /** Hosts and origins beyond this machine's own. */
+  allowHosts: string[];
+  allowOrigins: string[];
+  /** Of one key; null: no limit. */
+  requestsPerMinute: number | null;
+  maxConnections: number;
+  /** Bytes of a body that holds a picture. */
+  maxUploadBytes: number;
+  /** Whether a client may name no other model than the one that is loaded. */
+  strictModelNames: boolean;
 }

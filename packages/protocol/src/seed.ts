@@ -1,4 +1,4 @@
-import { SEED_MAX } from './job.js';
+import { SEED_MAX } from './job-request.js';
 
 /** A seed for a request that has none: 53 random bits. */
 export function drawSeed(): number {

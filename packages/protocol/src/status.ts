@@ -60,6 +60,10 @@ export interface ChildStatus {
   state: ChildState;
   /** Unplanned exits since the supervisor started. */
   restarts: number;
+  /** Resident memory at its last sign of life; null without one. */
+  rssBytes: number | null;
+  /** Memory of a graphics device that it held when it became ready; 0 on the CPU. */
+  deviceBytes: number;
   lastExit: ChildExit | null;
   /** Why the child is in this state, in words. */
   reason: string;

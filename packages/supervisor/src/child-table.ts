@@ -72,6 +72,10 @@ function startAgain(child: Child, atMs: number, limits: ChildLimits, reason: str
 const startAnew: Handler<'restart'> = (child, event, atMs, limits) =>
   startAgain({ ...child, history: NO_HISTORY, stopCause: null }, atMs, limits, event.reason);
 
+/** After a stop that was asked for: the process before may still have to give its device memory back. */
+const startWanted: Handler<'wanted'> = (child, { reason }, atMs, limits) =>
+  startAgain({ ...child, stopCause: null }, atMs, limits, reason);
+
 const spawned: Handler<'spawned'> = (child, event) => stay({ ...child, pid: event.pid });
 
 const startLoading: Handler<'connected'> = (child, _event, atMs, limits) => {
@@ -311,6 +315,10 @@ const paused: Handler<'paused'> = (child, { ms }) =>
 /** A stop while we already end the child for another cause: it must not come back. */
 const planStop: Handler<'stop'> = (child) => stay({ ...child, stopCause: 'planned', restartReason: null });
 
+/** Wanted again while it still ends. */
+const startAfterStop: Handler<'wanted'> = (child, { reason }) =>
+  stay(child.stopCause === 'planned' ? { ...child, restartReason: child.restartReason ?? reason } : child);
+
 /** Events that cannot come in a state, or change nothing there, are still answered. */
 const IGNORE: Row = {
   start: stay,
@@ -326,6 +334,7 @@ const IGNORE: Row = {
   holds: stay,
   memory: stay,
   restart: stay,
+  wanted: stay,
   stop: stay,
   paused: stay,
   tick: stay,
@@ -335,7 +344,7 @@ const IGNORE: Row = {
 const ALIVE: Row = { ...IGNORE, fatal: noteFatal, exited, holds, paused };
 
 const TABLE: Record<ChildState, Row> = {
-  stopped: { ...IGNORE, start: spawn, restart: startAnew },
+  stopped: { ...IGNORE, start: spawn, restart: startAnew, wanted: startWanted },
   starting: {
     ...ALIVE,
     spawned,
@@ -356,7 +365,7 @@ const TABLE: Record<ChildState, Row> = {
   },
   ready: { ...ALIVE, assigned: assign, beat, restart, stop, tick: tickAlive },
   busy: { ...ALIVE, idle: finishJob, beat, restart, stop, tick: tickAlive },
-  stopping: { ...IGNORE, spawned, exited, paused, stop: planStop, tick: tickStopping },
+  stopping: { ...IGNORE, spawned, exited, paused, wanted: startAfterStop, stop: planStop, tick: tickStopping },
   'backing-off': { ...IGNORE, start: spawn, restart: startAnew, stop: becomeStopped, paused, tick: tickBackingOff },
   blocked: { ...IGNORE, memory: learnMemory, restart: startAnew, stop: becomeStopped, paused, tick: tickBlocked },
   failed: { ...IGNORE, start: spawn, restart: startAnew, stop: becomeStopped },

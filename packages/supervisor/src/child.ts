@@ -79,6 +79,8 @@ export type ChildEvent =
   /** Whether the memory of the process before is back; `holder` names who has it if not. */
   | { type: 'memory'; free: boolean; holder: string | null }
   | { type: 'restart'; reason: string }
+  /** A stopped child is wanted again. */
+  | { type: 'wanted'; reason: string }
   | { type: 'stop' }
   /** The supervisor itself stood still for so long: nobody else is to blame for the silence. */
   | { type: 'paused'; ms: number }

@@ -28,9 +28,8 @@ export interface Incarnation {
 }
 
 export class Children {
-  /** Where children that are spawned from now on find us. */
-  socket: string;
-  readonly #parts: { dataDir: string; log: Logger };
+  /** `socketPath`: where a child that is spawned now finds us. */
+  readonly #parts: { socketPath(): string; dataDir: string; log: Logger };
   readonly #onExit: (child: Incarnation, exit: Exit) => void;
   readonly #processes = new Map<ChildName, SpawnedChild>();
   readonly #outputs = new Map<ChildName, { output: ChildOutput; ended: Promise<unknown> }>();
@@ -41,10 +40,9 @@ export class Children {
   readonly #connections = new Map<ChildName, { number: number; onEnd(): void }>();
 
   constructor(
-    parts: { socket: string; dataDir: string; log: Logger },
+    parts: { socketPath(): string; dataDir: string; log: Logger },
     onExit: (child: Incarnation, exit: Exit) => void,
   ) {
-    this.socket = parts.socket;
     this.#parts = parts;
     this.#onExit = onExit;
   }
@@ -63,7 +61,7 @@ export class Children {
     );
     const spawned = spawnChild({
       name,
-      socket: this.socket,
+      socket: this.#parts.socketPath(),
       token,
       dataDir,
       settings,

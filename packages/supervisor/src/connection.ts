@@ -1,10 +1,12 @@
 /** What the peer at the other end of one connection may call. Its first call is `hello`, which tells who it is. */
 import type { Handlers, Link } from '@qwen-supervisor/ipc/link';
+import type { ApiKey } from '@qwen-supervisor/protocol/api-keys';
 import { CodedError, workerGivenUp } from '@qwen-supervisor/protocol/errors';
 import type {
   ClientMethods,
   Hello,
   ReloadReport,
+  Snapshot,
   SupervisorMethods,
   Welcome,
   WorkerMethods,
@@ -15,7 +17,7 @@ import type { ChildEvent } from './child.js';
 import type { Incarnation } from './children.js';
 import type { EventLog } from './event-log.js';
 import type { JobDesk } from './job-desk.js';
-import type { Event, State } from './supervisor.js';
+import { type Event, isIdle, type State } from './supervisor.js';
 
 /** Children and clients differ in their methods; which a peer is shows only in `hello`. */
 export type PeerLink = Link<ClientMethods & WorkerMethods, SupervisorMethods & WorkerReports>;
@@ -27,6 +29,7 @@ export interface Supervised {
   state(): State;
   /** Monotonic. */
   nowMs(): number;
+  apiKeys(): ApiKey[];
   handle(event: Event): void;
   handleChild(name: ChildName, incarnation: number, event: ChildEvent): void;
   childOf(token: string): Incarnation | null;
@@ -36,6 +39,8 @@ export interface Supervised {
   fault(peer: string | null, error: Error): void;
   welcome(): Welcome;
   status(): Promise<SystemStatus>;
+  snapshot(): Promise<Snapshot>;
+  metrics(): Promise<string>;
   stop(reason: string): void;
   restart(name: ChildName, reason: string): void;
   reload(): ReloadReport;
@@ -81,21 +86,64 @@ export function answer(link: PeerLink, supervisor: Supervised): Handlers<Supervi
       client();
       return jobs.get(id);
     },
-    listJobs: async (filter) => {
+    listJobs: ({ filter, cursor, limit }) => {
       client();
-      return { jobs: await jobs.list(filter) };
+      return jobs.list(filter, cursor, limit);
     },
-    cancelJob: ({ id }) => {
+    cancelJob: ({ id, ifQueued }) => {
       client();
-      return jobs.cancel(id);
+      return jobs.cancel(id, { ifQueued });
+    },
+    cancelJobs: async (scope) => {
+      client();
+      return { jobs: await jobs.cancelAll(scope) };
+    },
+    interruptJob: ({ id }) => {
+      client();
+      return jobs.cancel(id, { keep: true });
+    },
+    moveJob: ({ id, priority, before }) => {
+      client();
+      return jobs.move(id, priority, before);
+    },
+    removeJob: async ({ id }) => {
+      client();
+      await jobs.remove(id);
+      return { ok: true };
     },
     findImage: ({ id }) => {
       client();
       return jobs.findImage(id);
     },
+    listPictures: ({ cursor, limit }) => {
+      client();
+      return jobs.pictures(cursor, limit);
+    },
     status: () => {
       client();
       return supervisor.status();
+    },
+    snapshot: () => {
+      client();
+      return supervisor.snapshot();
+    },
+    metrics: async () => {
+      client();
+      return { text: await supervisor.metrics() };
+    },
+    loadModel: () => {
+      client();
+      supervisor.handle({ type: 'load-model', atMs: supervisor.nowMs() });
+      return { ok: true };
+    },
+    unloadModel: () => {
+      client();
+      const { children } = supervisor.state();
+      if (children.inference.state === 'stopped') return { ok: true };
+      if (!isIdle(supervisor.state()))
+        throw new CodedError('MODEL_IN_USE', `the worker is ${children.inference.state}`);
+      supervisor.handle({ type: 'unload-model', atMs: supervisor.nowMs() });
+      return { ok: true };
     },
     subscribe: ({ since }) => {
       client();
@@ -109,13 +157,19 @@ export function answer(link: PeerLink, supervisor: Supervised): Handlers<Supervi
       return { ok: true };
     },
     restart: ({ name }) => {
-      known('cli');
-      supervisor.restart(name, "'qwen-supervisor restart'");
+      client();
+      const reason = peer?.role === 'cli' ? "'qwen-supervisor restart'" : 'asked for over HTTP';
+      // An API that restarts itself answers first.
+      setImmediate(() => supervisor.restart(name, reason));
       return { ok: true };
     },
     reload: () => {
       known('cli');
       return supervisor.reload();
+    },
+    apiKeys: () => {
+      known('api');
+      return { keys: supervisor.apiKeys() };
     },
     apiReady: () => supervisor.handleChild('api', known('api'), { type: 'ready', msPerToken: 0 }),
     fatal: (fault) => {
@@ -133,6 +187,10 @@ export function answer(link: PeerLink, supervisor: Supervised): Handlers<Supervi
       supervisor.handle({ type: 'job-step', ...report(), jobId, attempt, step });
       const { current } = supervisor.state();
       if (current?.job.id === jobId && current.attempt === attempt) jobs.step(jobId, step, current.job.steps, preview);
+    },
+    decoding: ({ jobId }) => {
+      known('inference');
+      if (supervisor.state().current?.job.id === jobId) jobs.decoding(jobId);
     },
     finished: (finished) => supervisor.handle({ type: 'job-finished', ...report(), ...finished }),
   };

@@ -2,37 +2,34 @@
  * The shell around the supervisor's core: owns the clock, the processes, the sockets and the store. It turns what happens
  * into events, and carries out the effects that the core decides on.
  */
-import { existsSync } from 'node:fs';
 import { basename } from 'node:path';
-import { type IpcServer, listenIpc } from '@qwen-supervisor/ipc/listen';
 import { type Checkpoint, openCheckpoint } from '@qwen-supervisor/model/checkpoint';
 import { describeModel } from '@qwen-supervisor/model/descriptions';
 import { buildGraphs } from '@qwen-supervisor/model/graphs';
-import { CONFIG_KEYS, type Config, type ConfigKey } from '@qwen-supervisor/protocol/config';
+import type { ApiKey } from '@qwen-supervisor/protocol/api-keys';
+import type { Config } from '@qwen-supervisor/protocol/config';
 import type { ErrorObject } from '@qwen-supervisor/protocol/errors';
-import { type Job, requestOf } from '@qwen-supervisor/protocol/job';
-import type {
-  ClientMethods,
-  ReloadReport,
-  SupervisorMethods,
-  Welcome,
-  WorkerMethods,
-  WorkerReports,
-} from '@qwen-supervisor/protocol/messages';
+import type { Job } from '@qwen-supervisor/protocol/job';
+import { requestOf } from '@qwen-supervisor/protocol/job-request';
+import type { ModelInfo, ReloadReport, Snapshot, Welcome } from '@qwen-supervisor/protocol/messages';
 import type { ChildName, Crash, SystemStatus } from '@qwen-supervisor/protocol/status';
 import type { Logger } from 'pino';
 import type { Child, ChildEvent } from './child.js';
 import { Children, type Exit, type Incarnation } from './children.js';
+import { changeConfig } from './config-change.js';
 import { answer, type PeerLink, type Supervised } from './connection.js';
-import { CrashLog } from './crash-log.js';
-import { prepareSocket, removePresence, writePresence } from './data-folder.js';
+import { ControlSocket } from './control-socket.js';
+import { CrashLog, readCrashes } from './crash-log.js';
+import { removePresence } from './data-folder.js';
 import { DeviceMemory } from './device-memory.js';
 import { EventLog } from './event-log.js';
-import { secondsUntilClaim } from './expected-times.js';
+import { queuedEta, runningEta, secondsUntilClaim } from './expected-times.js';
 import { JobDesk } from './job-desk.js';
 import type { JobStore } from './job-store.js';
-import { boundsOf, limitsOf } from './limits.js';
+import { readKeysFile } from './keys-file.js';
+import { accessOf, boundsOf, limitsOf } from './limits.js';
 import type { Listener } from './listener.js';
+import { Metrics } from './metrics.js';
 import { INHERITED_FD } from './spawn-child.js';
 import { logChange, stateChanges } from './state-changes.js';
 import { type Effect, type Event, initialState, type Limits, nextDeadline, type State, step } from './supervisor.js';
@@ -44,16 +41,15 @@ import { VERSION } from './version.js';
 const TIMER_MAX_MS = 2 ** 31 - 1;
 /** A timer that is late by more tells that this process stood still, and nothing could reach it. */
 const LATE_MS = 1000;
-/** Keys that are bound to what is open, or that all children were started with: they need a new start. */
-const FIXED: ConfigKey[] = ['host', 'port', 'data-dir', 'beat-limit-seconds'];
 /** Ends of which only the state of the threads can tell more. */
 const HANGS = new Set<Child['stopCause']>(['hung', 'stalled']);
 /** From one look for finished jobs that are too old to the next. */
 const EXPIRE_MS = 3_600_000;
 /** Beats of a living child in the time after which a silent one is taken for dead. */
 const BEATS_PER_LIMIT = 3;
-/** Keys that the worker is started with. */
-const OF_WORKER: ConfigKey[] = ['model', 'checkpoint-steps'];
+/** Jobs and crashes in a snapshot. */
+const SNAPSHOT_JOBS = 100;
+const SNAPSHOT_CRASHES = 10;
 
 export interface Daemon {
   /** Begins an orderly stop; `ended` resolves when it is done. */
@@ -81,6 +77,7 @@ export interface Parts {
   listener: Listener;
   log: Logger;
   socket: string;
+  keys: ApiKey[];
   systemd: SystemdNotifier | null;
   watchdogMs: number | null;
 }
@@ -94,14 +91,14 @@ export class Supervisor implements Daemon, Supervised {
   readonly #children: Children;
   readonly #crashes: CrashLog;
   readonly #deviceMemory = new DeviceMemory();
+  readonly #metrics = new Metrics();
   #config: Config;
+  #keys: ApiKey[];
   #limits: Limits;
-  #model: ReturnType<typeof describeModel>;
+  #model: ModelInfo;
   #state: State = initialState();
   #links: Partial<Record<ChildName, PeerLink>> = {};
-  /** The last one is the one that is found; an earlier one keeps its connections. */
-  readonly #ipc: IpcServer[] = [];
-  #listening: Promise<void> | null = null;
+  readonly #control: ControlSocket;
   #timer: NodeJS.Timeout | undefined;
   #immediate: NodeJS.Immediate | undefined;
   #end: (error: ErrorObject | null) => void = () => {};
@@ -111,24 +108,30 @@ export class Supervisor implements Daemon, Supervised {
     this.#parts = parts;
     this.url = listener.url;
     this.#config = config;
+    this.#keys = parts.keys;
     this.#limits = limitsOf(config);
     this.#model = describeModel(checkpoint.architecture, basename(checkpoint.folder));
     this.#crashes = new CrashLog(dataDir);
-    this.#children = new Children({ socket, dataDir, log }, (child, exit) => this.#tellExit(child, exit));
+    this.#control = new ControlSocket(socket, { dataDir, url: this.url, log }, (link) => answer(link, this));
+    const socketPath = () => this.#control.path;
+    this.#children = new Children({ socketPath, dataDir, log }, (child, exit) => this.#tellExit(child, exit));
     this.jobs = new JobDesk(
       { dataDir, store, log, events: this.events, bounds: boundsOf(config) },
       {
         current: () => this.#state.current,
         secondsUntilClaim: () => secondsUntilClaim(this.#state, this.nowMs()),
+        runningEta: () => runningEta(this.#state, this.nowMs()),
+        queuedEta: (job) => queuedEta(this.#state, this.nowMs(), job),
         onQueued: () => this.handle({ type: 'job-queued', atMs: this.nowMs() }),
         onClaimed: (job) => this.handle({ type: 'claimed', atMs: this.nowMs(), job }),
-        onCancelRequest: (jobId) => this.handle({ type: 'cancel-running', atMs: this.nowMs(), jobId }),
+        onCancelRequest: (jobId, keep) => this.handle({ type: 'cancel-running', atMs: this.nowMs(), jobId, keep }),
         onStoreFailure: (error) => {
           log.error({ code: error.code }, error.message);
           this.handle({ type: 'store-failed', atMs: this.nowMs(), error: error.toObject() });
         },
       },
     );
+    this.events.subscribe(this.#metrics, null);
     this.ended = new Promise((resolve) => {
       this.#end = resolve;
     });
@@ -136,7 +139,7 @@ export class Supervisor implements Daemon, Supervised {
 
   async open(): Promise<void> {
     const { dataDir, log } = this.#parts;
-    await this.#listen();
+    await this.#control.open();
     log.info({ pid: process.pid, model: this.#model.id, data: dataDir }, `listening on ${this.url}`);
     this.jobs.recover();
     this.handle({ type: 'start', atMs: this.nowMs() });
@@ -146,20 +149,8 @@ export class Supervisor implements Daemon, Supervised {
     if (systemd && watchdogMs !== null) setInterval(() => systemd.alive(), watchdogMs / 3).unref();
   }
 
-  async #listen(): Promise<void> {
-    const { dataDir, log } = this.#parts;
-    const { socket } = this.#children;
-    this.#ipc.push(
-      await listenIpc<ClientMethods & WorkerMethods, SupervisorMethods & WorkerReports>(socket, (link) =>
-        answer(link, this),
-      ),
-    );
-    try {
-      writePresence(dataDir, { pid: process.pid, socket, url: this.url });
-    } catch (error) {
-      // A full disk: commands do not find us, everybody else does.
-      log.error(`where this supervisor is reached could not be written: ${(error as Error).message}`);
-    }
+  apiKeys(): ApiKey[] {
+    return this.#keys;
   }
 
   nowMs(): number {
@@ -204,25 +195,25 @@ export class Supervisor implements Daemon, Supervised {
 
   /** @throws CodedError CONFIG_*, MODEL_*: then nothing has changed */
   reload(): ReloadReport {
-    const next = this.#parts.readConfig();
-    const changed = CONFIG_KEYS.filter((key) => next[key] !== this.#config[key]);
-    const ignored = changed.filter((key) => FIXED.includes(key));
-    const applied = changed.filter((key) => !FIXED.includes(key));
-    const { host, port, 'data-dir': dataDir, 'beat-limit-seconds': beatLimit } = this.#config;
-    if (applied.includes('model')) {
-      const { architecture, folder } = openWhole(next.model);
+    const read = this.#parts.readConfig();
+    const keys = readKeysFile(read['keys-file']);
+    const { config, report } = changeConfig(this.#config, read);
+    if (report.applied.includes('model')) {
+      const { architecture, folder } = openWhole(config.model);
       this.#model = describeModel(architecture, basename(folder));
     }
-    this.#config = { ...next, host, port, 'data-dir': dataDir, 'beat-limit-seconds': beatLimit };
-    this.#limits = limitsOf(this.#config);
-    this.jobs.bounds = boundsOf(this.#config);
-    this.#parts.log.level = this.#config['log-level'];
+    if (JSON.stringify(keys) !== JSON.stringify(this.#keys) && !report.restarted.includes('api'))
+      report.restarted.push('api');
+    this.#keys = keys;
+    this.#config = config;
+    this.#limits = limitsOf(config);
+    this.jobs.bounds = boundsOf(config);
+    this.#parts.log.level = config['log-level'];
     this.#links.api?.notify('welcome', this.welcome());
-    const restarted: ChildName[] = applied.some((key) => OF_WORKER.includes(key)) ? ['inference'] : [];
-    this.#parts.log.info({ applied, ignored, restarted }, 'configuration read again');
-    for (const name of restarted) this.restart(name, 'its configuration has changed');
+    this.#parts.log.info(report, 'configuration read again');
+    for (const name of report.restarted) this.restart(name, 'its configuration has changed');
     this.jobs.expire();
-    return { applied, restarted, ignored };
+    return report;
   }
 
   handle(event: Event): void {
@@ -282,7 +273,11 @@ export class Supervisor implements Daemon, Supervised {
       case 'dispatch':
         return this.#dispatch(effect.job, effect.attempt);
       case 'cancel-run':
-        return this.#links.inference?.notify('cancel', { jobId: effect.jobId, attempt: effect.attempt });
+        return this.#links.inference?.notify('cancel', {
+          jobId: effect.jobId,
+          attempt: effect.attempt,
+          keep: effect.keep,
+        });
       case 'begin':
         return this.jobs.begin(effect.jobId, effect.attempt, effect.start);
       case 'release':
@@ -297,10 +292,8 @@ export class Supervisor implements Daemon, Supervised {
   }
 
   #spawn(name: ChildName, incarnation: number): void {
-    // A folder for sockets that a logout has removed would keep every child out for ever.
-    if (existsSync(this.#children.socket)) return this.#spawnNow(name, incarnation);
-    this.#listening ??= this.#listenAnew();
-    void this.#listening.then(
+    if (this.#control.isThere()) return this.#spawnNow(name, incarnation);
+    void this.#control.openAnew().then(
       () => this.#spawnNow(name, incarnation),
       (error: Error) => {
         this.#parts.log.error(`no child can be started: ${error.message}`);
@@ -313,27 +306,21 @@ export class Supervisor implements Daemon, Supervised {
     this.handleChild(name, number, { type: 'exited', ...exit, at: new Date().toISOString(), random: Math.random() });
   }
 
-  async #listenAnew(): Promise<void> {
-    try {
-      this.#parts.log.warn('the control socket is gone, listening anew');
-      // Its folder may be gone, too, and with it the place that was chosen.
-      this.#children.socket = prepareSocket(this.#parts.dataDir, process.env);
-      await this.#listen();
-    } finally {
-      this.#listening = null;
-    }
-  }
-
   #spawnNow(name: ChildName, incarnation: number): void {
     const { listener, dataDir } = this.#parts;
-    const { model, 'checkpoint-steps': checkpointSteps } = this.#config;
+    const { model, 'checkpoint-steps': checkpointSteps, 'picture-metadata': metadata } = this.#config;
+    const nameInPictures = metadata === 'embed' ? this.#model.id : null;
     const child = { name, number: incarnation };
     const beatMs = this.#limits[name].beatLimitMs / BEATS_PER_LIMIT;
     const { host, port, fd } = listener;
     const pid =
       name === 'api'
-        ? this.#children.spawn(child, { listenFd: INHERITED_FD, host, port, beatMs }, fd)
-        : this.#children.spawn(child, { modelFolder: model, dataDir, checkpointSteps, beatMs }, null);
+        ? this.#children.spawn(
+            child,
+            { listenFd: INHERITED_FD, host, port, beatMs, access: accessOf(this.#config) },
+            fd,
+          )
+        : this.#children.spawn(child, { modelFolder: model, dataDir, checkpointSteps, nameInPictures, beatMs }, null);
     if (pid !== null) this.handleChild(name, incarnation, { type: 'spawned', pid });
   }
 
@@ -360,10 +347,10 @@ export class Supervisor implements Daemon, Supervised {
   welcome(): Welcome {
     return {
       version: VERSION,
-      defaults: this.#model.defaults,
+      run: this.events.run,
+      model: this.#model,
       limits: { maxSteps: this.#config['max-steps'], maxPixels: this.#config['max-pixels'] },
       dataDir: this.#parts.dataDir,
-      modelId: this.#model.id,
       url: this.url,
     };
   }
@@ -375,12 +362,26 @@ export class Supervisor implements Daemon, Supervised {
     return describeSystem(this.#state, identity, model, queue, this.nowMs());
   }
 
+  async snapshot(): Promise<Snapshot> {
+    // Before everything else: what happens meanwhile comes as an event, too.
+    const { lastSeq } = this.events;
+    const status = await this.status();
+    const running = status.queue.current === null ? null : await this.jobs.get(status.queue.current);
+    const queue = await this.jobs.waiting(SNAPSHOT_JOBS);
+    const crashes = readCrashes(this.#parts.dataDir, SNAPSHOT_CRASHES).reverse();
+    return { lastSeq, status, running, preview: this.jobs.preview(), queue, crashes };
+  }
+
+  async metrics(): Promise<string> {
+    return this.#metrics.text(await this.status());
+  }
+
   async #close(error: ErrorObject | null): Promise<void> {
     clearTimeout(this.#timer);
     clearImmediate(this.#immediate);
     const { log, listener, dataDir, systemd } = this.#parts;
     await this.jobs.close().catch((cause: Error) => log.error(`the job database was not closed: ${cause.message}`));
-    for (const server of this.#ipc) server.close();
+    this.#control.close();
     listener.close();
     this.#crashes.close();
     removePresence(dataDir);

@@ -3,7 +3,7 @@ import { createHash } from 'node:crypto';
 import { accessSync, constants, mkdirSync, readFileSync, realpathSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { homedir, tmpdir } from 'node:os';
 import { dirname, join } from 'node:path';
-import { CHECKPOINTS_FOLDER } from '@qwen-supervisor/protocol/checkpoint-name';
+import { CHECKPOINTS_FOLDER, IMAGES_FOLDER, INPUTS_FOLDER } from '@qwen-supervisor/protocol/data-files';
 import { CodedError } from '@qwen-supervisor/protocol/errors';
 
 /** Longest path that a Unix socket address holds, bytes. */
@@ -16,7 +16,10 @@ export function defaultDataDir(env: NodeJS.ProcessEnv): string {
 /** Makes the folder if needed and checks that it can be written to. @throws CodedError DATA_DIR_UNUSABLE */
 export function prepareDataDir(path: string): string {
   try {
-    const folders = [path, ...['logs', 'images', CHECKPOINTS_FOLDER].map((name) => join(path, name))];
+    const folders = [
+      path,
+      ...['logs', IMAGES_FOLDER, INPUTS_FOLDER, CHECKPOINTS_FOLDER].map((name) => join(path, name)),
+    ];
     for (const folder of folders) {
       makeFolder(folder);
       accessSync(folder, constants.R_OK | constants.W_OK | constants.X_OK);

@@ -2,23 +2,25 @@
  * Where jobs come in and go out: the store's operations in the order in which they were decided, and the events that
  * tell of them. The decisions themselves are the core's.
  */
-import { rmSync } from 'node:fs';
-import { join } from 'node:path';
 import { CodedError } from '@qwen-supervisor/protocol/errors';
 import {
+  type CancelScope,
+  type Eta,
   type Idempotency,
   isTerminal,
   type Job,
   type JobEvent,
+  type JobFilter,
   type JobOrder,
-  type JobStatus,
-  requestOf,
 } from '@qwen-supervisor/protocol/job';
-import type { JobOutcome } from '@qwen-supervisor/protocol/messages';
+import { requestOf } from '@qwen-supervisor/protocol/job-request';
+import type { JobOutcome, PictureEntry } from '@qwen-supervisor/protocol/messages';
 import type { Logger } from 'pino';
 import { checkpointedSteps, removeCheckpoints, removeHalfWritten } from './checkpoint-folder.js';
 import type { EventLog } from './event-log.js';
-import type { AttemptStart, Death, JobStore } from './job-store.js';
+import type { AttemptStart, Death, Expired, JobStore } from './job-store.js';
+import { QueueLine } from './queue-line.js';
+import { removeInputs, removePicture } from './stored-pictures.js';
 import type { CurrentJob } from './supervisor.js';
 
 /** From one try to the next while the disk is full or does not answer. */
@@ -30,9 +32,12 @@ export interface JobDeskHooks {
   current(): CurrentJob | null;
   /** Seconds until the next job leaves the queue. */
   secondsUntilClaim(): number;
+  runningEta(): Eta | null;
+  queuedEta(job: { work: number; workAhead: number }): Eta | null;
   onQueued(): void;
   onClaimed(job: Job | null): void;
-  onCancelRequest(id: string): void;
+  /** `keep`: with the picture that it has reached. */
+  onCancelRequest(id: string, keep: boolean): void;
   /** The store failed in mid-operation: nothing it would say from now on is sure to be true. */
   onStoreFailure(error: CodedError): void;
 }
@@ -53,6 +58,8 @@ export class JobDesk {
   readonly #hooks: JobDeskHooks;
   #tail: Promise<unknown> = Promise.resolve();
   #problem: string | null = null;
+  readonly #line: QueueLine;
+  #preview: { jobId: string; png: Uint8Array } | null = null;
   #closing = false;
 
   constructor(
@@ -65,6 +72,7 @@ export class JobDesk {
     this.#log = parts.log;
     this.#events = parts.events;
     this.#hooks = hooks;
+    this.#line = new QueueLine((limit) => this.#asked(parts.store.waiting(limit)));
   }
 
   /** Why decided operations wait for the disk; null if they do not. */
@@ -84,8 +92,10 @@ export class JobDesk {
       if (!(error instanceof CodedError) || error.code !== 'QUEUE_FULL') throw error;
       throw new CodedError(error.code, error.message, { retryAfterSeconds: this.#hooks.secondsUntilClaim() });
     });
-    const { jobs, replayed } = await this.#asked(put);
-    if (replayed) return { jobs: jobs.map((job) => this.#withStep(job)), replayed };
+    const { jobs: stored, replayed } = await this.#asked(put);
+    this.#line.changed();
+    const jobs = await this.#seen(stored);
+    if (replayed) return { jobs, replayed };
     for (const job of jobs) this.#publish({ type: 'queued', jobId: job.id, job });
     this.#hooks.onQueued();
     return { jobs, replayed };
@@ -94,23 +104,44 @@ export class JobDesk {
   /** A new job with the request of one that failed or was cancelled. @throws CodedError JOB_NOT_FOUND, JOB_NOT_RETRYABLE */
   async retry(id: string, idempotency: Idempotency | null, refusal: CodedError | null): Promise<Job> {
     const job = await this.get(id);
-    const { status, priority } = job;
+    const { status, priority, source } = job;
     if (status !== 'failed' && status !== 'cancelled')
       throw new CodedError(
         'JOB_NOT_RETRYABLE',
         `the job is ${status}; only one that failed or was cancelled can be tried again`,
       );
-    const { jobs } = await this.submit([{ request: requestOf(job), priority, retryOf: id }], idempotency, refusal);
+    const { jobs } = await this.submit(
+      [{ request: requestOf(job), priority, source, retryOf: id }],
+      idempotency,
+      refusal,
+    );
     return jobs[0] as Job;
   }
 
   /** @throws CodedError JOB_NOT_FOUND */
   async get(id: string): Promise<Job> {
-    return this.#withStep(found(await this.#asked(this.#store.get(id))));
+    return this.#seenOne(found(await this.#asked(this.#store.get(id))));
   }
 
-  async list(filter: { status: JobStatus | null; limit: number }): Promise<Job[]> {
-    return (await this.#asked(this.#store.list(filter))).map((job) => this.#withStep(job));
+  async list(filter: JobFilter, cursor: number | null, limit: number): Promise<{ jobs: Job[]; next: number | null }> {
+    const { jobs, next } = await this.#asked(this.#store.list(filter, cursor, limit));
+    return { jobs: await this.#seen(jobs), next };
+  }
+
+  /** The first jobs in line, in their order. */
+  async waiting(limit: number): Promise<Job[]> {
+    const ids = [...(await this.#line.places()).keys()].slice(0, limit);
+    const jobs = await this.#asked(Promise.all(ids.map((id) => this.#store.get(id))));
+    return this.#seen(jobs.filter((job) => job?.status === 'queued') as Job[]);
+  }
+
+  pictures(cursor: number | null, limit: number): Promise<{ pictures: PictureEntry[]; next: number | null }> {
+    return this.#asked(this.#store.pictures(cursor, limit));
+  }
+
+  /** The last preview of the running job. */
+  preview(): Uint8Array | null {
+    return this.#preview?.jobId === this.#hooks.current()?.job.id ? (this.#preview?.png ?? null) : null;
   }
 
   /** @throws CodedError IMAGE_NOT_FOUND */
@@ -121,26 +152,65 @@ export class JobDesk {
   }
 
   /**
-   * Cancels a queued job and asks the worker to end a running one.
-   * @throws CodedError JOB_NOT_FOUND
+   * Cancels a queued job and asks the worker to end a running one: with the picture that it has reached if `keep`, not at
+   * all if `ifQueued`.
+   * @throws CodedError JOB_NOT_FOUND, DISK_FULL
    */
-  async cancel(id: string): Promise<Job> {
+  async cancel(id: string, { keep = false, ifQueued = false } = {}): Promise<Job> {
     if (this.#problem !== null) {
       // The worker can obey, even though nothing can be written now.
-      this.#hooks.onCancelRequest(id);
+      if (!ifQueued) this.#hooks.onCancelRequest(id, keep);
       throw new CodedError('DISK_FULL', this.#problem);
     }
-    // In line with claims and releases: between them a job is always either queued or in the worker's hands.
-    const job = await new Promise<Job | null>((resolve, reject) => {
-      this.#inOrder(async () => {
-        const before = await this.#store.get(id);
-        const after = await this.#store.cancel(id);
-        if (after && before?.status === 'queued') this.#publish({ type: 'cancelled', jobId: id, job: after });
-        this.#hooks.onCancelRequest(id);
-        resolve(after);
-      }, reject);
+    const job = await this.#inLine(async () => {
+      const before = await this.#store.get(id);
+      if (ifQueued && before?.status !== 'queued') return before;
+      const after = await this.#store.cancel(id);
+      if (after && before?.status === 'queued') this.#publish({ type: 'cancelled', jobId: id, job: after });
+      this.#hooks.onCancelRequest(id, keep);
+      return after;
     });
-    return this.#withStep(found(job));
+    return this.#seenOne(found(job));
+  }
+
+  /** Cancels all jobs of a scope; gives them. @throws CodedError DISK_FULL */
+  async cancelAll(scope: CancelScope): Promise<Job[]> {
+    const group = scope.scope === 'group' ? scope.group : null;
+    const current = this.#hooks.current()?.job;
+    const running = scope.scope === 'running' || (group !== null && current?.group === group) ? current : undefined;
+    const cancelled = running ? [await this.cancel(running.id)] : [];
+    if (scope.scope === 'running') return cancelled;
+    if (this.#problem !== null) throw new CodedError('DISK_FULL', this.#problem);
+    const queued = await this.#inLine(async () => {
+      const jobs = await this.#store.cancelQueued(group);
+      for (const job of jobs) this.#publish({ type: 'cancelled', jobId: job.id, job });
+      return jobs;
+    });
+    return [...cancelled, ...queued];
+  }
+
+  /** @throws CodedError JOB_NOT_FOUND, JOB_NOT_QUEUED */
+  async move(id: string, priority: number | null, before: string | null): Promise<Job> {
+    for (const known of before === null ? [id] : [id, before]) {
+      const { status } = await this.get(known);
+      if (status !== 'queued') throw new CodedError('JOB_NOT_QUEUED', `job ${known} is ${status}`);
+    }
+    if (id === before) throw new CodedError('REQUEST_INVALID', 'before: a job cannot be moved before itself');
+    const place = before === null ? { priority: priority ?? 0 } : { before };
+    const moved = await this.#inLine(() => this.#store.move(id, place));
+    if (!moved) throw new CodedError('JOB_NOT_QUEUED');
+    const job = await this.#seenOne(moved);
+    this.#publish({ type: 'moved', jobId: id, job });
+    return job;
+  }
+
+  /** Forgets a job that has ended, with its picture. @throws CodedError JOB_NOT_FOUND, JOB_NOT_ENDED */
+  async remove(id: string): Promise<void> {
+    const job = await this.get(id);
+    if (!isTerminal(job.status)) throw new CodedError('JOB_NOT_ENDED', `the job is ${job.status}`);
+    const [image] = job.images;
+    const file = image ? (await this.findImage(image.id)).file : null;
+    await this.#forget([{ id, file }]);
   }
 
   claim(): void {
@@ -173,7 +243,12 @@ export class JobDesk {
 
   /** Of the running job; nothing else is told of steps. */
   step(id: string, step: number, steps: number, preview: Uint8Array | null): void {
-    this.#events.publish({ type: 'step', jobId: id, step, steps, preview });
+    if (preview) this.#preview = { jobId: id, png: preview };
+    this.#events.publish({ type: 'step', jobId: id, step, steps, preview, eta: this.#hooks.runningEta() });
+  }
+
+  decoding(id: string): void {
+    this.#events.publish({ type: 'decoding', jobId: id });
   }
 
   /** Puts right what an earlier supervisor left in mid-air. */
@@ -186,9 +261,11 @@ export class JobDesk {
       }
       const jobs = await Promise.all([...steps.keys()].map((id) => this.#store.get(id)));
       const open = new Set(jobs.filter((job) => job && !isTerminal(job.status)).map((job) => job?.id));
+      const inputs = await this.#store.inputs();
       this.#tidy(() => {
         removeHalfWritten(this.#dataDir);
         removeCheckpoints(this.#dataDir, (id) => open.has(id));
+        removeInputs(this.#dataDir, inputs);
       });
     });
     this.expire();
@@ -202,13 +279,19 @@ export class JobDesk {
       const finishedBefore = keepDays === null ? null : new Date(Date.now() - keepDays * DAY_MS).toISOString();
       const expired = await this.#store.expired({ finishedBefore, keepBytes });
       if (expired.length === 0) return;
-      // Files first: what is still in the store is found and removed at the next look.
-      this.#tidy(() => {
-        for (const { file } of expired) if (file) rmSync(join(this.#dataDir, file), { force: true });
-      });
-      await this.#store.remove(expired.map(({ id }) => id));
+      await this.#forget(expired);
       this.#log.info({ jobs: expired.length }, 'finished jobs removed: older or larger than is to be kept');
     });
+  }
+
+  /** Files first: what is still in the store is found and removed at the next look. */
+  async #forget(jobs: Expired[]): Promise<void> {
+    this.#tidy(() => {
+      for (const { file } of jobs) if (file) removePicture(this.#dataDir, file);
+    });
+    await this.#asked(this.#store.remove(jobs.map(({ id }) => id)));
+    const inputs = await this.#asked(this.#store.inputs());
+    this.#tidy(() => removeInputs(this.#dataDir, inputs));
   }
 
   counts(): Promise<{ queued: number; running: number }> {
@@ -256,6 +339,13 @@ export class JobDesk {
     });
   }
 
+  /** In line with claims and releases: between them a job is always either queued or in the worker's hands. */
+  #inLine<T>(operation: () => Promise<T>): Promise<T> {
+    return new Promise((resolve, reject) => {
+      this.#inOrder(async () => resolve(await operation()), reject);
+    });
+  }
+
   /** `onFailure` hears of a failure before the supervisor ends for it. */
   #inOrder(operation: () => Promise<unknown>, onFailure: (error: CodedError) => void = () => {}): void {
     this.#tail = this.#tail
@@ -272,6 +362,7 @@ export class JobDesk {
     for (;;) {
       try {
         await operation();
+        this.#line.changed();
         if (this.#problem !== null) this.#log.info('the job database can be written again');
         this.#problem = null;
         return;
@@ -285,10 +376,20 @@ export class JobDesk {
     }
   }
 
-  /** Steps of the running job are not written to the store. */
-  #withStep(job: Job): Job {
+  async #seenOne(job: Job): Promise<Job> {
+    return (await this.#seen([job]))[0] as Job;
+  }
+
+  /** With what the store does not know: the step of the running job, and place and time of those that wait. */
+  async #seen(jobs: Job[]): Promise<Job[]> {
     const current = this.#hooks.current();
-    return job.status === 'running' && current?.job.id === job.id ? { ...job, step: current.step } : job;
+    const line = jobs.some((job) => job.status === 'queued') ? await this.#line.places() : null;
+    return jobs.map((job) => {
+      if (job.status === 'running' && current?.job.id === job.id)
+        return { ...job, step: current.step, eta: this.#hooks.runningEta() };
+      const place = job.status === 'queued' ? line?.get(job.id) : undefined;
+      return place ? { ...job, position: place.position, eta: this.#hooks.queuedEta(place) } : job;
+    });
   }
 }
 

@@ -2,8 +2,8 @@
  * The seam of the job store. It speaks in operations of a queue, not in SQL, and is asynchronous, so that an engine in
  * another process fits behind it. Every operation is durable when its promise resolves.
  */
-import type { Idempotency, Job, JobOrder, JobStatus } from '@qwen-supervisor/protocol/job';
-import type { JobOutcome } from '@qwen-supervisor/protocol/messages';
+import type { Idempotency, Job, JobFilter, JobOrder } from '@qwen-supervisor/protocol/job';
+import type { JobOutcome, PictureEntry } from '@qwen-supervisor/protocol/messages';
 
 /**
  * How a worker died with a job in its hands: of its own making, killed from outside before or after a completed step, or
@@ -24,6 +24,13 @@ export interface AttemptStart {
   startedOverReason: string | null;
 }
 
+/** A queued job in line. */
+export interface Waiting {
+  id: string;
+  /** What is to be computed for it: see `workOf`. */
+  work: number;
+}
+
 /** A finished job that retention wants to remove. */
 export interface Expired {
   id: string;
@@ -33,8 +40,8 @@ export interface Expired {
 
 export interface JobStore {
   /**
-   * Accepts orders, all or none: queued, behind all others of their priority. Orders that repeat a known key give the
-   * jobs of its first use.
+   * Accepts orders, all or none: queued, behind all others of their priority; several are a group. Orders that repeat a
+   * known key give the jobs of its first use.
    * @throws CodedError QUEUE_FULL where more than `maxQueued` would wait, IDEMPOTENCY_KEY_REUSED
    */
   put(
@@ -60,9 +67,22 @@ export interface JobStore {
    * supervisor dies first. Any other is returned as it is; null if there is none.
    */
   cancel(id: string): Promise<Job | null>;
+  /** Cancels all queued jobs, or those of a group; gives them. */
+  cancelQueued(group: string | null): Promise<Job[]>;
+  /**
+   * Gives a queued job another priority, behind all others that have it, or the place before another queued one, with the
+   * priority of that. Null if it, or the other, is not queued.
+   */
+  move(id: string, place: { priority: number } | { before: string }): Promise<Job | null>;
   get(id: string): Promise<Job | null>;
-  /** Newest first. */
-  list(filter: { status: JobStatus | null; limit: number }): Promise<Job[]>;
+  /** Newest first, after `cursor`; `next` is the cursor of the page after this one, null at the end. */
+  list(filter: JobFilter, cursor: number | null, limit: number): Promise<{ jobs: Job[]; next: number | null }>;
+  /** The queued jobs in the order in which they will be claimed. */
+  waiting(limit: number): Promise<Waiting[]>;
+  /** Of all jobs that are done, newest first, paged as `list` is. */
+  pictures(cursor: number | null, limit: number): Promise<{ pictures: PictureEntry[]; next: number | null }>;
+  /** SHA-256 of every picture that a job draws over. */
+  inputs(): Promise<Set<string>>;
   /** Where a picture's file lies, relative to the data folder. */
   findImage(id: string): Promise<{ file: string; sha256: string } | null>;
   counts(): Promise<{ queued: number; running: number }>;

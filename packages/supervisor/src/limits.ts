@@ -1,5 +1,6 @@
 /** The limits of the core, in its units, from the configuration. */
 import type { Config } from '@qwen-supervisor/protocol/config';
+import type { AccessSettings } from '@qwen-supervisor/protocol/messages';
 import type { Bounds } from './job-desk.js';
 import type { Limits } from './supervisor.js';
 
@@ -36,6 +37,25 @@ export function boundsOf(config: Config): Bounds {
     keepDays: config['keep-days'] === 0 ? null : config['keep-days'],
     keepBytes: bytes(config['keep-gigabytes']),
   };
+}
+
+/** Who may call the API. */
+export function accessOf(config: Config): AccessSettings {
+  return {
+    allowHosts: listOf(config['allow-hosts']).map((host) => host.toLowerCase()),
+    allowOrigins: listOf(config['allow-origins']),
+    requestsPerMinute: config['requests-per-minute'] || null,
+    maxConnections: config['max-connections'],
+    maxUploadBytes: config['max-upload-megabytes'] * 1e6,
+    strictModelNames: config['model-names'] === 'strict',
+  };
+}
+
+function listOf(text: string): string[] {
+  return text
+    .split(',')
+    .map((item) => item.trim())
+    .filter((item) => item !== '');
 }
 
 /** 0 stands for no limit. */

@@ -37,12 +37,12 @@ interface TcpWrap {
 
 const LOOPBACK = /^(127(\.\d{1,3}){3}|::1)$/;
 
-/** @throws CodedError HOST_REFUSED, PORT_IN_USE, PORT_UNUSABLE */
-export function bindListener(host: string, port: number): Listener {
+/** `open`: addresses beyond loopback may be served, too. @throws CodedError HOST_REFUSED, PORT_IN_USE, PORT_UNUSABLE */
+export function bindListener(host: string, port: number, open: boolean): Listener {
   const address = host === 'localhost' ? '127.0.0.1' : host;
   const family = isIP(address);
   if (family === 0) throw new CodedError('PORT_UNUSABLE', `'${host}' is not an IP address`);
-  if (!LOOPBACK.test(address)) throw new CodedError('HOST_REFUSED', `${host} is not a loopback address`);
+  refuseUnlessOpen(address, open);
   const handle = newHandle();
   const failed = family === 6 ? handle.bind6(address, port, 0) : handle.bind(address, port);
   const name: SocketName = {};
@@ -59,14 +59,18 @@ export function bindListener(host: string, port: number): Listener {
 }
 
 /** Takes over a socket that systemd has bound; its address comes from the socket unit. @throws CodedError HOST_REFUSED, PORT_UNUSABLE */
-export function adoptListener(fd: number): Listener {
+export function adoptListener(fd: number, open: boolean): Listener {
   const handle = newHandle();
   const name: SocketName = {};
   if (handle.open(fd) !== 0 || handle.getsockname(name) !== 0 || !name.address || !name.port) {
     throw new CodedError('PORT_UNUSABLE', `descriptor ${fd} from systemd is no TCP socket`);
   }
-  if (!LOOPBACK.test(name.address)) throw new CodedError('HOST_REFUSED', `${name.address} is not a loopback address`);
+  refuseUnlessOpen(name.address, open);
   return listenerOf(handle, name.address, name.port);
+}
+
+function refuseUnlessOpen(address: string, open: boolean): void {
+  if (!open && !LOOPBACK.test(address)) throw new CodedError('HOST_REFUSED', `${address} is not a loopback address`);
 }
 
 function newHandle(): TcpHandle {

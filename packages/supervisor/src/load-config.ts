@@ -28,7 +28,9 @@ export function loadConfig(
     { name: 'the environment', values: Object.fromEntries(fromEnvironment) },
     { name: 'the command line', values: flags },
   ]);
-  return { ...config, 'data-dir': resolve(config['data-dir']), model: resolve(config.model) };
+  const { 'data-dir': dataDir, model, 'keys-file': keysFile } = config;
+  const absolute = { 'data-dir': resolve(dataDir), model: resolve(model), 'keys-file': keysFile && resolve(keysFile) };
+  return { ...config, ...absolute };
 }
 
 function readToml(file: string): Record<string, unknown> {

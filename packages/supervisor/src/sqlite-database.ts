@@ -40,6 +40,16 @@ const MIGRATIONS = [
   CREATE INDEX jobs_in_turn ON jobs (status, priority DESC, position);
   CREATE INDEX jobs_by_key ON jobs (idempotency_key) WHERE idempotency_key IS NOT NULL;
   CREATE INDEX jobs_by_end ON jobs (finished_at) WHERE finished_at IS NOT NULL;`,
+  `ALTER TABLE jobs ADD COLUMN source TEXT NOT NULL DEFAULT 'api';
+  ALTER TABLE jobs ADD COLUMN group_id TEXT;
+  ALTER TABLE jobs ADD COLUMN work REAL NOT NULL DEFAULT 0;
+  ALTER TABLE jobs ADD COLUMN rank INTEGER NOT NULL DEFAULT 0;
+  UPDATE jobs SET rank = position;
+  DROP INDEX jobs_in_turn;
+  CREATE INDEX jobs_in_turn ON jobs (status, priority DESC, rank);
+  CREATE INDEX jobs_by_status ON jobs (status, position);
+  CREATE INDEX jobs_by_group ON jobs (group_id, position) WHERE group_id IS NOT NULL;
+  CREATE INDEX jobs_by_input ON jobs (request ->> 'initImage') WHERE request ->> 'initImage' IS NOT NULL;`,
 ];
 
 /** What SQLite leaves beside a database. */

@@ -3,21 +3,36 @@
  */
 import { randomBytes } from 'node:crypto';
 import { CodedError } from '@qwen-supervisor/protocol/errors';
-import type { Job, JobOrder, JobRequest, JobStatus } from '@qwen-supervisor/protocol/job';
+import type { Job, JobOrder, JobSource, JobStatus } from '@qwen-supervisor/protocol/job';
+import { type JobRequest, requestOf, stepsOf, workOf } from '@qwen-supervisor/protocol/job-request';
 import type { JobOutcome } from '@qwen-supervisor/protocol/messages';
 import type Database from 'libsql';
-import { type Death, type Expired, type JobStore, OUTSIDE_DEATHS_MAX, OWN_DEATHS_MAX } from './job-store.js';
+import {
+  type Death,
+  type Expired,
+  type JobStore,
+  OUTSIDE_DEATHS_MAX,
+  OWN_DEATHS_MAX,
+  type Waiting,
+} from './job-store.js';
 
 const POISONED = `(own_deaths >= ${OWN_DEATHS_MAX} OR outside_deaths >= ${OUTSIDE_DEATHS_MAX})`;
 
 /** Newest pictures that are kept whatever their size. */
 const NEVER_TOO_LARGE = 10;
 
+/** The order in which jobs are claimed. `rank` is the place among those of one priority: that of arrival, until one is moved. */
+const IN_TURN = 'priority DESC, rank';
+
 interface Row {
+  /** Counts the jobs as they arrive. */
+  position: number;
   id: string;
   status: JobStatus;
   request: string;
   priority: number;
+  source: JobSource;
+  group_id: string | null;
   retry_of: string | null;
   step: number;
   attempts: number;
@@ -74,11 +89,28 @@ export function sqliteJobStore(db: Database.Database): JobStore {
   };
   const write = (sql: string, ...values: unknown[]) => transaction(() => toJobOrNull(one(sql, ...values)));
 
-  const insert = ({ request, priority, retryOf }: JobOrder, key: string | null, fingerprint: string | null) => {
-    const sql = `INSERT INTO jobs (id, status, request, priority, retry_of, idempotency_key, fingerprint, created_at)
-      VALUES (?, 'queued', ?, ?, ?, ?, ?, ?) RETURNING *`;
-    const id = `job_${randomBytes(12).toString('hex')}`;
-    return toJob(one(sql, id, JSON.stringify(request), priority, retryOf, key, fingerprint, now()) as Row);
+  const insert = (order: JobOrder, group: string | null, key: string | null, fingerprint: string | null) => {
+    const sql = `INSERT INTO jobs (id, status, request, priority, source, group_id, retry_of, work, idempotency_key,
+        fingerprint, created_at, rank)
+      VALUES (?, 'queued', ?, ?, ?, ?, ?, ?, ?, ?, ?, coalesce((SELECT seq + 1 FROM sqlite_sequence WHERE name = 'jobs'), 1))
+      RETURNING *`;
+    const { request, priority, source, retryOf } = order;
+    const [id, json, work] = [newId('job'), JSON.stringify(requestOf(request)), workOf(request)];
+    return toJob(one(sql, id, json, priority, source, group, retryOf, work, key, fingerprint, now()) as Row);
+  };
+
+  /** One page of what `sql` selects (it ends in its conditions); rows have their `position`. */
+  const page = <R extends { position: number }>(
+    sql: string,
+    cursor: number | null,
+    limit: number,
+    ...values: unknown[]
+  ) => {
+    const before = cursor === null ? '' : 'AND position < ?';
+    const bounds = cursor === null ? [limit + 1] : [cursor, limit + 1];
+    const rows = prepare(`${sql} ${before} ORDER BY position DESC LIMIT ?`).all(...values, ...bounds) as R[];
+    const shown = rows.slice(0, limit);
+    return { rows: shown, next: rows.length > limit ? (shown.at(-1) as R).position : null };
   };
 
   const release = (id: string, death: Death, step: number) => {
@@ -107,7 +139,8 @@ export function sqliteJobStore(db: Database.Database): JobStore {
         if (queued + orders.length > maxQueued) {
           throw new CodedError('QUEUE_FULL', `${queued} jobs are waiting, and the queue holds ${maxQueued}`);
         }
-        return { jobs: orders.map((order) => insert(order, key, fingerprint)), replayed: false };
+        const group = orders.length > 1 ? newId('group') : null;
+        return { jobs: orders.map((order) => insert(order, group, key, fingerprint)), replayed: false };
       });
     },
     async knows(key) {
@@ -116,7 +149,7 @@ export function sqliteJobStore(db: Database.Database): JobStore {
     async claim() {
       const sql = `UPDATE jobs SET status = 'running', attempts = attempts + 1, resumed_at_step = NULL,
         started_over_reason = NULL
-        WHERE position = (SELECT position FROM jobs WHERE status = 'queued' ORDER BY priority DESC, position LIMIT 1)
+        WHERE position = (SELECT position FROM jobs WHERE status = 'queued' ORDER BY ${IN_TURN} LIMIT 1)
         RETURNING *`;
       return write(sql);
     },
@@ -146,12 +179,59 @@ export function sqliteJobStore(db: Database.Database): JobStore {
     async get(id) {
       return toJobOrNull(one('SELECT * FROM jobs WHERE id = ?', id));
     },
-    async list({ status, limit }) {
-      return all(
-        'SELECT * FROM jobs WHERE ?1 IS NULL OR status = ?1 ORDER BY position DESC LIMIT ?2',
-        status,
-        limit,
-      ).map(toJob);
+    async cancelQueued(group) {
+      const sql = `UPDATE jobs SET status = 'cancelled', finished_at = ? WHERE status = 'queued'`;
+      return transaction(() => {
+        const rows =
+          group === null ? all(`${sql} RETURNING *`, now()) : all(`${sql} AND group_id = ? RETURNING *`, now(), group);
+        return rows.map(toJob);
+      });
+    },
+    async move(id, place) {
+      const queued = `SELECT * FROM jobs WHERE id = ? AND status = 'queued'`;
+      // Ranks are whole again afterwards, and those of later arrivals, which count all jobs ever, are still greater.
+      const renumber = `UPDATE jobs SET rank = numbered.place FROM (
+          SELECT position AS at, row_number() OVER (ORDER BY ${IN_TURN}, position) AS place
+          FROM jobs WHERE status IN ('queued', 'running')) AS numbered
+        WHERE position = numbered.at`;
+      return transaction(() => {
+        if (!one(queued, id)) return null;
+        if ('before' in place) {
+          const other = one(queued, place.before);
+          if (!other) return null;
+          // Twice as fine, so that there is room before the other one.
+          prepare(`UPDATE jobs SET rank = 2 * rank WHERE status IN ('queued', 'running')`).run();
+          const put = `UPDATE jobs SET priority = ?1, rank = (SELECT rank - 1 FROM jobs WHERE id = ?2) WHERE id = ?3`;
+          prepare(put).run(other.priority, place.before, id);
+        } else {
+          const last = `SELECT coalesce(max(rank), 0) + 1 FROM jobs WHERE status IN ('queued', 'running')`;
+          prepare(`UPDATE jobs SET priority = ?1, rank = (${last}) WHERE id = ?2`).run(place.priority, id);
+        }
+        prepare(renumber).run();
+        return toJobOrNull(one(queued, id));
+      });
+    },
+    async list({ status, source, group }, cursor, limit) {
+      const given = Object.entries({ status, source, group_id: group }).filter(([, value]) => value !== null);
+      const conditions = ['TRUE', ...given.map(([column]) => `${column} = ?`)].join(' AND ');
+      const values = given.map(([, value]) => value);
+      const { rows, next } = page<Row>(`SELECT * FROM jobs WHERE ${conditions}`, cursor, limit, ...values);
+      return { jobs: rows.map(toJob), next };
+    },
+    async waiting(limit) {
+      const sql = `SELECT id, work FROM jobs WHERE status = 'queued' ORDER BY ${IN_TURN} LIMIT ?`;
+      return (prepare(sql).all(limit) as Waiting[]).map(({ id, work }) => ({ id, work }));
+    },
+    async pictures(cursor, limit) {
+      const sql = `SELECT position, image ->> 'id' AS id, request ->> 'width' AS width, request ->> 'height' AS height,
+        finished_at FROM jobs WHERE status = 'done'`;
+      type Entry = { position: number; id: string; width: number; height: number; finished_at: string };
+      const { rows, next } = page<Entry>(sql, cursor, limit);
+      return { pictures: rows.map((row) => [row.id, row.width, row.height, Date.parse(row.finished_at)]), next };
+    },
+    async inputs() {
+      const sql = `SELECT DISTINCT request ->> 'initImage' AS input FROM jobs WHERE request ->> 'initImage' IS NOT NULL`;
+      return new Set((prepare(sql).all() as { input: string }[]).map(({ input }) => input));
     },
     async findImage(id) {
       const row = one(`SELECT * FROM jobs WHERE image ->> 'id' = ?`, id);
@@ -197,16 +277,20 @@ export function sqliteJobStore(db: Database.Database): JobStore {
 }
 
 function toJob(row: Row): Job {
-  const request = JSON.parse(row.request) as JobRequest;
+  const request = requestOf(JSON.parse(row.request) as JobRequest);
   const image = row.image === null ? null : (JSON.parse(row.image) as StoredImage);
   return {
     id: row.id,
     status: row.status,
     ...request,
     step: row.step,
-    steps: request.numInferenceSteps,
+    steps: stepsOf(request),
     attempts: row.attempts,
     priority: row.priority,
+    position: null,
+    eta: null,
+    source: row.source,
+    group: row.group_id,
     retryOf: row.retry_of,
     resumedAtStep: row.resumed_at_step,
     startedOverReason: row.started_over_reason,
@@ -215,6 +299,10 @@ function toJob(row: Row): Job {
     createdAt: row.created_at,
     finishedAt: row.finished_at,
   };
+}
+
+function newId(kind: 'job' | 'group'): string {
+  return `${kind}_${randomBytes(12).toString('hex')}`;
 }
 
 function imageOf(outcome: JobOutcome): string | null {

@@ -3,6 +3,7 @@ import type { Config } from '@qwen-supervisor/protocol/config';
 import { CodedError } from '@qwen-supervisor/protocol/errors';
 import { type Daemon, openWhole, Supervisor } from './daemon.js';
 import { logFile, prepareDataDir, prepareSocket, readPresence } from './data-folder.js';
+import { readKeysFile } from './keys-file.js';
 import { adoptListener, bindListener, type Listener } from './listener.js';
 import { openLog } from './log.js';
 import { deathSignalLauncher } from './spawn-child.js';
@@ -18,12 +19,15 @@ import { SystemdNotifier, takeGifts } from './systemd.js';
 export async function startDaemon(readConfig: () => Config, env: NodeJS.ProcessEnv): Promise<Daemon> {
   const gifts = takeGifts(env);
   const config = readConfig();
+  const keys = readKeysFile(config['keys-file']);
   const checkpoint = openWhole(config.model);
   const dataDir = prepareDataDir(config['data-dir']);
   const { store, setAside } = openStore(dataDir);
   let listener: Listener | undefined;
   try {
-    listener = gifts.listenFd === null ? bindListener(config.host, config.port) : adoptListener(gifts.listenFd);
+    const open = keys.length > 0 || config.keyless === 'anywhere';
+    listener =
+      gifts.listenFd === null ? bindListener(config.host, config.port, open) : adoptListener(gifts.listenFd, open);
     const log = openLog(logFile(dataDir), config['log-level']);
     if (setAside) log.error(`the job database was damaged: kept as ${setAside}, the queue begins empty`);
     if (deathSignalLauncher().length === 0) {
@@ -36,7 +40,7 @@ export async function startDaemon(readConfig: () => Config, env: NodeJS.ProcessE
     const socket = prepareSocket(dataDir, env);
     const systemd = gifts.notify ? new SystemdNotifier(env, (reason) => log.warn(reason)) : null;
     delete env.NOTIFY_SOCKET;
-    const parts = { config, readConfig, checkpoint, dataDir, store, listener, log, socket };
+    const parts = { config, readConfig, checkpoint, dataDir, store, listener, log, socket, keys };
     const supervisor = new Supervisor({ ...parts, systemd, watchdogMs: gifts.watchdogMs });
     await supervisor.open();
     return supervisor;

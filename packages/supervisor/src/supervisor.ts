@@ -4,6 +4,7 @@
  */
 import type { ErrorObject } from '@qwen-supervisor/protocol/errors';
 import type { Job } from '@qwen-supervisor/protocol/job';
+import { tokensOf, workOf } from '@qwen-supervisor/protocol/job-request';
 import type { JobOutcome } from '@qwen-supervisor/protocol/messages';
 import { CHILD_NAMES, type ChildName, type Crash, type LoadProgress } from '@qwen-supervisor/protocol/status';
 import { type Child, type ChildEffect, type ChildEvent, type ChildLimits, causeOf, newChild } from './child.js';
@@ -19,6 +20,9 @@ export interface CurrentJob {
   /** Where this attempt began. */
   firstStep: number;
   sinceMs: number;
+  /** When the first and the last step of this attempt were completed. */
+  firstStepAtMs: number;
+  lastStepAtMs: number;
 }
 
 export interface State {
@@ -30,8 +34,10 @@ export interface State {
   claimAgain: boolean;
   load: LoadProgress | null;
   loadSeconds: number | null;
-  /** How long a job takes in a worker's hands, of late; null before the first has ended. */
-  jobSeconds: number | null;
+  /** How long jobs of late have taken for what is to be computed (see `workOf`); null before the first has ended. */
+  jobMsPerWork: number | null;
+  /** The same of the warm-up of the last load. */
+  warmUpMsPerWork: number | null;
   /** No new job is begun; when the current one has ended everything stops. */
   finishing: boolean;
   stopping: boolean;
@@ -46,6 +52,9 @@ export type Event =
   /** `finish`: the running job may end first. */
   | { type: 'stop'; atMs: number; finish: boolean }
   | { type: 'restart'; atMs: number; name: ChildName; reason: string }
+  /** Somebody wants the model in memory, or out of it until a job wants it. */
+  | { type: 'load-model'; atMs: number }
+  | { type: 'unload-model'; atMs: number }
   | { type: 'tick'; atMs: number }
   /** The supervisor itself stood still for so long (SIGSTOP, a suspended machine, a blocked terminal). */
   | { type: 'paused'; atMs: number; ms: number }
@@ -58,7 +67,8 @@ export type Event =
   | ({ type: 'job-begun'; incarnation: number; atMs: number; jobId: string; attempt: number } & AttemptStart)
   | { type: 'job-step'; incarnation: number; atMs: number; jobId: string; attempt: number; step: number }
   | { type: 'job-finished'; incarnation: number; atMs: number; jobId: string; attempt: number; outcome: JobOutcome }
-  | { type: 'cancel-running'; atMs: number; jobId: string }
+  /** `keep`: with the picture that it has reached. */
+  | { type: 'cancel-running'; atMs: number; jobId: string; keep: boolean }
   /** Nothing that the store says from now on is sure to be true. */
   | { type: 'store-failed'; atMs: number; error: ErrorObject };
 
@@ -66,7 +76,7 @@ export type Effect =
   | ChildEffect
   | { type: 'claim' }
   | { type: 'dispatch'; job: Job; attempt: number }
-  | { type: 'cancel-run'; jobId: string; attempt: number }
+  | { type: 'cancel-run'; jobId: string; attempt: number; keep: boolean }
   | { type: 'begin'; jobId: string; attempt: number; start: AttemptStart }
   /** Back into the queue: the attempt ended without an outcome. */
   | { type: 'release'; jobId: string; reason: string; death: Death; step: number }
@@ -78,8 +88,8 @@ export type Effect =
 export type Limits = Record<ChildName, ChildLimits>;
 export type Step = { state: State; effects: Effect[] };
 
-/** Side of the square of pixels that one token stands for. */
-const TOKEN_SIDE = 16;
+/** Passes of a warm-up step, which is guided. */
+const WARM_UP_PASSES = 2;
 /** Weight of the newest job in the mean of how long jobs take. */
 const NEWEST = 0.3;
 
@@ -91,7 +101,8 @@ export function initialState(): State {
     claimAgain: false,
     load: null,
     loadSeconds: null,
-    jobSeconds: null,
+    jobMsPerWork: null,
+    warmUpMsPerWork: null,
     finishing: false,
     stopping: false,
     ended: false,
@@ -123,6 +134,12 @@ function react(state: State, event: Event, limits: Limits): Step {
     case 'restart':
       if (state.stopping) return nothing(state);
       return forChild(state, event.name, { type: 'restart', reason: event.reason }, event.atMs, limits);
+    case 'load-model':
+      if (state.stopping) return nothing(state);
+      return forChild(state, 'inference', { type: 'wanted', reason: 'asked to load' }, event.atMs, limits);
+    case 'unload-model':
+      if (!isIdle(state)) return nothing(state);
+      return forChild(state, 'inference', { type: 'stop' }, event.atMs, limits);
     case 'child':
       return reactToChild(state, event, limits);
     case 'loading':
@@ -137,7 +154,8 @@ function react(state: State, event: Event, limits: Limits): Step {
     case 'loaded': {
       if (!isCurrent(state, event.incarnation)) return nothing(state);
       const ready: ChildEvent = { type: 'ready', msPerToken: event.msPerToken };
-      return forChild({ ...state, loadSeconds: event.seconds }, 'inference', ready, event.atMs, limits);
+      const measured = { loadSeconds: event.seconds, warmUpMsPerWork: event.msPerToken / WARM_UP_PASSES };
+      return forChild({ ...state, ...measured }, 'inference', ready, event.atMs, limits);
     }
     case 'job-queued':
       return nothing({ ...state, claimAgain: true });
@@ -152,13 +170,19 @@ function react(state: State, event: Event, limits: Limits): Step {
     }
     case 'job-step': {
       if (!isRunning(state, event)) return nothing(state);
-      return nothing({ ...state, current: { ...(state.current as CurrentJob), step: event.step } });
+      const current = state.current as CurrentJob;
+      const { atMs: lastStepAtMs, step: completed } = event;
+      const firstStepAtMs = current.step === current.firstStep ? lastStepAtMs : current.firstStepAtMs;
+      return nothing({ ...state, current: { ...current, step: completed, firstStepAtMs, lastStepAtMs } });
     }
     case 'job-finished':
       return reactToFinish(state, event, limits);
     case 'cancel-running':
       if (state.current?.job.id !== event.jobId) return nothing(state);
-      return { state, effects: [{ type: 'cancel-run', jobId: event.jobId, attempt: state.current.attempt }] };
+      return {
+        state,
+        effects: [{ type: 'cancel-run', jobId: event.jobId, attempt: state.current.attempt, keep: event.keep }],
+      };
     case 'store-failed':
       return endWith(state, event.error, event.atMs, limits);
   }
@@ -253,9 +277,10 @@ function reactToClaim(state: State, job: Job | null, atMs: number, limits: Limit
     const release: Effect = { type: 'release', jobId: job.id, reason, death: 'none', step: job.step };
     return { state: { ...state, claimAgain: true }, effects: [release] };
   }
-  const tokens = (job.width / TOKEN_SIDE) * (job.height / TOKEN_SIDE);
-  const taken = forChild(state, 'inference', { type: 'assigned', tokens }, atMs, limits);
-  const current: CurrentJob = { job, attempt: job.attempts, step: job.step, firstStep: job.step, sinceMs: atMs };
+  const taken = forChild(state, 'inference', { type: 'assigned', tokens: tokensOf(job) }, atMs, limits);
+  const { attempts: attempt, step: firstStep } = job;
+  const times = { sinceMs: atMs, firstStepAtMs: atMs, lastStepAtMs: atMs };
+  const current: CurrentJob = { job, attempt, step: firstStep, firstStep, ...times };
   return {
     state: { ...taken.state, current, claimAgain: true },
     effects: [...taken.effects, { type: 'dispatch', job, attempt: job.attempts }],
@@ -265,19 +290,13 @@ function reactToClaim(state: State, job: Job | null, atMs: number, limits: Limit
 function reactToFinish(state: State, event: Extract<Event, { type: 'job-finished' }>, limits: Limits): Step {
   if (!isRunning(state, event)) return nothing(state);
   const { step: steps, job, sinceMs, firstStep } = state.current as CurrentJob;
-  const done = event.outcome.status === 'done';
-  const finish: Effect = {
-    type: 'finish',
-    jobId: event.jobId,
-    attempt: event.attempt,
-    step: done ? job.steps : steps,
-    outcome: event.outcome,
-  };
-  const seconds = (event.atMs - sinceMs) / 1000;
-  const whole = done && firstStep === 0;
-  const jobSeconds = whole ? mean(state.jobSeconds, seconds) : state.jobSeconds;
+  const { jobId, attempt, outcome } = event;
+  const step = outcome.status === 'done' ? outcome.step : steps;
+  const finish: Effect = { type: 'finish', jobId, attempt, step, outcome };
+  const whole = outcome.status === 'done' && firstStep === 0 && step === job.steps;
+  const jobMsPerWork = whole ? mean(state.jobMsPerWork, (event.atMs - sinceMs) / workOf(job)) : state.jobMsPerWork;
   const idle = forChild(
-    { ...state, current: null, claimAgain: true, jobSeconds },
+    { ...state, current: null, claimAgain: true, jobMsPerWork },
     'inference',
     { type: 'idle' },
     event.atMs,
@@ -302,6 +321,12 @@ function settle(state: State, effects: Effect[], atMs: number, limits: Limits): 
     const stopped = stopAll(state, atMs, limits);
     return settle(stopped.state, [...effects, ...stopped.effects], atMs, limits);
   }
+  // Unloaded: a job brings it back.
+  if (state.children.inference.state === 'stopped' && state.claimAgain && state.children.inference.incarnation > 0) {
+    const wanted: ChildEvent = { type: 'wanted', reason: 'a job wants the model' };
+    const started = forChild(state, 'inference', wanted, atMs, limits);
+    return { state: started.state, effects: [...effects, ...started.effects] };
+  }
   const free = state.children.inference.state === 'ready' && !state.current && !state.claiming;
   if (!free || !state.claimAgain) return { state, effects };
   return { state: { ...state, claiming: true, claimAgain: false }, effects: [...effects, { type: 'claim' }] };
@@ -320,6 +345,11 @@ function forAll(state: State, event: ChildEvent, atMs: number, limits: Limits): 
 function forChild(state: State, name: ChildName, event: ChildEvent, atMs: number, limits: Limits): Step {
   const { child, effects } = stepChild(state.children[name], event, atMs, limits[name]);
   return { state: { ...state, children: { ...state.children, [name]: child } }, effects };
+}
+
+/** Neither draws nor is about to. */
+export function isIdle({ children, current, claiming, claimAgain, stopping }: State): boolean {
+  return children.inference.state === 'ready' && !current && !claiming && !claimAgain && !stopping;
 }
 
 function nothing(state: State): Step {

@@ -18,8 +18,9 @@ export function describeSystem(
   return {
     supervisor: { ...supervisor, uptimeSeconds: Math.round(supervisor.uptimeSeconds * 10) / 10 },
     children: CHILD_NAMES.map((name) => {
-      const { pid, state: childState, restarts, lastExit, reason } = children[name];
-      return { name, pid, state: childState, restarts, lastExit, reason };
+      const { pid, state: childState, restarts, vitals, deviceBytes, lastExit, reason } = children[name];
+      const rssBytes = pid === null ? null : (vitals?.rssBytes ?? null);
+      return { name, pid, state: childState, restarts, rssBytes, deviceBytes, lastExit, reason };
     }),
     model: {
       ...model,

@@ -2,7 +2,8 @@ import { copyFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { CodedError, workerGivenUp } from '@qwen-supervisor/protocol/errors';
 import type { SystemEvent } from '@qwen-supervisor/protocol/events';
-import { isTerminal, type Job, type JobImage, parseJobOrder, pictureOf } from '@qwen-supervisor/protocol/job';
+import { isTerminal, type Job, type JobImage, type JobOrder, pictureOf } from '@qwen-supervisor/protocol/job';
+import { completeRequest, parseNativeRequest } from '@qwen-supervisor/protocol/job-request';
 import { drawSeed } from '@qwen-supervisor/protocol/seed';
 import progress from 'cli-progress';
 import type { Command } from 'commander';
@@ -50,7 +51,9 @@ async function generate(prompt: string, options: Options): Promise<void> {
   });
   const { link, welcome } = client;
   try {
-    const order = parseJobOrder(toRequest(prompt, options), welcome.defaults, welcome.limits, drawSeed);
+    const given = parseNativeRequest(toRequest(prompt, options));
+    const request = completeRequest(given, welcome.model.defaults, welcome.limits, drawSeed);
+    const order: JobOrder = { request, priority: given.priority ?? 0, source: 'cli', retryOf: null };
     await link.request('subscribe', { since: null });
     const { jobs } = await link.request('submitJobs', { orders: [order], idempotency: null });
     const submitted = jobs[0] as Job;
@@ -132,5 +135,5 @@ async function copyPicture({ link, welcome }: Client, { id }: JobImage, output: 
 /** Ends in any case: a supervisor that has gone away meanwhile cannot be told. */
 function cancel({ link }: Client, id: string): void {
   const end = () => process.exit(INTERRUPTED);
-  link.request('cancelJob', { id }).then(end, end);
+  link.request('cancelJob', { id, ifQueued: false }).then(end, end);
 }

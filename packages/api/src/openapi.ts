@@ -1,0 +1,54 @@
+/** The OpenAPI document, made from the routes' own schemas, and a page to read it that needs nothing from elsewhere. */
+import swagger from '@fastify/swagger';
+import swaggerUi from '@fastify/swagger-ui';
+import { jsonSchemaTransform, jsonSchemaTransformObject } from 'fastify-type-provider-zod';
+import type { App } from './schemas.js';
+
+const TAGS = {
+  jobs: 'Pictures that are asked for: one job is one picture',
+  events: 'What happens, as it happens (server-sent events)',
+  images: 'Finished pictures',
+  models: 'The model',
+  system: 'The supervisor and its processes',
+  openai: 'OpenAI Images, as its clients use it',
+  sdapi: 'Stable Diffusion WebUI (A1111), as its clients use it',
+  classic: 'The endpoints of the first Qwen-Image launcher',
+};
+
+/** Before the routes: it hears of each as it is added. */
+export async function describeRoutes(app: App, version: string): Promise<void> {
+  await app.register(swagger, {
+    openapi: {
+      openapi: '3.1.0',
+      info: {
+        title: 'qwen-supervisor',
+        version,
+        description: 'A local Qwen-Image server. Keys, errors and clients: docs/http-api.md.',
+      },
+      tags: Object.entries(TAGS).map(([name, description]) => ({ name, description })),
+      components: {
+        securitySchemes: {
+          bearer: {
+            type: 'http',
+            scheme: 'bearer',
+            description: 'A key of keys-file; without that file none is needed',
+          },
+          basic: { type: 'http', scheme: 'basic', description: 'The key as password, any user name' },
+        },
+      },
+      security: [{}, { bearer: [] }, { basic: [] }],
+    },
+    transform: jsonSchemaTransform,
+    transformObject: jsonSchemaTransformObject,
+  });
+  await app.register(swaggerUi, {
+    routePrefix: '/docs',
+    staticCSP: true,
+    uiConfig: { deepLinking: true, docExpansion: 'list' },
+    theme: { title: 'qwen-supervisor API' },
+  });
+}
+
+export function openapiRoute(app: App): void {
+  app.get('/openapi.json', { config: { access: 'public' }, schema: { hide: true } }, () => app.swagger());
+}

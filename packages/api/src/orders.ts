@@ -1,0 +1,142 @@
+/** From requests of clients, whatever their dialect, to jobs in the queue. */
+import { createHash } from 'node:crypto';
+import { readFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { CodedError } from '@qwen-supervisor/protocol/errors';
+import type { Idempotency, Job, JobOrder, JobSource } from '@qwen-supervisor/protocol/job';
+import {
+  completeRequest,
+  type NativeRequest,
+  parseNativeRequest,
+  SEED_MAX,
+  sizeLike,
+} from '@qwen-supervisor/protocol/job-request';
+import { drawSeed } from '@qwen-supervisor/protocol/seed';
+import type { FastifyReply, FastifyRequest } from 'fastify';
+import type { Backend } from './backend.js';
+import { decodeBase64, inspect, storeInput, type Upload } from './uploads.js';
+
+/** A native request; a picture may come as bytes, where the dialect has taken them from a form. */
+export type OrderFields = Partial<Omit<NativeRequest, 'initImage'>> & { initImage?: string | Buffer | undefined };
+
+/** What an order wants beyond its fields. */
+export interface OrderTerms {
+  source: JobSource;
+  /** Pictures that differ in their seeds alone: s, s + 1, … */
+  count?: number;
+  /** The picture that is drawn over keeps its shape and is cut, rather than stretched. */
+  crop?: boolean;
+}
+
+/**
+ * Checks a request and completes it; stores the picture that it brings.
+ * @throws CodedError BODY_INVALID, REQUEST_INVALID, UPLOAD_INVALID, IMAGE_NOT_FOUND, DISK_FULL
+ */
+export async function toOrders(backend: Backend, fields: OrderFields, terms: OrderTerms): Promise<JobOrder[]> {
+  const { initImage, ...rest } = dropUndefined(fields);
+  const placeholder = initImage === undefined ? {} : { initImage: 'a picture' };
+  const given = parseNativeRequest({ ...rest, ...placeholder });
+  const { model, limits, dataDir } = backend.welcome;
+  const upload = initImage === undefined ? null : await inspect(await bytesOf(backend, initImage));
+  const size = upload ? sizeFor(upload, given, backend) : {};
+  const { seed: first, ...request } = completeRequest({ ...given, ...size }, model.defaults, limits, drawSeed);
+  const count = terms.count ?? 1;
+  // A seed that was drawn leaves room for the others.
+  const seed = given.seed === undefined ? Math.min(first, SEED_MAX - count + 1) : first;
+  if (seed + count - 1 > SEED_MAX)
+    throw new CodedError('REQUEST_INVALID', `seed: ${count} pictures would go beyond ${SEED_MAX}`);
+  const input = upload ? await storeInput(dataDir, upload, request, terms.crop ?? false) : null;
+  return Array.from({ length: count }, (_, i) => ({
+    request: { ...request, seed: seed + i, initImage: input },
+    priority: given.priority ?? 0,
+    source: terms.source,
+    retryOf: null,
+  }));
+}
+
+/** Puts orders into the queue and tells their ids and seeds in the answer's headers. */
+export async function submit(
+  { link }: Backend,
+  request: FastifyRequest,
+  reply: FastifyReply,
+  orders: JobOrder[],
+): Promise<Job[]> {
+  const { jobs, replayed } = await link.request('submitJobs', { orders, idempotency: idempotencyOf(request) });
+  if (replayed) reply.header('idempotent-replayed', 'true');
+  reply
+    .header('x-job-id', jobs.map((job) => job.id).join(', '))
+    .header('x-seed', jobs.map((job) => job.seed).join(', '));
+  return jobs;
+}
+
+/**
+ * If the client goes away, those of its jobs that still wait are cancelled; the running one ends and is kept. With an
+ * Idempotency-Key it may come back: then all are kept.
+ */
+export function cancelWhenGone(
+  backend: Backend,
+  { headers }: FastifyRequest,
+  { raw }: FastifyReply,
+  jobs: Job[],
+): void {
+  if (headers['idempotency-key'] !== undefined) return;
+  const cancel = () => {
+    if (raw.writableFinished || backend.stopping) return;
+    for (const { id } of jobs) {
+      backend.link
+        .request('cancelJob', { id, ifQueued: true })
+        .catch((error: Error) => console.error(`job ${id} of a client that went away: ${error.message}`));
+    }
+  };
+  if (raw.destroyed) cancel();
+  else raw.on('close', cancel);
+}
+
+/** Waits until all have ended, or the client goes away. */
+export function waitForAll(
+  backend: Backend,
+  request: FastifyRequest,
+  reply: FastifyReply,
+  jobs: Job[],
+): Promise<Job[]> {
+  cancelWhenGone(backend, request, reply, jobs);
+  return Promise.all(jobs.map((job) => backend.waitForEnd(job.id)));
+}
+
+const IDEMPOTENCY_KEY = /^[\x21-\x7e]{1,255}$/;
+
+/**
+ * The header `Idempotency-Key`: a client that did not get its answer repeats its request with the same key, and gets the
+ * same jobs. Reference: IETF draft-ietf-httpapi-idempotency-key-header. Null without the header. @throws CodedError
+ * REQUEST_INVALID
+ */
+export function idempotencyOf({ headers, url, body, caller }: FastifyRequest): Idempotency | null {
+  const key = headers['idempotency-key'];
+  if (key === undefined) return null;
+  if (typeof key !== 'string' || !IDEMPOTENCY_KEY.test(key)) {
+    throw new CodedError('REQUEST_INVALID', 'Idempotency-Key: must have 1 to 255 visible ASCII characters');
+  }
+  // What the client sent, not what we made of it: a seed that was drawn differs every time.
+  const sent = createHash('sha256').update(`${url}\n${JSON.stringify(body)}`);
+  return { key: `${caller.name} ${key}`.trimStart(), fingerprint: sent.digest('hex') };
+}
+
+/** An id of ours names a picture; anything else is one. @throws CodedError UPLOAD_INVALID, IMAGE_NOT_FOUND */
+async function bytesOf(backend: Backend, initImage: string | Buffer): Promise<Buffer> {
+  if (typeof initImage !== 'string') return initImage;
+  if (!/^job_[0-9a-f]{24}$/.test(initImage)) return decodeBase64(initImage);
+  const { file } = await backend.link.request('findImage', { id: initImage });
+  return readFile(join(backend.welcome.dataDir, file)).catch((cause) => {
+    throw new CodedError('IMAGE_NOT_FOUND', 'the file of this picture is gone', { cause });
+  });
+}
+
+/** A side that is not given follows the picture. */
+function sizeFor(upload: Upload, given: NativeRequest, { welcome }: Backend): { width: number; height: number } {
+  const like = sizeLike(upload, welcome.model.defaults);
+  return { width: given.width ?? like.width, height: given.height ?? like.height };
+}
+
+function dropUndefined<T extends object>(fields: T): T {
+  return Object.fromEntries(Object.entries(fields).filter(([, value]) => value !== undefined && value !== null)) as T;
+}

@@ -1,0 +1,92 @@
+/** Finished pictures as clients get them: the file itself, another format, or a thumbnail. */
+import { randomBytes } from 'node:crypto';
+import { readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { thumbnailFile } from '@qwen-supervisor/protocol/data-files';
+import { CodedError } from '@qwen-supervisor/protocol/errors';
+import { type Job, pictureOf } from '@qwen-supervisor/protocol/job';
+import sharp from 'sharp';
+import type { Backend } from './backend.js';
+
+export const FORMATS = ['png', 'jpeg', 'webp'] as const;
+export type Format = (typeof FORMATS)[number];
+
+/** What is asked for; `quality` 1 to 100 is for the formats that lose something. */
+export interface Encoding {
+  format: Format;
+  quality: number;
+}
+
+export const QUALITY_DEFAULT = 90;
+/** Longest side of a thumbnail, pixels. */
+const THUMBNAIL_SIDE = 256;
+const THUMBNAIL_QUALITY = 75;
+
+/** The file of a picture. @throws CodedError IMAGE_NOT_FOUND */
+export async function readPicture(
+  backend: Backend,
+  id: string,
+): Promise<{ png: Buffer; file: string; sha256: string }> {
+  const { file, sha256 } = await backend.link.request('findImage', { id });
+  const png = await readFile(join(backend.welcome.dataDir, file)).catch((cause) => {
+    throw new CodedError('IMAGE_NOT_FOUND', 'the file of this picture is gone', { cause });
+  });
+  return { png, file, sha256 };
+}
+
+/** The picture of a job that has ended. @throws CodedError of the job, JOB_CANCELLED, IMAGE_NOT_FOUND */
+export async function pictureOfJob(backend: Backend, job: Job, encoding: Encoding): Promise<Buffer> {
+  const { png } = await readPicture(backend, pictureOf(job).id);
+  return encodeAs(png, encoding);
+}
+
+/** PNG as it is; the other formats carry pixels only. */
+export function encodeAs(png: Buffer, { format, quality }: Encoding): Promise<Buffer> {
+  switch (format) {
+    case 'png':
+      return Promise.resolve(png);
+    case 'jpeg':
+      return sharp(png).jpeg({ quality, chromaSubsampling: '4:4:4' }).toBuffer();
+    case 'webp':
+      return sharp(png).webp({ quality }).toBuffer();
+  }
+}
+
+/** A preview at the size that the picture will have. */
+export function enlargePreview(preview: Uint8Array, { width, height }: Job, encoding: Encoding): Promise<Buffer> {
+  const large = sharp(preview).resize(width, height, { fit: 'fill' });
+  return large
+    .png()
+    .toBuffer()
+    .then((png) => encodeAs(png, encoding));
+}
+
+/** A small WebP, made when it is first asked for and kept beside the picture. @throws CodedError IMAGE_NOT_FOUND */
+export async function readThumbnail(backend: Backend, id: string): Promise<{ webp: Buffer; sha256: string }> {
+  const { file, sha256 } = await backend.link.request('findImage', { id });
+  const path = join(backend.welcome.dataDir, thumbnailFile(file));
+  const known = await readFile(path).catch((error: NodeJS.ErrnoException) => {
+    if (error.code === 'ENOENT') return null;
+    throw error;
+  });
+  if (known) return { webp: known, sha256 };
+  const { png } = await readPicture(backend, id);
+  const webp = await sharp(png)
+    .resize(THUMBNAIL_SIDE, THUMBNAIL_SIDE, { fit: 'inside', withoutEnlargement: true })
+    .webp({ quality: THUMBNAIL_QUALITY })
+    .toBuffer();
+  const temporary = `${path}.${randomBytes(6).toString('hex')}.tmp`;
+  try {
+    await writeFile(temporary, webp);
+    await rename(temporary, path);
+  } catch (error) {
+    // A full disk costs the next one some time.
+    console.error(`thumbnail not kept: ${(error as Error).message}`);
+    await rm(temporary, { force: true });
+  }
+  return { webp, sha256 };
+}
+
+export function contentType(format: Format): string {
+  return `image/${format}`;
+}

@@ -1,0 +1,163 @@
+/** Shapes of answers, for the OpenAPI document. */
+
+import type { IncomingMessage, ServerResponse } from 'node:http';
+import { ERRORS, type ErrorCode, type ErrorObject } from '@qwen-supervisor/protocol/errors';
+import { type Eta, JOB_SOURCES, JOB_STATUSES, type Job, type JobImage } from '@qwen-supervisor/protocol/job';
+import {
+  CHILD_NAMES,
+  CHILD_STATES,
+  type Crash,
+  MODEL_COMPONENTS,
+  type SystemStatus,
+} from '@qwen-supervisor/protocol/status';
+import type { FastifyBaseLogger, FastifyInstance, RawServerDefault } from 'fastify';
+import type { ZodTypeProvider } from 'fastify-type-provider-zod';
+import { z } from 'zod';
+
+/** The application, with request types that follow from zod schemas. */
+export type App = FastifyInstance<
+  RawServerDefault,
+  IncomingMessage,
+  ServerResponse,
+  FastifyBaseLogger,
+  ZodTypeProvider
+>;
+
+/** Gives a schema a name in the document. */
+function named<T extends z.ZodType>(id: string, schema: T): T {
+  z.globalRegistry.add(schema, { id });
+  return schema;
+}
+
+export const byId = z.object({ id: z.string().describe('Id of a job; of a picture it is the same') });
+
+export const errorSchema = named(
+  'Error',
+  z.object({
+    code: z.enum(Object.keys(ERRORS) as [ErrorCode, ...ErrorCode[]]),
+    message: z.string(),
+    hint: z.string().describe('What to do'),
+    retryAfterSeconds: z.number().optional(),
+  }) satisfies z.ZodType<ErrorObject>,
+);
+
+const etaSchema = named(
+  'Eta',
+  z.object({ low: z.number(), high: z.number() }).describe('Seconds, as a range') satisfies z.ZodType<Eta>,
+);
+
+const imageSchema = named(
+  'Image',
+  z.object({ id: z.string(), url: z.string(), sha256: z.string() }) satisfies z.ZodType<JobImage>,
+);
+
+export const jobSchema = named(
+  'Job',
+  z.object({
+    id: z.string(),
+    status: z.enum(JOB_STATUSES),
+    prompt: z.string(),
+    negativePrompt: z.string(),
+    width: z.int(),
+    height: z.int(),
+    numInferenceSteps: z.int(),
+    trueCfgScale: z.number(),
+    seed: z.int(),
+    initImage: z.string().nullable().describe('SHA-256 of the picture that is drawn over'),
+    strength: z.number().nullable(),
+    step: z.int().describe('Completed denoising steps'),
+    steps: z.int().describe('Denoising steps in all'),
+    attempts: z.int(),
+    priority: z.int(),
+    position: z.int().nullable().describe('Place in the queue, from 1'),
+    eta: etaSchema.nullable(),
+    source: z.enum(JOB_SOURCES),
+    group: z.string().nullable(),
+    retryOf: z.string().nullable(),
+    resumedAtStep: z.int().nullable(),
+    startedOverReason: z.string().nullable(),
+    images: z.array(imageSchema),
+    error: errorSchema.nullable(),
+    createdAt: z.string(),
+    finishedAt: z.string().nullable(),
+  }) satisfies z.ZodType<Job>,
+);
+
+export const jobsSchema = z.object({ jobs: z.array(jobSchema) });
+
+const exitCause = z.string().nullable();
+
+export const statusSchema = named(
+  'Status',
+  z.object({
+    supervisor: z.object({ pid: z.int(), version: z.string(), uptimeSeconds: z.number(), url: z.string() }),
+    children: z.array(
+      z.object({
+        name: z.enum(CHILD_NAMES),
+        pid: z.int().nullable(),
+        state: z.enum(CHILD_STATES),
+        restarts: z.int(),
+        rssBytes: z.int().nullable(),
+        deviceBytes: z.int(),
+        lastExit: z
+          .object({ code: z.int().nullable(), signal: z.string().nullable(), cause: exitCause, at: z.string() })
+          .nullable(),
+        reason: z.string(),
+      }),
+    ),
+    model: z.object({
+      id: z.string(),
+      folder: z.string(),
+      state: z.enum(['unloaded', 'loading', 'ready']),
+      component: z.enum(MODEL_COMPONENTS).nullable(),
+      bytesDone: z.int(),
+      bytesTotal: z.int(),
+      etaSeconds: z.number().nullable(),
+      loadSeconds: z.number().nullable(),
+    }),
+    queue: z.object({
+      queued: z.int(),
+      running: z.int(),
+      current: z.string().nullable(),
+      problem: z.string().nullable(),
+    }),
+  }) satisfies z.ZodType<SystemStatus, unknown> | z.ZodType<object>,
+);
+
+export const crashSchema = named(
+  'Crash',
+  z.object({
+    at: z.string(),
+    child: z.enum(CHILD_NAMES),
+    pid: z.int().nullable(),
+    cause: z.string(),
+    code: z.int().nullable(),
+    signal: z.string().nullable(),
+    during: z.enum(CHILD_STATES),
+    uptimeSeconds: z.number(),
+    rssBytes: z.int().nullable(),
+    job: z.object({ id: z.string(), attempt: z.int(), step: z.int() }).nullable(),
+    reason: z.string(),
+    tail: z.array(z.string()).describe('The last lines of its output'),
+  }) satisfies z.ZodType<Omit<Crash, 'cause'> & { cause: string }>,
+);
+
+export const modelSchema = named(
+  'Model',
+  z.object({
+    id: z.string(),
+    state: z.enum(['unloaded', 'loading', 'ready']),
+    defaults: z.object({
+      width: z.int(),
+      height: z.int(),
+      numInferenceSteps: z.int(),
+      trueCfgScale: z.number(),
+      negativePrompt: z.string(),
+    }),
+    sizes: z.record(z.string(), z.tuple([z.int(), z.int()])).describe('Width and height by ratio'),
+    limits: z.object({ maxSteps: z.int(), maxPixels: z.int() }),
+  }),
+);
+
+export const eventStreamSchema = z.string().describe('text/event-stream');
+export const binarySchema = z.string().describe('The bytes of the file');

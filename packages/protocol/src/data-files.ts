@@ -1,0 +1,35 @@
+/**
+ * Names of files in the data folder that one process writes and another reads or removes. Paths are relative to it.
+ */
+
+/** Folder of the checkpoints of running jobs. */
+export const CHECKPOINTS_FOLDER = 'checkpoints';
+/** Folder of finished pictures and their thumbnails. */
+export const IMAGES_FOLDER = 'images';
+/** Folder of the pictures that jobs draw over. */
+export const INPUTS_FOLDER = 'inputs';
+
+/** The name tells the step, so that the supervisor, which never reads a checkpoint, knows how far a job had got. */
+export function checkpointName(jobId: string, step: number): string {
+  return `${jobId}.${step}.ckpt`;
+}
+
+/** Job and completed steps of a checkpoint; null for the name of anything else. */
+export function parseCheckpointName(name: string): { jobId: string; step: number } | null {
+  const [, jobId, step] = /^(\w+)\.(\d+)\.ckpt$/.exec(name) ?? [];
+  return jobId === undefined || step === undefined ? null : { jobId, step: Number(step) };
+}
+
+export function imageFile(imageId: string): string {
+  return `${IMAGES_FOLDER}/${imageId}.png`;
+}
+
+/** Made when it is first asked for; removed with its picture. */
+export function thumbnailFile(image: string): string {
+  return image.replace(/\.png$/, '.thumbnail.webp');
+}
+
+/** `sha256` is that of the file. */
+export function inputFile(sha256: string): string {
+  return `${INPUTS_FOLDER}/${sha256}.png`;
+}

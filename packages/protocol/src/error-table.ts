@@ -1,0 +1,242 @@
+/**
+ * The error table: every failure that a user can meet, once, with what to do about it.
+ *
+ * `docs/errors.md` is generated from it. `exit` is the exit code of a command that fails so, `http` the status of an answer.
+ */
+
+/** Who has to act: the caller changes the request, the environment is repaired by the operator, or we have a bug. */
+export type Blame = 'caller' | 'environment' | 'us';
+
+interface ErrorRow {
+  /** Default message; most errors are raised with a more specific one. */
+  message: string;
+  /** What to do, in the imperative. */
+  hint: string;
+  http: number;
+  exit: number;
+  blame: Blame;
+  /** Whether the same action may succeed later without anyone changing anything. */
+  retryable: boolean;
+}
+
+const row = (message: string, hint: string, http: number, exit: number, blame: Blame, retryable = false): ErrorRow => ({
+  message,
+  hint,
+  http,
+  exit,
+  blame,
+  retryable,
+});
+
+// biome-ignore format: a row is a message, a hint, and a line of facts
+export const ERRORS = {
+  USAGE_INVALID: row(
+    'the command line is not valid',
+    "run 'qwen-supervisor --help' for the commands and their flags",
+    400, 64, 'caller'),
+  REQUEST_INVALID: row(
+    'the request is not valid',
+    'correct the field that the message names and send the request again',
+    400, 64, 'caller'),
+  BODY_INVALID: row(
+    'the body is not a JSON object',
+    'send one JSON object, for example {"prompt": "a fox on a teal background"}',
+    400, 64, 'caller'),
+  BODY_TOO_LARGE: row(
+    'the body is too large',
+    'send less: at most 4 MiB, and where a picture goes along what the operator allows with max-upload-megabytes',
+    413, 64, 'caller'),
+  NOT_FOUND: row('there is nothing at this address', 'see /docs on this server for the routes', 404, 66, 'caller'),
+  METHOD_NOT_ALLOWED: row(
+    'this address takes another method',
+    'use the method that the message names',
+    405, 64, 'caller'),
+  UPLOAD_INVALID: row(
+    'the picture in the request cannot be used',
+    'send a PNG, JPEG, WebP or GIF as base64, as a data: URL or as a file of a form',
+    400, 65, 'caller'),
+  KEY_MISSING: row(
+    'this server wants an API key',
+    'send one as Authorization: Bearer KEY, or as the password of Basic authentication; the operator has them in keys-file',
+    401, 77, 'caller'),
+  KEY_REFUSED: row(
+    'the API key is not valid',
+    'check the key with the operator: keys-file holds those that are',
+    401, 77, 'caller'),
+  ADMIN_ONLY: row(
+    'this needs an admin key',
+    "send a key that is listed as 'admin' in keys-file; without a keys-file use the command line: qwen-supervisor restart",
+    403, 77, 'caller'),
+  TOO_MANY_REQUESTS: row(
+    'this key has sent too many requests',
+    'wait for the time in Retry-After; the operator sets the bound with requests-per-minute',
+    429, 90, 'caller', true),
+  ORIGIN_REFUSED: row(
+    'the request comes from a foreign page or for a foreign host',
+    'call the server by an address or localhost, and not from a page of another site; the operator can allow names with allow-hosts and pages with allow-origins',
+    403, 77, 'caller'),
+  JOB_NOT_FOUND: row(
+    'there is no job with this id',
+    'list the jobs with GET /api/v1/jobs; one that has ended may have been removed (DELETE, keep-days, keep-gigabytes)',
+    404, 66, 'caller'),
+  IMAGE_NOT_FOUND: row(
+    'there is no picture with this id',
+    'take the id from the images of a job that is done',
+    404, 66, 'caller'),
+  JOB_POISONED: row(
+    'the job was in flight at too many deaths of the worker and is not tried again',
+    "see 'qwen-supervisor crashes' for how the worker died; a smaller size needs less memory; POST /api/v1/jobs/{id}/retry tries once more",
+    500, 67, 'caller'),
+  JOB_NOT_RETRYABLE: row(
+    'only a job that failed or was cancelled can be tried again',
+    'wait until the job has ended; a job that is done has its picture already',
+    409, 91, 'caller'),
+  JOB_NOT_ENDED: row(
+    'only a job that has ended can be removed',
+    'cancel it first: POST /api/v1/jobs/{id}/cancel',
+    409, 91, 'caller'),
+  JOB_NOT_QUEUED: row(
+    'only a queued job has a place to change',
+    'list those that wait with GET /api/v1/jobs?status=queued',
+    409, 91, 'caller'),
+  MODEL_IN_USE: row(
+    'the model is being loaded, or jobs want it',
+    'wait until the queue is empty, or cancel its jobs, then unload again',
+    409, 91, 'caller', true),
+  MODEL_UNKNOWN: row(
+    'there is no such model here',
+    'GET /api/v1/models lists the models of this server',
+    404, 66, 'caller'),
+  IDEMPOTENCY_KEY_REUSED: row(
+    'this Idempotency-Key was used for another request',
+    'choose a new key for every new request, and repeat a request unchanged with its own key',
+    422, 92, 'caller'),
+  QUEUE_FULL: row(
+    'as many jobs are waiting as the queue may hold',
+    'send the request again after the time in Retry-After; the operator sets the bound with max-queued',
+    429, 90, 'environment', true),
+  JOB_CANCELLED: row(
+    'the job was cancelled',
+    'send the request again if the picture is still wanted',
+    409, 80, 'caller'),
+  CONFIG_INVALID: row(
+    'the configuration is not valid',
+    'correct the key that the message names; config/qwen-supervisor.toml lists all keys',
+    500, 78, 'environment'),
+  CONFIG_UNREADABLE: row(
+    'the configuration file cannot be read',
+    'check the path given with --config and its permissions, and that it is valid TOML',
+    500, 79, 'environment'),
+  HOST_REFUSED: row(
+    'an address beyond loopback is not served without API keys',
+    "use --host 127.0.0.1, or name a file of keys with --keys-file; '--keyless anywhere' serves everybody who can reach it",
+    500, 77, 'environment'),
+  KEYS_FILE_INVALID: row(
+    'the file of API keys cannot be used',
+    "write one key per line, 'use KEY' or 'admin KEY' with at least 16 characters, and let only its owner read it: chmod 600",
+    500, 78, 'environment'),
+  PORT_IN_USE: row(
+    'the port is taken by another process',
+    'stop the process that listens there, or choose another port with --port (0 picks a free one)',
+    500, 69, 'environment'),
+  PORT_UNUSABLE: row(
+    'the address cannot be bound',
+    'choose an address of this machine with --host and a port above 1023 with --port',
+    500, 68, 'environment'),
+  DATA_DIR_UNUSABLE: row(
+    'the data folder cannot be used',
+    'choose a folder that you may write to with --data-dir, and check that its disk is not full',
+    500, 73, 'environment'),
+  RUNTIME_DIR_UNUSABLE: row(
+    'the folder for sockets cannot be used',
+    'set XDG_RUNTIME_DIR to a short path that you own',
+    500, 72, 'environment'),
+  ALREADY_RUNNING: row(
+    'another supervisor uses this data folder',
+    "use the running one, end it with 'qwen-supervisor stop', or choose another folder with --data-dir",
+    409, 75, 'environment'),
+  NOT_RUNNING: row(
+    'no supervisor runs on this data folder',
+    "start it with 'qwen-supervisor start', or name its folder with --data-dir",
+    503, 74, 'environment'),
+  JOB_STORE_UNUSABLE: row(
+    'the job database cannot be opened',
+    'check the permissions of the data folder and its disk; move jobs.db aside to start with an empty queue',
+    500, 71, 'environment'),
+  DISK_FULL: row(
+    'the disk of the data folder is full or does not answer',
+    'make room on it and send the request again; what was accepted before is kept and goes on by itself',
+    507, 94, 'environment', true),
+  MODEL_NOT_FOUND: row(
+    'the model folder is missing or not complete',
+    'name a diffusers checkpoint folder with --model: it holds model_index.json, transformer/, text_encoder/, vae/, tokenizer/ and scheduler/',
+    500, 66, 'environment'),
+  MODEL_INVALID: row(
+    'a file of the model cannot be understood',
+    'download the file that the message names again; if it persists the checkpoint itself is broken',
+    500, 65, 'environment'),
+  MODEL_TRUNCATED: row(
+    'a weight file is shorter than its header says',
+    'the download was cut off: fetch the file that the message names again',
+    500, 85, 'environment'),
+  MODEL_UNSUPPORTED: row(
+    'the model is of an architecture that is not supported',
+    'use a Qwen-Image 1.x text-to-image checkpoint in the diffusers layout (QwenImagePipeline)',
+    500, 86, 'environment'),
+  MODEL_LOAD_FAILED: row(
+    'the model could not be loaded',
+    "read the reason in the message and in 'qwen-supervisor logs'; check free memory and disk space",
+    500, 87, 'environment', true),
+  MODEL_LOAD_STALLED: row(
+    'the model load made no progress',
+    'check the disk that holds the model; raise --load-stall-seconds or --load-limit-seconds if it is only slow',
+    500, 88, 'environment', true),
+  GOLDEN_INVALID: row(
+    'the golden tensors cannot be used',
+    'make them with test/reference/golden.py; docs/model-check.md says how',
+    500, 83, 'caller'),
+  GOLDEN_MISMATCH: row(
+    'the model does not reproduce the golden tensors',
+    'the device, the runtime or the checkpoint computes something else: do not trust its pictures; the tensors beyond their limit are named',
+    500, 84, 'environment'),
+  WORKER_FAILED: row(
+    'the inference worker has been given up',
+    "read the reason in 'qwen-supervisor status' and 'qwen-supervisor crashes', repair it, then run 'qwen-supervisor restart'",
+    503, 81, 'environment'),
+  DEVICE_MEMORY_EXHAUSTED: row(
+    'the device has no memory left for this',
+    'ask for a smaller picture, or end what else uses the device (the log names it where that is known)',
+    500, 93, 'environment', true),
+  INFERENCE_FAILED: row(
+    'the picture could not be computed',
+    "try a smaller size; if it happens again, see 'qwen-supervisor logs'",
+    500, 82, 'us', true),
+  IMAGE_WRITE_FAILED: row(
+    'the picture could not be written',
+    'check the permissions and the free space of the data folder, then send the request again',
+    500, 89, 'environment', true),
+  SUPERVISOR_STOPPING: row(
+    'the supervisor is stopping',
+    'wait until it runs again; accepted jobs are kept and go on then',
+    503, 76, 'environment', true),
+  API_RESTARTING: row(
+    'the API is being restarted; the job goes on',
+    'send the request again, with the same Idempotency-Key if it had one, or ask for the job by its id',
+    503, 76, 'environment', true),
+  LINK_LOST: row(
+    'the connection to the supervisor was lost',
+    "see whether it still runs with 'qwen-supervisor status'; accepted jobs are kept",
+    503, 76, 'environment', true),
+  OUTPUT_UNWRITABLE: row(
+    'the output file cannot be written',
+    'choose a path that you may write to with -o; the picture itself is kept in the data folder',
+    500, 73, 'caller'),
+  NOT_BUILT: row(
+    'the program has not been built',
+    "run 'npm ci && npm run build' in the repository first",
+    500, 70, 'environment'),
+  INTERNAL: row(
+    'something went wrong inside qwen-supervisor',
+    "this is a bug: see 'qwen-supervisor logs' and report the lines around the time of the error",
+    500, 70, 'us'),
+} as const satisfies Record<string, ErrorRow>;

@@ -1,0 +1,190 @@
+/** What a job is asked for: everything that decides the bytes of a picture, next to the model. */
+import { z } from 'zod';
+import { CodedError } from './errors.js';
+
+export interface JobRequest {
+  prompt: string;
+  negativePrompt: string;
+  /** Pixels, a multiple of 16. */
+  width: number;
+  height: number;
+  numInferenceSteps: number;
+  /** 1 or less switches classifier-free guidance off. */
+  trueCfgScale: number;
+  /** Integer, 0 to 2^53 - 1. */
+  seed: number;
+  /** The picture that is drawn over (image to image), by the SHA-256 of its pixels; null to begin with noise alone. */
+  initImage: string | null;
+  /** How much of that picture is drawn anew: above 0, at most 1. Null without one. */
+  strength: number | null;
+}
+
+/** What a request may leave out, by model. */
+export interface ModelDefaults {
+  width: number;
+  height: number;
+  numInferenceSteps: number;
+  trueCfgScale: number;
+  negativePrompt: string;
+}
+
+/** Bounds set by the operator. */
+export interface JobLimits {
+  maxSteps: number;
+  /** Width times height. */
+  maxPixels: number;
+}
+
+export const SIDE_MIN = 16;
+export const SIDE_MAX = 4096;
+export const SIDE_MULTIPLE = 16;
+export const STEPS_MAX = 1000;
+/** Characters. Texts are cut after 512 tokens, long before; and a page of a hundred jobs must fit into one message. */
+export const PROMPT_MAX = 20_000;
+/** Seeds are exact JavaScript integers, so that every JSON client can send them back unchanged. */
+export const SEED_MAX = Number.MAX_SAFE_INTEGER;
+export const PRIORITY_MAX = 100;
+/** What image to image draws anew unless told otherwise: A1111's value. */
+export const STRENGTH_DEFAULT = 0.75;
+
+const side = z
+  .int()
+  .min(SIDE_MIN)
+  .max(SIDE_MAX)
+  .multipleOf(SIDE_MULTIPLE, { error: `must be a multiple of ${SIDE_MULTIPLE}` });
+
+const priority = z.int().min(-PRIORITY_MAX).max(PRIORITY_MAX);
+
+/** The fields of a native request. An omitted field comes from the model's description. */
+export const jobRequestSchema = z.strictObject({
+  prompt: z.string().min(1).max(PROMPT_MAX),
+  negativePrompt: z.string().max(PROMPT_MAX).optional(),
+  width: side.optional(),
+  height: side.optional(),
+  numInferenceSteps: z.int().min(1).max(STEPS_MAX).optional(),
+  trueCfgScale: z.number().min(0).max(100).optional(),
+  seed: z.int().min(0).max(SEED_MAX).optional(),
+  priority: priority.optional(),
+  initImage: z
+    .string()
+    .min(1)
+    .optional()
+    .describe('A picture to draw over: base64, a data: URL, or the id of a picture of this server'),
+  strength: z.number().min(0.01).max(1).optional().describe('How much of initImage is drawn anew; 0.75 if left out'),
+});
+
+export type NativeRequest = z.output<typeof jobRequestSchema>;
+
+/** A change of a queued job's place. */
+export const jobMoveSchema = z
+  .strictObject({
+    priority: priority.optional(),
+    before: z.string().optional().describe('Id of the queued job that is to be drawn next after this one'),
+  })
+  .refine((move) => (move.priority === undefined) !== (move.before === undefined), {
+    error: "give either 'priority' or 'before'",
+  });
+
+/** An untyped body as a native request. @throws CodedError BODY_INVALID, REQUEST_INVALID */
+export function parseNativeRequest(body: unknown): NativeRequest {
+  const parsed = jobRequestSchema.safeParse(requireObject(body));
+  if (!parsed.success) throw new CodedError('REQUEST_INVALID', describeIssues(parsed.error));
+  return parsed.data;
+}
+
+/**
+ * A request completed from the model's defaults and checked against the operator's limits. `initImage`, where there is
+ * one, is the SHA-256 of a picture that is stored already. `drawSeed` is asked where the request has no seed.
+ * @throws CodedError REQUEST_INVALID
+ */
+export function completeRequest(
+  given: NativeRequest,
+  defaults: ModelDefaults,
+  limits: JobLimits,
+  drawSeed: () => number,
+): JobRequest {
+  if (given.strength !== undefined && given.initImage === undefined) {
+    throw new CodedError('REQUEST_INVALID', 'strength: is for image to image, and there is no initImage');
+  }
+  const request: JobRequest = {
+    prompt: given.prompt,
+    negativePrompt: given.negativePrompt ?? defaults.negativePrompt,
+    width: given.width ?? defaults.width,
+    height: given.height ?? defaults.height,
+    numInferenceSteps: given.numInferenceSteps ?? defaults.numInferenceSteps,
+    trueCfgScale: given.trueCfgScale ?? defaults.trueCfgScale,
+    seed: given.seed ?? drawSeed(),
+    initImage: given.initImage ?? null,
+    strength: given.initImage === undefined ? null : (given.strength ?? STRENGTH_DEFAULT),
+  };
+  if (request.numInferenceSteps > limits.maxSteps) {
+    throw new CodedError(
+      'REQUEST_INVALID',
+      `numInferenceSteps: ${request.numInferenceSteps} is more than this server allows (${limits.maxSteps})`,
+    );
+  }
+  if (request.width * request.height > limits.maxPixels) {
+    throw new CodedError(
+      'REQUEST_INVALID',
+      `width, height: ${request.width}x${request.height} is more than this server allows (${limits.maxPixels} pixels)`,
+    );
+  }
+  return request;
+}
+
+/** A copy, its fields always in this order; requests of earlier versions lack the last ones. */
+export function requestOf(job: JobRequest): JobRequest {
+  const { prompt, negativePrompt, width, height, numInferenceSteps, trueCfgScale, seed } = job;
+  const { initImage = null, strength = null } = job;
+  return { prompt, negativePrompt, width, height, numInferenceSteps, trueCfgScale, seed, initImage, strength };
+}
+
+/** Steps at the noisy end of the schedule that image to image leaves out. Reference: diffusers `get_timesteps`. */
+export function skippedSteps({ numInferenceSteps: steps, strength }: JobRequest): number {
+  return strength === null ? 0 : Math.trunc(Math.max(steps - Math.min(steps * strength, steps), 0));
+}
+
+/** Denoising steps that are made. */
+export function stepsOf(request: JobRequest): number {
+  return request.numInferenceSteps - skippedSteps(request);
+}
+
+/** Tokens of one pass of the transformer. */
+export function tokensOf({ width, height }: Pick<JobRequest, 'width' | 'height'>): number {
+  return (width / SIDE_MULTIPLE) * (height / SIDE_MULTIPLE);
+}
+
+/** How much is to be computed: tokens times passes times steps. */
+export function workOf(request: JobRequest): number {
+  return tokensOf(request) * (request.trueCfgScale > 1 ? 2 : 1) * stepsOf(request);
+}
+
+/**
+ * The size for a picture that is drawn over another: its shape, not more pixels than the model's own size, sides in steps
+ * of 16.
+ */
+export function sizeLike(image: { width: number; height: number }, defaults: ModelDefaults) {
+  const scale = Math.min(1, Math.sqrt((defaults.width * defaults.height) / (image.width * image.height)));
+  return { width: roundSide(image.width * scale), height: roundSide(image.height * scale) };
+}
+
+/** The nearest side that can be drawn. */
+export function roundSide(pixels: number): number {
+  return Math.min(SIDE_MAX, Math.max(SIDE_MIN, Math.round(pixels / SIDE_MULTIPLE) * SIDE_MULTIPLE));
+}
+
+/** A body that is a JSON object. @throws CodedError BODY_INVALID */
+export function requireObject(body: unknown): object {
+  if (typeof body !== 'object' || body === null || Array.isArray(body)) throw new CodedError('BODY_INVALID');
+  return body;
+}
+
+/** The problems of a failed parse in one line: `width: must be a multiple of 16; seed: …`. */
+export function describeIssues(error: {
+  issues: readonly { path: readonly PropertyKey[]; message: string }[];
+}): string {
+  return error.issues
+    .slice(0, 5)
+    .map((issue) => (issue.path.length > 0 ? `${issue.path.join('.')}: ${issue.message}` : issue.message))
+    .join('; ');
+}

@@ -1,0 +1,29 @@
+/** The file of API keys: read by the supervisor alone, which hands them to its API over IPC. */
+import { readFileSync, statSync } from 'node:fs';
+import { type ApiKey, parseApiKeys } from '@qwen-supervisor/protocol/api-keys';
+import { CodedError } from '@qwen-supervisor/protocol/errors';
+
+/** Bits of a file's mode that let others than its owner read it. */
+const READABLE_BY_OTHERS = 0o044;
+
+/** None for an empty path. @throws CodedError KEYS_FILE_INVALID */
+export function readKeysFile(path: string): ApiKey[] {
+  if (path === '') return [];
+  const { mode, text } = read(path);
+  if (process.platform !== 'win32' && (mode & READABLE_BY_OTHERS) !== 0)
+    throw new CodedError('KEYS_FILE_INVALID', `${path} can be read by other users`);
+  try {
+    return parseApiKeys(text);
+  } catch (error) {
+    if (error instanceof CodedError) throw new CodedError(error.code, `${path}: ${error.message}`, { cause: error });
+    throw error;
+  }
+}
+
+function read(path: string): { mode: number; text: string } {
+  try {
+    return { mode: statSync(path).mode, text: readFileSync(path, 'utf8') };
+  } catch (cause) {
+    throw new CodedError('KEYS_FILE_INVALID', `${path}: ${(cause as Error).message}`, { cause });
+  }
+}

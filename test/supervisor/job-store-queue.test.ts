@@ -1,0 +1,87 @@
+/** The contract of a job store, as far as lists and places in the queue go. */
+import type { Job, JobFilter } from '@qwen-supervisor/protocol/job';
+import { describe, expect, test } from 'vitest';
+import { ANY, DONE, ENGINES, MANY, opened, order, put, REQUEST } from './job-store-cases.js';
+
+describe.each(ENGINES)('the queue of the job store on %s', (_engine, open) => {
+  const store = () => opened(open);
+
+  test('lists newest first, by status, source and group, a page at a time, and counts', async () => {
+    const jobs = store();
+    const ids = [];
+    for (let i = 0; i < 4; i++) ids.push((await put(jobs)).id);
+    await jobs.claim();
+    const list = async (filter: Partial<JobFilter>, limit: number) =>
+      (await jobs.list({ ...ANY, ...filter }, null, limit)).jobs.map(({ id }) => id);
+    expect(await list({}, 2)).toEqual([ids[3], ids[2]]);
+    expect(await list({ status: 'queued' }, 10)).toEqual([ids[3], ids[2], ids[1]]);
+    expect(await jobs.counts()).toEqual({ queued: 3, running: 1 });
+
+    const { jobs: together } = await jobs.put([order(), { ...order(), source: 'sdapi' }], null, MANY);
+    const group = together[0]?.group as string;
+    expect(new Set([group, ...together.map((job) => job.group)]).size, 'those that came together are a group').toBe(1);
+    expect(await list({ group }, 10)).toEqual(together.map(({ id }) => id).reverse());
+    expect(await list({ source: 'sdapi' }, 10)).toEqual([together[1]?.id]);
+
+    const pages = [];
+    for (let cursor: number | null = null, first = true; first || cursor !== null; first = false) {
+      const page: { jobs: Job[]; next: number | null } = await jobs.list(ANY, cursor, 4);
+      pages.push(page.jobs.map(({ id }) => id));
+      cursor = page.next;
+    }
+    expect(pages).toEqual([
+      [together[1]?.id, together[0]?.id, ids[3], ids[2]],
+      [ids[1], ids[0]],
+    ]);
+  });
+
+  test('a queued job is put before another one, or behind all others of a priority; the others keep their order', async () => {
+    const jobs = store();
+    const ids: string[] = [];
+    for (const priority of [0, 0, 0, 5]) ids.push((await put(jobs, priority)).id);
+    const [a, b, c, urgent] = ids as [string, string, string, string];
+    const inTurn = async () => (await jobs.waiting(MANY)).map(({ id }) => id);
+    expect(await inTurn()).toEqual([urgent, a, b, c]);
+    await jobs.move(c, { before: b });
+    expect(await inTurn()).toEqual([urgent, a, c, b]);
+    // Again and again into the same gap: there is always room.
+    for (let i = 0; i < 70; i++) await jobs.move(i % 2 === 0 ? b : c, { before: i % 2 === 0 ? c : b });
+    expect(await inTurn()).toEqual([urgent, a, c, b]);
+    expect(await jobs.move(b, { before: urgent })).toMatchObject({ priority: 5 });
+    expect(await inTurn()).toEqual([b, urgent, a, c]);
+    await jobs.move(b, { priority: 5 });
+    expect(await inTurn()).toEqual([urgent, b, a, c]);
+    const later = (await put(jobs)).id;
+    expect(await inTurn()).toEqual([urgent, b, a, c, later]);
+    await jobs.claim();
+    expect(await jobs.move(urgent, { priority: 0 }), 'one that runs has no place').toBeNull();
+    expect(await jobs.move(a, { before: urgent })).toBeNull();
+    expect(await inTurn()).toEqual([b, a, c, later]);
+  });
+
+  test('cancels all that wait, or those of a group, and leaves the running one alone', async () => {
+    const jobs = store();
+    const alone = await put(jobs);
+    const { jobs: together } = await jobs.put([order(), order()], null, MANY);
+    await put(jobs);
+    await jobs.claim();
+    const cancelled = await jobs.cancelQueued(together[0]?.group as string);
+    expect(cancelled.map(({ id, status }) => [id, status])).toEqual(together.map(({ id }) => [id, 'cancelled']));
+    expect(await jobs.cancelQueued(null)).toHaveLength(1);
+    expect(await jobs.get(alone.id)).toMatchObject({ status: 'running' });
+  });
+
+  test('knows the pictures that are done, and those that are drawn over', async () => {
+    const jobs = store();
+    const { jobs: over } = await jobs.put([order(0, { ...REQUEST, initImage: 'abc', strength: 0.5 })], null, MANY);
+    await put(jobs);
+    await jobs.claim();
+    expect(over[0]).toMatchObject({ initImage: 'abc', strength: 0.5, steps: 10 });
+    await jobs.finish(over[0]?.id as string, 1, 10, DONE);
+    const { pictures, next } = await jobs.pictures(null, 10);
+    expect([pictures, next]).toEqual([[['i1', 128, 128, expect.any(Number)]], null]);
+    expect(await jobs.inputs()).toEqual(new Set(['abc']));
+    await jobs.remove([over[0]?.id as string]);
+    expect(await jobs.inputs()).toEqual(new Set());
+  });
+});
