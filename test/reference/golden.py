@@ -70,3 +70,20 @@ for name, guidance in (("cfg4", dict(negative_prompt=" ", true_cfg_scale=4.0)), 
     Image.fromarray((image.permute(1, 2, 0) * 255).round().byte().numpy()).save(f"{out}/{name}.png")
 keep("picture", tensors)
 print("written", out, {k: tuple(v.shape) for k, v in tensors.items()})
+
+# Over a picture: the mean of the encoder's distribution is taken, and the noise is given, so that nothing is left to chance.
+from diffusers import QwenImageImg2ImgPipeline
+from diffusers.pipelines.qwenimage import pipeline_qwenimage_img2img as module
+
+module.retrieve_latents = lambda encoded, generator=None: encoded.latent_dist.mode()
+over = QwenImageImg2ImgPipeline(**pipe.components)
+over.set_progress_bar_config(disable=True)
+strength, seed = 0.6, 11
+y, x = torch.meshgrid(torch.linspace(-1, 1, h), torch.linspace(-1, 1, w), indexing="ij")
+start = torch.stack([torch.sin(2 * x), torch.cos(3 * y), x * y]) * 0.9
+drawn = torch.randn(1, 1, 16, h // 8, w // 8, generator=torch.Generator().manual_seed(seed))
+track = []
+image = over(prompt=prompts[0], negative_prompt=" ", true_cfg_scale=4.0, image=(start / 2 + 0.5)[None], strength=strength, width=w, height=h, num_inference_steps=steps,
+             generator=torch.Generator().manual_seed(seed), output_type="pt", callback_on_step_end=lambda p, i, t, kw: track.append(kw["latents"][0].clone()) or {}).images[0]
+keep("image_to_image", {"init": start, "noise": over._pack_latents(drawn, 1, 16, h // 8, w // 8)[0], "steps": torch.stack(track), "image": image,
+                        "strength": torch.tensor([strength]), "numInferenceSteps": torch.tensor([float(steps)])})

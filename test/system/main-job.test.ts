@@ -110,37 +110,6 @@ test('the OpenAI route names a bad field as its clients know it', async () => {
   expect([status, json]).toMatchObject([400, { error: { message: expect.stringMatching(/^num_inference_steps: /) } }]);
 });
 
-describe('events of a job', () => {
-  test('tell every step, with previews, and end with the job', async () => {
-    const { id } = await product.submit({ ...FOX, numInferenceSteps: 10 });
-    const text = await (await fetch(`${product.url}/api/v1/jobs/${id}/events`)).text();
-    const events = text
-      .trim()
-      .split('\n\n')
-      .map((block) => {
-        const [, name, data] = /^event: (\w+)\ndata: (.*)$/.exec(block) ?? [];
-        return { name, data: JSON.parse(data ?? 'null') };
-      });
-    expect(events[0]?.name).toBe('job');
-    const steps = events.filter(({ name }) => name === 'step').map(({ data }) => data.step as number);
-    expect(steps).toEqual(Array.from({ length: steps.length }, (_, i) => 11 - steps.length + i));
-    expect(events.at(-1)).toMatchObject({ name: 'done', data: { id, status: 'done' } });
-    const preview = events.find(({ data }) => data?.preview)?.data.preview as string;
-    expect(await sharp(Buffer.from(preview, 'base64')).metadata()).toMatchObject({
-      format: 'png',
-      width: 16,
-      height: 16,
-    });
-  });
-
-  test('of a job that has ended give it at once', async () => {
-    const { id } = await product.submit({ ...FOX, numInferenceSteps: 1 });
-    await product.ended(id);
-    const text = await (await fetch(`${product.url}/api/v1/jobs/${id}/events`)).text();
-    expect(text).toContain('event: done');
-  });
-});
-
 describe('cancel', () => {
   test('stops the running job within a step and a waiting one before it starts', async () => {
     const running = await product.submit({ ...FOX, numInferenceSteps: 1000 });

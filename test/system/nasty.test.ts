@@ -145,7 +145,7 @@ test('a job database that is damaged is kept aside and reported, and the service
   await product.exited;
   writeFileSync(join(dataDir, 'jobs.db'), 'garbage '.repeat(2000));
   product = await startProduct([], dataDir);
-  expect((await product.call('/api/v1/jobs')).json).toEqual({ jobs: [] });
+  expect((await product.call('/api/v1/jobs')).json).toEqual({ jobs: [], next: null });
   expect(await product.ended((await product.submit(FOX)).id)).toMatchObject({ status: 'done' });
   expect(readdirSync(dataDir).some((name) => name.startsWith('jobs.db.damaged-'))).toBe(true);
   expect(readdirSync(join(dataDir, 'images'))).toContain(`${done.id}.png`);

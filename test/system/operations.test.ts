@@ -115,7 +115,7 @@ test('events give what has happened, and with -f what happens', async () => {
     .split('\n')
     .map((line) => JSON.parse(line));
   const types = events.filter((event) => event.jobId === id).map(({ type }) => type);
-  expect(types).toEqual(['queued', 'running', 'step', 'step', 'step', 'step', 'step', 'done']);
+  expect(types).toEqual(['queued', 'running', 'step', 'step', 'step', 'step', 'step', 'decoding', 'done']);
   expect(events.map(({ seq }) => seq)).toEqual(events.map((_, i) => i + 1));
   const { stdout } = await command('events');
   expect(stdout).toContain('"type":"load"');

@@ -34,6 +34,8 @@ export interface Product {
     body?: unknown,
     headers?: Record<string, string>,
   ): Promise<{ status: number; json: never; headers: Headers }>;
+  /** Any other request. */
+  fetch(path: string, init?: RequestInit): Promise<Response>;
   submit(request: object): Promise<Job>;
   job(id: string): Promise<Job>;
   /** The job when it has ended. */
@@ -75,6 +77,7 @@ export async function startProduct(
     process: process_,
     exited,
     call,
+    fetch: (path, init) => fetch(url + path, init),
     status: async () => (await call('/api/v1/status')).json,
     pidOf: async (name) =>
       until(async () => (await product.status()).children.find((child) => child.name === name)?.pid ?? null),

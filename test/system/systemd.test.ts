@@ -1,6 +1,7 @@
 /** What systemd does with a service, done by hand: a socket that is passed, a place to tell things, a small memory group. */
 import { spawn } from 'node:child_process';
 import { mkdirSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs';
+import { get } from 'node:http';
 import { join } from 'node:path';
 import { execaSync } from 'execa';
 import { afterEach, expect, onTestFinished, test } from 'vitest';
@@ -79,7 +80,15 @@ test.skipIf(!has('perl'))(
     });
     const port = await until(async () => /port (\d+)/.exec(output)?.[1] ?? null);
     // Asked before anything has started: the kernel keeps the connection until the API takes it.
-    const health = async () => (await fetch(`http://127.0.0.1:${port}/healthz`)).status;
+    // A new connection each time: one that the dead API had open is gone with it.
+    const health = () =>
+      new Promise((resolve, reject) => {
+        const request = get(`http://127.0.0.1:${port}/healthz`, { agent: false }, (response) => {
+          response.resume();
+          resolve(response.statusCode);
+        });
+        request.on('error', reject);
+      });
     expect(await health()).toBe(200);
     const pids = () => [...output.matchAll(/^pid (\d+)$/gm)].map((match) => Number(match[1]));
     for (let kill = 1; kill <= 3; kill++) {

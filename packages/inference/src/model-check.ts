@@ -8,9 +8,10 @@ import { type Checkpoint, readJson } from '@qwen-supervisor/model/checkpoint';
 import { PROMPT_TOKENS_MAX, TEMPLATE_TOKENS } from '@qwen-supervisor/model/prompt-template';
 import { readFloat32, readSafetensorsHeader, type TensorEntry } from '@qwen-supervisor/model/safetensors';
 import { CodedError } from '@qwen-supervisor/protocol/errors';
+import { type JobRequest, stepsOf } from '@qwen-supervisor/protocol/job-request';
 import { Tensor } from 'onnxruntime-node';
 import { z } from 'zod';
-import { decodePacked, denoise, Pass } from './pipeline.js';
+import { decodePacked, denoise, firstLatents, type Observer, Pass, type Reached } from './pipeline.js';
 import { makeSchedule } from './scheduler.js';
 import type { Sessions } from './sessions.js';
 
@@ -51,6 +52,7 @@ export async function checkModel(
   await checkVelocities(sessions, golden, report);
   await checkVae(sessions, golden, report);
   await checkPictures(sessions, golden, report);
+  await checkImageToImage(sessions, golden, report);
 }
 
 type Golden = ReturnType<typeof openGolden>;
@@ -76,6 +78,7 @@ function openGolden(folder: string) {
     transformer: tensors('transformer.safetensors'),
     vae: tensors('vae.safetensors'),
     picture: tensors('picture.safetensors'),
+    imageToImage: tensors('image_to_image.safetensors'),
   };
 }
 
@@ -156,28 +159,54 @@ async function checkPictures(sessions: Sessions, golden: Golden, report: (check:
     const prompt = golden.tokens[0]?.text as string;
     const size = { width, height, numInferenceSteps, trueCfgScale, seed: 0, initImage: null, strength: null };
     const request = { prompt, negativePrompt: ' ', ...size };
-    const actual = new Float32Array(expected.length);
-    const reached = await denoise(
-      sessions,
-      request,
-      { step: 0, latents: noise },
-      {
-        onStep: (state) => actual.set(state.latents, (state.step - 1) * state.latents.length),
-        onDecoding() {},
-        isCancelled: () => false,
-        isInterrupted: () => false,
-      },
-    );
-    report(compareSteps(`picture.${name}.steps`, actual, expected, numInferenceSteps));
-    const decoded = await decodePacked(sessions, reached?.latents as Float32Array, height / 16, width / 16);
-    report(
-      compareImage(
-        `picture.${name}.image`,
-        decoded.map((value) => value / 2 + 0.5),
-        readFloat32(image),
-      ),
-    );
+    const drawn = await draw(sessions, request, noise, expected.length);
+    report(compareSteps(`picture.${name}.steps`, drawn.steps, expected, numInferenceSteps));
+    report(compareImage(`picture.${name}.image`, drawn.image, readFloat32(image)));
   }
+}
+
+/** A picture over another: prompt 0, guidance 4, a blank negative prompt. */
+async function checkImageToImage(
+  sessions: Sessions,
+  { tokens, imageToImage: golden }: Golden,
+  report: (check: TensorCheck) => void,
+): Promise<void> {
+  const init = need(golden, 'init');
+  const [, height, width] = init.shape as [number, number, number];
+  const [numInferenceSteps, strength] = ['numInferenceSteps', 'strength'].map((name) => {
+    const [value] = readFloat32(need(golden, name));
+    // A float32 of 0.6 is not 0.6.
+    return Number(value?.toPrecision(6));
+  }) as [number, number];
+  const prompt = tokens[0]?.text as string;
+  const size = { width, height, numInferenceSteps, trueCfgScale: 4, seed: 0 };
+  const request = { prompt, negativePrompt: ' ', ...size, initImage: 'golden', strength };
+  const noise = readFloat32(need(golden, 'noise'));
+  const steps = need(golden, 'steps');
+  const latents = await firstLatents(sessions, request, noise, readFloat32(init));
+  const expected = readFloat32(steps);
+  const drawn = await draw(sessions, request, latents, expected.length);
+  report(compareSteps('image_to_image.steps', drawn.steps, expected, steps.shape[0] as number));
+  report(compareImage('image_to_image.image', drawn.image, readFloat32(need(golden, 'image'))));
+}
+
+/** The latents after every step, in `floats` numbers, and the picture in [0, 1]. */
+async function draw(
+  sessions: Sessions,
+  request: JobRequest,
+  latents: Float32Array,
+  floats: number,
+): Promise<{ steps: Float32Array; image: Float32Array }> {
+  const steps = new Float32Array(Math.max(floats, stepsOf(request) * latents.length));
+  const observer: Observer = {
+    onStep: (state) => steps.set(state.latents, (state.step - 1) * latents.length),
+    onDecoding() {},
+    isCancelled: () => false,
+    isInterrupted: () => false,
+  };
+  const reached = (await denoise(sessions, request, { step: 0, latents }, observer)) as Reached;
+  const image = await decodePacked(sessions, reached.latents, request.height / 16, request.width / 16);
+  return { steps, image: image.map((value) => value / 2 + 0.5) };
 }
 
 function compare(tensor: string, actual: Float32Array, expected: Float32Array, limit: number): TensorCheck {

@@ -342,7 +342,11 @@ export class JobDesk {
   /** In line with claims and releases: between them a job is always either queued or in the worker's hands. */
   #inLine<T>(operation: () => Promise<T>): Promise<T> {
     return new Promise((resolve, reject) => {
-      this.#inOrder(async () => resolve(await operation()), reject);
+      this.#inOrder(async () => {
+        const result = await operation();
+        this.#line.changed();
+        resolve(result);
+      }, reject);
     });
   }
 
