@@ -1,6 +1,6 @@
 /** Multipart forms: fields as text, files as bytes. Their names and types are what the client says, and are not used. */
 import { CodedError } from '@qwen-supervisor/protocol/errors';
-import type { FastifyRequest } from 'fastify';
+import type { FastifyReply, FastifyRequest } from 'fastify';
 
 export interface Form {
   fields: Record<string, string>;
@@ -8,14 +8,29 @@ export interface Form {
 }
 
 /** @throws CodedError BODY_INVALID, BODY_TOO_LARGE */
-export async function formOf(request: FastifyRequest): Promise<Form> {
+export async function formOf(request: FastifyRequest, reply: FastifyReply): Promise<Form> {
   if (!request.isMultipart()) throw new CodedError('BODY_INVALID', 'the body is not a multipart form');
+  const bytesMax = request.routeOptions.bodyLimit ?? 0;
+  if (Number(request.headers['content-length'] ?? 0) > bytesMax) throw tooLarge(reply);
   const form: Form = { fields: Object.create(null), files: [] };
+  let bytesSoFar = 0;
   for await (const part of request.parts()) {
-    if (part.type === 'file') form.files.push({ name: part.fieldname, bytes: await part.toBuffer() });
-    else form.fields[part.fieldname] = String(part.value);
+    if (part.type === 'field') {
+      form.fields[part.fieldname] = String(part.value);
+      continue;
+    }
+    const bytes = await part.toBuffer();
+    bytesSoFar += bytes.length;
+    if (bytesSoFar > bytesMax) throw tooLarge(reply);
+    form.files.push({ name: part.fieldname, bytes });
   }
   // What the key of a repeated request is compared with.
   request.body = { fields: form.fields, files: form.files.map(({ name, bytes }) => [name, bytes.toString('base64')]) };
   return form;
+}
+
+/** What is left of the body is not waited for. */
+function tooLarge(reply: FastifyReply): CodedError {
+  reply.header('connection', 'close');
+  return new CodedError('BODY_TOO_LARGE');
 }

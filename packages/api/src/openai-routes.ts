@@ -88,7 +88,7 @@ export function openaiRoutes(app: App, backend: Backend): void {
       },
     },
     async (request, reply) => {
-      const { fields, files } = await formOf(request);
+      const { fields, files } = await formOf(request, reply);
       const parsed = editSchema.safeParse(fields);
       if (!parsed.success) throw new CodedError('REQUEST_INVALID', describeIssues(parsed.error));
       if (files.some(({ name }) => name === 'mask'))

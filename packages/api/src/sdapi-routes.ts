@@ -7,6 +7,7 @@ import { CodedError } from '@qwen-supervisor/protocol/errors';
 import type { Job } from '@qwen-supervisor/protocol/job';
 import { roundSide, SEED_MAX } from '@qwen-supervisor/protocol/job-request';
 import { infotext } from '@qwen-supervisor/protocol/picture-text';
+import type { ChildState } from '@qwen-supervisor/protocol/status';
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import { z } from 'zod';
 import type { Backend } from './backend.js';
@@ -18,6 +19,8 @@ import { SAMPLER } from './sdapi-lists.js';
 
 /** Pictures of one request. */
 const PICTURES_MAX = 32;
+/** States of a worker that will be ready without anybody doing anything. */
+const COMING = new Set<ChildState>(['starting', 'loading', 'backing-off', 'blocked']);
 const PNG = { format: 'png', quality: 100 } as const;
 
 const textToImageSchema = z.object({
@@ -88,10 +91,11 @@ export function sdapiRoutes(app: App, backend: Backend): void {
       },
     },
     async ({ query }) => {
-      const { model, queue } = await link.request('status', {});
+      const { children, model, queue } = await link.request('status', {});
       const { lastStep } = backend;
       const running = queue.current === null ? null : await link.request('getJob', { id: queue.current });
-      const loading = model.state === 'loading';
+      // A client that has set the model waits for idle: a process that is still to load is not.
+      const loading = children.some(({ name, state }) => name === 'inference' && COMING.has(state));
       const step = running?.step ?? 0;
       const share = loading ? model.bytesDone / Math.max(1, model.bytesTotal) : step / (running?.steps ?? 1);
       const eta = running ? (lastStep?.jobId === running.id ? lastStep.eta : running.eta) : null;
