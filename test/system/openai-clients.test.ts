@@ -92,6 +92,8 @@ describe('the openai package', () => {
       /one picture at a time/,
     );
     expect(await refused(client.images.edit({ image, mask: image, prompt: PROMPT }))).toMatch(/mask: /);
+    const empty = await toFile(Buffer.alloc(0), 'empty.png');
+    expect(await refused(client.images.edit({ image: empty, prompt: PROMPT }))).toMatch(/^400 .*empty/);
     const transparent = client.images.generate({ prompt: PROMPT, background: 'transparent' });
     expect(await refused(transparent)).toMatch(/background: /);
     expect(await refused(client.images.generate({ prompt: PROMPT, stream: true, n: 11 } as never))).toMatch(/^400 n: /);

@@ -1,19 +1,19 @@
 /** The system as a whole: how it is, what a page shows first, its model, its processes, and who is signed in. */
 import { ROLES } from '@qwen-supervisor/protocol/api-keys';
 import { CodedError } from '@qwen-supervisor/protocol/errors';
+import { type Histogram, METRICS_CONTENT_TYPE } from '@qwen-supervisor/protocol/metrics';
 import { CHILD_NAMES } from '@qwen-supervisor/protocol/status';
 import { z } from 'zod';
 import { findKey } from './access.js';
 import type { Backend } from './backend.js';
 import { answers } from './dialects.js';
 import { idOf } from './event-stream.js';
-import type { HttpMetrics } from './http-metrics.js';
 import { type App, byId, crashSchema, jobSchema, modelSchema, statusSchema } from './schemas.js';
 import { closeSession, openSession } from './session.js';
 
 const okSchema = z.object({ ok: z.literal(true) });
 
-export function systemRoutes(app: App, backend: Backend, http: HttpMetrics): void {
+export function systemRoutes(app: App, backend: Backend, http: Histogram): void {
   const { link } = backend;
   const tags = ['system'];
 
@@ -170,7 +170,7 @@ export function systemRoutes(app: App, backend: Backend, http: HttpMetrics): voi
     { schema: { tags, summary: 'For Prometheus', response: answers({ 200: z.string() }) } },
     async (_request, reply) => {
       const { text } = await link.request('metrics', {});
-      return reply.header('content-type', http.contentType).send(`${text}${await http.text()}`);
+      return reply.header('content-type', METRICS_CONTENT_TYPE).send(text + http.text());
     },
   );
 }

@@ -31,12 +31,13 @@ export interface Upload {
 /** A picture as text: base64, or a `data:` URL of it. @throws CodedError UPLOAD_INVALID */
 export function decodeBase64(text: string): Buffer {
   const base64 = text.replace(/^data:[^,]{0,200},/, '').replace(/\s+/g, '');
-  if (base64 === '' || !/^[A-Za-z0-9+/_-]+=*$/.test(base64)) throw new CodedError('UPLOAD_INVALID', 'not base64');
+  if (!/^[A-Za-z0-9+/_-]+=*$/.test(base64)) throw new CodedError('UPLOAD_INVALID', 'not base64');
   return Buffer.from(base64, 'base64');
 }
 
 /** Looks at a picture without decoding it. @throws CodedError UPLOAD_INVALID */
 export async function inspect(bytes: Buffer): Promise<Upload> {
+  if (bytes.length === 0) throw new CodedError('UPLOAD_INVALID', 'the picture is empty');
   const {
     format,
     width,
