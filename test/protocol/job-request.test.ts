@@ -1,0 +1,77 @@
+import {
+  completeRequest,
+  type JobRequest,
+  parseNativeRequest,
+  requestOf,
+  sizeLike,
+  skippedSteps,
+  stepsOf,
+  workOf,
+} from '@qwen-supervisor/protocol/job-request';
+import { infotext } from '@qwen-supervisor/protocol/picture-text';
+import { expect, test } from 'vitest';
+
+const DEFAULTS = { width: 1328, height: 1328, numInferenceSteps: 50, trueCfgScale: 4, negativePrompt: ' ' };
+const LIMITS = { maxSteps: 100, maxPixels: 4_194_304 };
+const complete = (body: object) => completeRequest(parseNativeRequest(body), DEFAULTS, LIMITS, () => 7);
+
+/** As diffusers does it in `get_timesteps`, for every combination of steps and strength that its floats distinguish. */
+test.each([
+  [20, 0.6, 8],
+  [20, 0.7, 6],
+  [50, 0.75, 12],
+  [50, 1, 0],
+  [10, 0.01, 9],
+  [1, 0.5, 0],
+  [3, 0.34, 1],
+  [30, 0.9, 3],
+])('of %i steps with strength %f the first %i are left out', (numInferenceSteps, strength, skipped) => {
+  const request = { ...complete({ prompt: 'a', numInferenceSteps }), strength } as JobRequest;
+  expect([skippedSteps(request), stepsOf(request)]).toEqual([skipped, numInferenceSteps - skipped]);
+});
+
+test('strength is three quarters unless given, and nothing without a picture to draw over', () => {
+  expect(complete({ prompt: 'a', initImage: 'x' })).toMatchObject({ strength: 0.75 });
+  expect(complete({ prompt: 'a' })).toMatchObject({ strength: null, initImage: null, seed: 7 });
+  expect(() => complete({ prompt: 'a', strength: 0.5 })).toThrow(/^strength: /);
+});
+
+test.each([
+  [
+    { width: 128, height: 128 },
+    { width: 128, height: 128 },
+  ],
+  [
+    { width: 1000, height: 500 },
+    { width: 1008, height: 496 },
+  ],
+  [
+    { width: 4000, height: 3000 },
+    { width: 1536, height: 1152 },
+  ],
+  [
+    { width: 1, height: 10_000 },
+    { width: 16, height: 4096 },
+  ],
+])('a picture of %o is drawn over in %o: its shape, no more pixels than the model likes', (image, size) => {
+  expect(sizeLike(image, DEFAULTS)).toEqual(size);
+});
+
+test('work grows with pixels, steps and guidance', () => {
+  const work = (body: object) => workOf(complete({ prompt: 'a', width: 128, height: 128, ...body }));
+  expect(work({ numInferenceSteps: 20 })).toBe(64 * 2 * 20);
+  expect(work({ numInferenceSteps: 20, trueCfgScale: 1 })).toBe(64 * 20);
+  expect(work({ numInferenceSteps: 20, initImage: 'x', strength: 0.5 })).toBe(64 * 2 * 10);
+});
+
+test('a request of an earlier version, which knew no pictures to draw over, is complete', () => {
+  const { initImage, strength, ...old } = complete({ prompt: 'a' });
+  expect(requestOf(old as JobRequest)).toEqual({ ...old, initImage, strength });
+});
+
+test('the text in a picture reads as that of A1111', () => {
+  const request = complete({ prompt: 'a fox\nin a box', negativePrompt: 'blue', initImage: 'x', strength: 0.6 });
+  expect(infotext(request, 'pocket')).toBe(
+    'a fox\nin a box\nNegative prompt: blue\nSteps: 50, Sampler: Euler, CFG scale: 4, Seed: 7, Size: 1328x1328, Model: pocket, Denoising strength: 0.6',
+  );
+});
