@@ -130,7 +130,7 @@ export function classicRoutes(app: App, backend: Backend): void {
       schema: {
         tags,
         summary: 'A picture from a prompt; behind others the answer is its place',
-        body: textToImageSchema,
+        body: textToImageSchema.meta({ examples: [{ prompt: 'a fox on a teal background' }] }),
         response,
       },
     },

@@ -69,7 +69,7 @@ export function openaiRoutes(app: App, backend: Backend): void {
       schema: {
         tags,
         summary: 'Pictures from a prompt; with stream as server-sent events',
-        body: generationSchema,
+        body: generationSchema.meta({ examples: [{ prompt: 'a fox on a teal background', size: 'auto' }] }),
         response,
       },
     },
@@ -84,6 +84,7 @@ export function openaiRoutes(app: App, backend: Backend): void {
         tags,
         summary: 'Pictures drawn over a picture (multipart form: image, prompt, …)',
         consumes: ['multipart/form-data'],
+        form: editSchema.extend({ image: z.string().meta({ format: 'binary' }) }),
         response,
       },
     },

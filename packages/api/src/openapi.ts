@@ -2,6 +2,7 @@
 import swagger from '@fastify/swagger';
 import swaggerUi from '@fastify/swagger-ui';
 import { jsonSchemaTransform, jsonSchemaTransformObject } from 'fastify-type-provider-zod';
+import type { z } from 'zod';
 import type { App } from './schemas.js';
 
 const TAGS = {
@@ -14,6 +15,17 @@ const TAGS = {
   sdapi: 'Stable Diffusion WebUI (A1111), as its clients use it',
   classic: 'The endpoints of the first Qwen-Image launcher',
 };
+
+declare module 'fastify' {
+  interface FastifySchema {
+    /** Fields and files of a multipart form, for the document: they are read and checked by the route. */
+    form?: z.ZodType;
+  }
+}
+
+/** The page loads nothing from elsewhere, and nobody frames it. Its own scripts set styles. */
+const PAGE_POLICY =
+  "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'";
 
 /** Before the routes: it hears of each as it is added. */
 export async function describeRoutes(app: App, version: string): Promise<void> {
@@ -38,8 +50,11 @@ export async function describeRoutes(app: App, version: string): Promise<void> {
       },
       security: [{}, { bearer: [] }, { basic: [] }],
     },
-    transform: jsonSchemaTransform,
-    transformObject: jsonSchemaTransformObject,
+    transform: (route) => {
+      const { form, ...schema } = route.schema ?? {};
+      return jsonSchemaTransform({ ...route, schema: form ? { ...schema, body: form } : schema });
+    },
+    transformObject: (document) => withoutInputs(jsonSchemaTransformObject(document)),
   });
   await app.register(async (scope) => {
     // What can be done here is no secret; doing it needs a key.
@@ -48,8 +63,8 @@ export async function describeRoutes(app: App, version: string): Promise<void> {
     });
     await scope.register(swaggerUi, {
       routePrefix: '/docs',
-      staticCSP: true,
-      uiConfig: { deepLinking: true, docExpansion: 'list' },
+      staticCSP: PAGE_POLICY,
+      uiConfig: { deepLinking: true, docExpansion: 'list', layout: 'BaseLayout' },
       theme: { title: 'qwen-supervisor API' },
     });
   });
@@ -57,4 +72,11 @@ export async function describeRoutes(app: App, version: string): Promise<void> {
 
 export function openapiRoute(app: App): void {
   app.get('/openapi.json', { config: { access: 'public' }, schema: { hide: true } }, () => app.swagger());
+}
+
+/** The schemas of answers are also given as what would be taken, which nobody asks for. */
+function withoutInputs(document: ReturnType<typeof jsonSchemaTransformObject>) {
+  const { schemas = {} } = ('components' in document && document.components) || {};
+  for (const name of Object.keys(schemas)) if (name.endsWith('Input')) delete schemas[name];
+  return document;
 }

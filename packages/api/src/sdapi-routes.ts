@@ -59,7 +59,14 @@ export function sdapiRoutes(app: App, backend: Backend): void {
 
   app.post(
     '/sdapi/v1/txt2img',
-    { schema: { tags, summary: 'Pictures from a prompt', body: textToImageSchema, response } },
+    {
+      schema: {
+        tags,
+        summary: 'Pictures from a prompt',
+        body: textToImageSchema.meta({ examples: [{ prompt: 'a fox on a teal background' }] }),
+        response,
+      },
+    },
     (request, reply) => draw(request, reply, request.body, undefined),
   );
 

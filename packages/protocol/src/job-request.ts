@@ -56,22 +56,24 @@ const side = z
 const priority = z.int().min(-PRIORITY_MAX).max(PRIORITY_MAX);
 
 /** The fields of a native request. An omitted field comes from the model's description. */
-export const jobRequestSchema = z.strictObject({
-  prompt: z.string().min(1).max(PROMPT_MAX),
-  negativePrompt: z.string().max(PROMPT_MAX).optional(),
-  width: side.optional(),
-  height: side.optional(),
-  numInferenceSteps: z.int().min(1).max(STEPS_MAX).optional(),
-  trueCfgScale: z.number().min(0).max(100).optional(),
-  seed: z.int().min(0).max(SEED_MAX).optional(),
-  priority: priority.optional(),
-  initImage: z
-    .string()
-    .min(1)
-    .optional()
-    .describe('A picture to draw over: base64, a data: URL, or the id of a picture of this server'),
-  strength: z.number().min(0.01).max(1).optional().describe('How much of initImage is drawn anew; 0.75 if left out'),
-});
+export const jobRequestSchema = z
+  .strictObject({
+    prompt: z.string().min(1).max(PROMPT_MAX),
+    negativePrompt: z.string().max(PROMPT_MAX).optional(),
+    width: side.optional(),
+    height: side.optional(),
+    numInferenceSteps: z.int().min(1).max(STEPS_MAX).optional(),
+    trueCfgScale: z.number().min(0).max(100).optional(),
+    seed: z.int().min(0).max(SEED_MAX).optional(),
+    priority: priority.optional(),
+    initImage: z
+      .string()
+      .min(1)
+      .optional()
+      .describe('A picture to draw over: base64, a data: URL, or the id of a picture of this server'),
+    strength: z.number().min(0.01).max(1).optional().describe('How much of initImage is drawn anew; 0.75 if left out'),
+  })
+  .meta({ examples: [{ prompt: 'a fox on a teal background', seed: 3 }] });
 
 export type NativeRequest = z.output<typeof jobRequestSchema>;
 

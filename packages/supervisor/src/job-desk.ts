@@ -19,12 +19,11 @@ import type { Logger } from 'pino';
 import { checkpointedSteps, removeCheckpoints, removeHalfWritten } from './checkpoint-folder.js';
 import type { EventLog } from './event-log.js';
 import type { AttemptStart, Death, Expired, JobStore } from './job-store.js';
+import { OrderedWrites } from './ordered-writes.js';
 import { QueueLine } from './queue-line.js';
 import { removeInputs, removePicture } from './stored-pictures.js';
 import type { CurrentJob } from './supervisor.js';
 
-/** From one try to the next while the disk is full or does not answer. */
-const DISK_RETRY_MS = 1000;
 const DAY_MS = 86_400_000;
 
 export interface JobDeskHooks {
@@ -56,11 +55,9 @@ export class JobDesk {
   readonly #log: Logger;
   readonly #events: EventLog;
   readonly #hooks: JobDeskHooks;
-  #tail: Promise<unknown> = Promise.resolve();
-  #problem: string | null = null;
+  readonly #writes: OrderedWrites;
   readonly #line: QueueLine;
   #preview: { jobId: string; png: Uint8Array } | null = null;
-  #closing = false;
 
   constructor(
     parts: { dataDir: string; store: JobStore; log: Logger; events: EventLog; bounds: Bounds },
@@ -72,12 +69,17 @@ export class JobDesk {
     this.#log = parts.log;
     this.#events = parts.events;
     this.#hooks = hooks;
+    this.#writes = new OrderedWrites(parts.log, {
+      isTransient: (error) => parts.store.isTransient(error),
+      onWritten: () => this.#line.changed(),
+      onFailure: (error) => hooks.onStoreFailure(error),
+    });
     this.#line = new QueueLine((limit) => this.#asked(parts.store.waiting(limit)));
   }
 
   /** Why decided operations wait for the disk; null if they do not. */
   get problem(): string | null {
-    return this.#problem;
+    return this.#writes.problem;
   }
 
   /** `refusal`: why no new job is accepted now. @throws CodedError QUEUE_FULL, IDEMPOTENCY_KEY_REUSED, the refusal */
@@ -157,12 +159,13 @@ export class JobDesk {
    * @throws CodedError JOB_NOT_FOUND, DISK_FULL
    */
   async cancel(id: string, { keep = false, ifQueued = false } = {}): Promise<Job> {
-    if (this.#problem !== null) {
+    if (this.problem !== null) {
       // The worker can obey, even though nothing can be written now.
       if (!ifQueued) this.#hooks.onCancelRequest(id, keep);
-      throw new CodedError('DISK_FULL', this.#problem);
+      throw new CodedError('DISK_FULL', this.problem);
     }
-    const job = await this.#inLine(async () => {
+    // In line with claims and releases: between them a job is always either queued or in the worker's hands.
+    const job = await this.#writes.add(async () => {
       const before = await this.#store.get(id);
       if (ifQueued && before?.status !== 'queued') return before;
       const after = await this.#store.cancel(id);
@@ -180,8 +183,8 @@ export class JobDesk {
     const running = scope.scope === 'running' || (group !== null && current?.group === group) ? current : undefined;
     const cancelled = running ? [await this.cancel(running.id)] : [];
     if (scope.scope === 'running') return cancelled;
-    if (this.#problem !== null) throw new CodedError('DISK_FULL', this.#problem);
-    const queued = await this.#inLine(async () => {
+    if (this.problem !== null) throw new CodedError('DISK_FULL', this.problem);
+    const queued = await this.#writes.add(async () => {
       const jobs = await this.#store.cancelQueued(group);
       for (const job of jobs) this.#publish({ type: 'cancelled', jobId: job.id, job });
       return jobs;
@@ -197,7 +200,7 @@ export class JobDesk {
     }
     if (id === before) throw new CodedError('REQUEST_INVALID', 'before: a job cannot be moved before itself');
     const place = before === null ? { priority: priority ?? 0 } : { before };
-    const moved = await this.#inLine(() => this.#store.move(id, place));
+    const moved = await this.#writes.add(() => this.#store.move(id, place));
     if (!moved) throw new CodedError('JOB_NOT_QUEUED');
     const job = await this.#seenOne(moved);
     this.#publish({ type: 'moved', jobId: id, job });
@@ -214,18 +217,18 @@ export class JobDesk {
   }
 
   claim(): void {
-    this.#inOrder(async () => this.#hooks.onClaimed(await this.#store.claim()));
+    this.#writes.later(async () => this.#hooks.onClaimed(await this.#store.claim()));
   }
 
   begin(id: string, attempt: number, start: AttemptStart): void {
-    this.#inOrder(async () => {
+    this.#writes.later(async () => {
       const job = await this.#store.begin(id, attempt, start);
       if (job) this.#publish({ type: 'running', jobId: id, attempt, ...start });
     });
   }
 
   release(id: string, reason: string, death: Death, step: number): void {
-    this.#inOrder(async () => {
+    this.#writes.later(async () => {
       const job = await this.#store.release(id, death, step);
       if (job?.status === 'queued') this.#publish({ type: 'requeued', jobId: id, attempt: job.attempts, step, reason });
       else if (job?.status === 'failed' || job?.status === 'cancelled')
@@ -234,7 +237,7 @@ export class JobDesk {
   }
 
   finish(id: string, attempt: number, step: number, outcome: JobOutcome): void {
-    this.#inOrder(async () => {
+    this.#writes.later(async () => {
       const job = await this.#store.finish(id, attempt, step, outcome);
       if (job) this.#publish({ type: outcome.status, jobId: id, job });
     });
@@ -253,7 +256,7 @@ export class JobDesk {
 
   /** Puts right what an earlier supervisor left in mid-air. */
   recover(): void {
-    this.#inOrder(async () => {
+    this.#writes.later(async () => {
       const steps = checkpointedSteps(this.#dataDir);
       for (const job of await this.#store.recover((id) => steps.get(id) ?? 0)) {
         const { id, status, step } = job;
@@ -275,7 +278,7 @@ export class JobDesk {
   expire(): void {
     const { keepDays, keepBytes } = this.bounds;
     if (keepDays === null && keepBytes === null) return;
-    this.#inOrder(async () => {
+    this.#writes.later(async () => {
       const finishedBefore = keepDays === null ? null : new Date(Date.now() - keepDays * DAY_MS).toISOString();
       const expired = await this.#store.expired({ finishedBefore, keepBytes });
       if (expired.length === 0) return;
@@ -300,11 +303,7 @@ export class JobDesk {
 
   /** After the operations that are under way. */
   async close(): Promise<void> {
-    this.#closing = true;
-    for (let tail: unknown = null; tail !== this.#tail; ) {
-      tail = this.#tail;
-      await tail;
-    }
+    await this.#writes.close();
     await this.#store.close();
   }
 
@@ -337,47 +336,6 @@ export class JobDesk {
       const code = this.#store.isTransient(cause) ? 'DISK_FULL' : 'JOB_STORE_UNUSABLE';
       throw new CodedError(code, `the job database: ${(cause as Error).message}`, { cause });
     });
-  }
-
-  /** In line with claims and releases: between them a job is always either queued or in the worker's hands. */
-  #inLine<T>(operation: () => Promise<T>): Promise<T> {
-    return new Promise((resolve, reject) => {
-      this.#inOrder(async () => {
-        const result = await operation();
-        this.#line.changed();
-        resolve(result);
-      }, reject);
-    });
-  }
-
-  /** `onFailure` hears of a failure before the supervisor ends for it. */
-  #inOrder(operation: () => Promise<unknown>, onFailure: (error: CodedError) => void = () => {}): void {
-    this.#tail = this.#tail
-      .then(() => this.#persist(operation))
-      .catch((cause: unknown) => {
-        const error = new CodedError('JOB_STORE_UNUSABLE', (cause as Error).message, { cause });
-        onFailure(error);
-        this.#hooks.onStoreFailure(error);
-      });
-  }
-
-  /** What was decided is written, if not now then when the disk takes it again; only a stop gives up. */
-  async #persist(operation: () => Promise<unknown>): Promise<void> {
-    for (;;) {
-      try {
-        await operation();
-        this.#line.changed();
-        if (this.#problem !== null) this.#log.info('the job database can be written again');
-        this.#problem = null;
-        return;
-      } catch (error) {
-        if (!this.#store.isTransient(error) || this.#closing) throw error;
-        if (this.#problem === null)
-          this.#log.error(`the job database cannot be written, trying on: ${(error as Error).message}`);
-        this.#problem = `the job database cannot be written: ${(error as Error).message}`;
-        await new Promise((resolve) => setTimeout(resolve, DISK_RETRY_MS));
-      }
-    }
   }
 
   async #seenOne(job: Job): Promise<Job> {

@@ -1,0 +1,77 @@
+/**
+ * What was decided reaches the store in the order in which it was decided; while the disk is full or does not answer it
+ * waits, and everything after it.
+ */
+import { CodedError } from '@qwen-supervisor/protocol/errors';
+import type { Logger } from 'pino';
+
+/** From one try to the next. */
+const RETRY_MS = 1000;
+
+export interface WriteHooks {
+  /** Whether the operation that failed so may succeed later. */
+  isTransient(error: unknown): boolean;
+  onWritten(): void;
+  /** The store failed in mid-operation: nothing it would say from now on is sure to be true. */
+  onFailure(error: CodedError): void;
+}
+
+export class OrderedWrites {
+  readonly #log: Logger;
+  readonly #hooks: WriteHooks;
+  #tail: Promise<unknown> = Promise.resolve();
+  #problem: string | null = null;
+  #closing = false;
+
+  constructor(log: Logger, hooks: WriteHooks) {
+    this.#log = log;
+    this.#hooks = hooks;
+  }
+
+  /** Why operations wait for the disk; null if they do not. */
+  get problem(): string | null {
+    return this.#problem;
+  }
+
+  /** Resolves when it is written. @throws CodedError JOB_STORE_UNUSABLE, of which `onFailure` hears, too */
+  add<T>(operation: () => Promise<T>): Promise<T> {
+    const written = this.#tail.then(() => this.#persist(operation));
+    const result = written.catch((cause: unknown) => {
+      throw new CodedError('JOB_STORE_UNUSABLE', (cause as Error).message, { cause });
+    });
+    this.#tail = result.catch((error: CodedError) => this.#hooks.onFailure(error));
+    return result;
+  }
+
+  /** What nobody waits for. */
+  later(operation: () => Promise<unknown>): void {
+    this.add(operation).catch(() => 'told by onFailure');
+  }
+
+  /** After the operations that are under way; only this gives up those that wait for the disk. */
+  async close(): Promise<void> {
+    this.#closing = true;
+    for (let tail: unknown = null; tail !== this.#tail; ) {
+      tail = this.#tail;
+      await tail;
+    }
+  }
+
+  async #persist<T>(operation: () => Promise<T>): Promise<T> {
+    for (;;) {
+      try {
+        const result = await operation();
+        this.#hooks.onWritten();
+        if (this.#problem !== null) this.#log.info('the job database can be written again');
+        this.#problem = null;
+        return result;
+      } catch (error) {
+        if (!this.#hooks.isTransient(error) || this.#closing) throw error;
+        if (this.#problem === null)
+          this.#log.error(`the job database cannot be written, trying on: ${(error as Error).message}`);
+        this.#problem = `the job database cannot be written: ${(error as Error).message}`;
+        await new Promise((resolve) => setTimeout(resolve, RETRY_MS));
+      }
+    }
+  }
+}
