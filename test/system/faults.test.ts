@@ -176,7 +176,7 @@ describe('model check', () => {
     expect([code, stderr]).toEqual([0, '']);
     const report = JSON.parse(stdout);
     expect(report.ok).toBe(true);
-    expect(report.tensors).toHaveLength(35);
+    expect(report.tensors).toHaveLength(37);
     expect(report.tensors[0]).toEqual({ tensor: 'tokens.0', relativeError: 0, limit: 0, ok: true });
   });
 
