@@ -134,3 +134,9 @@ test('a listener that does not read is dropped, and nobody else notices', async 
   slow.resume();
   await closed;
 });
+
+test('an idle stream has a sign of life now and then', async () => {
+  const reader = await readEvents(`${product.url}/api/v1/events`);
+  await until(async () => (reader.comments > 0 ? true : null));
+  reader.close();
+});

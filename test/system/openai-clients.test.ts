@@ -4,6 +4,7 @@ import { readFileSync } from 'node:fs';
 import { request as httpRequest } from 'node:http';
 import { join } from 'node:path';
 import type { Job } from '@qwen-supervisor/protocol/job';
+import { readPngTexts } from '@qwen-supervisor/protocol/png-text';
 import OpenAI, { toFile } from 'openai';
 import sharp from 'sharp';
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
@@ -48,6 +49,7 @@ describe('the openai package', () => {
     }
     const plain = await client.images.generate({ prompt: PROMPT, ...{ seed: 3 } });
     expect(sha256(decode(events.at(-1)?.b64_json))).toBe(sha256(decode(plain.data?.[0]?.b64_json)));
+    expect(plain).toMatchObject({ output_format: 'png', size: '128x128', usage: { total_tokens: 64 } });
     expect(events.at(-1)).toMatchObject({ usage: { total_tokens: 64 } });
   });
 
@@ -165,8 +167,8 @@ test('n8n finds a model to pick and gets pictures for its fields', async () => {
   expect(b, 'two pictures, not one twice').toBe(a + 1);
 });
 
-test('with strict names only the model that is loaded is answered', async () => {
-  const strict = await startProduct(['--model-names', 'strict']);
+test('with strict names only the model that is loaded is answered; without metadata the file is silent', async () => {
+  const strict = await startProduct(['--model-names', 'strict', '--picture-metadata', 'omit']);
   onTestFinished(() => strict.clean());
   const { status, json } = await strict.call('/v1/images/generations', { model: 'dall-e-3', prompt: PROMPT });
   expect([status, json]).toMatchObject([404, { error: { code: 'MODEL_UNKNOWN', type: 'invalid_request_error' } }]);
@@ -176,6 +178,8 @@ test('with strict names only the model that is loaded is answered', async () => 
     num_inference_steps: 1,
   });
   expect(known.status).toBe(200);
+  const { data } = known.json as { data: { b64_json: string }[] };
+  expect(readPngTexts(decode(data[0]?.b64_json))).toEqual({});
 });
 
 describe('a client that goes away', () => {

@@ -27,6 +27,8 @@ const BODY_MAX = 4 << 20;
 /** A client gets so long for the head of a request, and for all of it. */
 const HEAD_LIMIT_MS = 10_000;
 const REQUEST_LIMIT_MS = 300_000;
+/** Silence on a connection after which TCP looks whether the other end is there. */
+const PROBE_MS = 30_000;
 /** Files and fields of a form, and bytes of a field. */
 const FORM_LIMITS = { files: 8, fields: 64, fieldSize: 1 << 20, parts: 72 };
 
@@ -39,7 +41,14 @@ export async function buildApp(backend: Backend): Promise<App> {
     requestTimeout: REQUEST_LIMIT_MS,
     // Longer ids are simply not there.
     routerOptions: { maxParamLength: 16_384 },
-    http: { requireHostHeader: false, headersTimeout: HEAD_LIMIT_MS, connectionsCheckingInterval: HEAD_LIMIT_MS / 2 },
+    http: {
+      requireHostHeader: false,
+      headersTimeout: HEAD_LIMIT_MS,
+      connectionsCheckingInterval: HEAD_LIMIT_MS / 2,
+      // Whatever lies between forgets connections on which nothing moves, and a picture may take minutes.
+      keepAlive: true,
+      keepAliveInitialDelay: PROBE_MS,
+    },
     frameworkErrors: (error, request, reply) => answerError(error, request.url, reply),
     clientErrorHandler: answerBrokenRequest,
   }).withTypeProvider<ZodTypeProvider>();

@@ -4,7 +4,7 @@
  */
 import { CodedError } from '@qwen-supervisor/protocol/errors';
 import { type Job, pictureOf } from '@qwen-supervisor/protocol/job';
-import { describeIssues, roundSide, SEED_MAX } from '@qwen-supervisor/protocol/job-request';
+import { describeIssues, roundSide, SEED_MAX, tokensOf } from '@qwen-supervisor/protocol/job-request';
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import { z } from 'zod';
 import type { Backend } from './backend.js';
@@ -56,7 +56,9 @@ const answerSchema = z.object({
   data: z.array(z.object({ b64_json: z.string().optional(), url: z.string().optional() })),
   background: z.literal('opaque'),
   output_format: z.enum(FORMATS),
+  quality: z.string(),
   size: z.string(),
+  usage: z.object({ total_tokens: z.int() }).loose(),
 });
 
 export function openaiRoutes(app: App, backend: Backend): void {
@@ -155,12 +157,20 @@ export function openaiRoutes(app: App, backend: Backend): void {
     );
     const { width, height } = ended[0] as Job;
     const created = Math.floor(Date.now() / 1000);
-    return { created, data, background: 'opaque', output_format: encoding.format, size: `${width}x${height}` };
+    const shared = { background: 'opaque', output_format: encoding.format, quality: body.quality ?? 'auto' };
+    return { created, data, ...shared, size: `${width}x${height}`, usage: usageOf(ended) };
   }
 }
 
 export function encodingOf({ output_format, output_compression }: ImagesRequest): Encoding {
   return { format: output_format ?? 'png', quality: Math.max(1, output_compression ?? QUALITY_DEFAULT) };
+}
+
+/** Clients read these fields. Nothing is paid for, and texts are not counted here: what is told are the tokens of pictures. */
+export function usageOf(jobs: Job[]) {
+  const tokens = jobs.reduce((sum, job) => sum + tokensOf(job), 0);
+  const none = { text_tokens: 0, image_tokens: 0 };
+  return { input_tokens: 0, input_tokens_details: none, output_tokens: tokens, total_tokens: tokens };
 }
 
 function toNative(body: ImagesRequest, isEdit: boolean): OrderFields {

@@ -1,12 +1,11 @@
 /** Streamed pictures of the OpenAI Images API: previews while they are drawn, then the pictures. */
 import { toCodedError } from '@qwen-supervisor/protocol/errors';
 import type { Job } from '@qwen-supervisor/protocol/job';
-import { tokensOf } from '@qwen-supervisor/protocol/job-request';
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import type { Backend, StepEvent } from './backend.js';
 import { errorBody } from './dialects.js';
 import { EventStream } from './event-stream.js';
-import { encodingOf, type ImagesRequest } from './openai-routes.js';
+import { encodingOf, type ImagesRequest, usageOf } from './openai-routes.js';
 import { cancelWhenGone } from './orders.js';
 import { enlargePreview, pictureOfJob } from './pictures.js';
 
@@ -59,17 +58,10 @@ export async function streamPictures(
       const job = await backend.waitForEnd(id);
       const picture = await pictureOfJob(backend, job, encoding);
       await tail;
-      send('completed', job, picture, { usage: usageOf(job) });
+      send('completed', job, picture, { usage: usageOf([job]) });
     }
   } catch (error) {
     stream.send('error', errorBody(request.url, toCodedError(error)));
   }
   stream.end();
-}
-
-/** Clients read these fields. Nothing is paid for, and texts are not counted here: what is told are the picture's tokens. */
-function usageOf(job: Job) {
-  const tokens = tokensOf(job);
-  const none = { text_tokens: 0, image_tokens: 0 };
-  return { input_tokens: 0, input_tokens_details: none, output_tokens: tokens, total_tokens: tokens };
 }
