@@ -112,6 +112,8 @@ describe('with keys', () => {
       reader.close();
       const admin = await product.call('/api/v1/supervisor/restart', { child: 'api' }, cookie);
       expect(admin.json).toMatchObject({ error: { code: 'ADMIN_ONLY' } });
+      const proxied = { ...cookie, ...basic('of-a-proxy-before-us') };
+      expect((await product.fetch('/v1/models', { headers: proxied })).status, 'whatever a proxy adds').toBe(200);
     });
 
     test('is refused with a wrong key, a changed cookie, or one that has run out', async () => {
@@ -132,6 +134,17 @@ describe('with keys', () => {
         expect.stringContaining('Max-Age=0'),
       ]);
     });
+  });
+
+  test('an address in an answer opens its picture without a key, and nothing else', async () => {
+    const body = { prompt: 'a fox', num_inference_steps: 1, response_format: 'url', output_format: 'webp' };
+    const { json } = await product.call('/v1/images/generations', body, bearer(USE));
+    const { url } = (json as { data: [{ url: string }] }).data[0];
+    const picture = await fetch(url);
+    expect([picture.status, picture.headers.get('content-type')]).toEqual([200, 'image/webp']);
+    expect((await fetch(url.replace(/job_\w/, 'job_0'))).status).toBe(401);
+    expect((await fetch(url.replace(/images\/\w+/, 'jobs'))).status).toBe(401);
+    expect((await fetch(url.split('?')[0] as string)).status).toBe(401);
   });
 
   test('two keys may use the same Idempotency-Key: neither gets the jobs of the other', async () => {
@@ -194,7 +207,9 @@ describe('with keys', () => {
     };
     expect(Number(await many(bearer(OTHER)))).toBeGreaterThan(0);
     expect((await product.fetch('/v1/models', { headers: bearer(ADMIN) })).status).toBe(200);
-    expect(Number(await many(bearer('wrong-key-0123456789abc')))).toBeGreaterThan(0);
+    expect(Number(await many(bearer('wrong-key-0123456789abc'))), 'at any address').toBeGreaterThan(0);
+    const elsewhere = await product.fetch('/nowhere', { headers: bearer('wrong-key-0123456789abc') });
+    expect(elsewhere.status).toBe(429);
   });
 
   test('keys are read again with the configuration: one that is gone opens nothing any more, nor do its sessions', async () => {
@@ -332,8 +347,20 @@ describe('an address beyond loopback', () => {
     expect(await reach(open)).toBe(200);
   });
 
+  test('stays closed when the keys are taken out of the configuration: that is refused, and nothing has changed', async () => {
+    const config = join(temporaryFolder(), 'config.toml');
+    writeFileSync(config, `host = "0.0.0.0"\nkeys-file = "${keysFile()}"\n`);
+    const product = await started('--config', config);
+    writeFileSync(config, 'host = "0.0.0.0"\n');
+    const reload = await cli(['reload', '--data-dir', product.dataDir]);
+    expect([reload.code, reload.stderr]).toEqual([77, expect.stringContaining('HOST_REFUSED')]);
+    const { port } = new URL(product.url);
+    expect((await fetch(`http://127.0.0.1:${port}/v1/models`)).status).toBe(401);
+  });
+
   test.each([
     ['can be read by others', keysFile(KEYS, 0o644)],
+    ['can be written by others', keysFile(KEYS, 0o622)],
     ['is not there', '/nowhere/keys'],
     ['has no key', keysFile('# none\n')],
     ['has a key that can be guessed', keysFile('use short\n')],

@@ -41,11 +41,14 @@ test('of a job that has ended a new listener hears at once, and one that comes b
   await product.ended(id);
   const reader = await readEvents(`${product.url}/api/v1/jobs/${id}/events`);
   await reader.ended;
-  expect(names(reader.events)).toEqual(['job', 'done']);
+  expect(names(reader.events)).toEqual(['job', 'image', 'done']);
+  const last = reader.events.at(-1)?.id as string;
+  const back = await product.fetch(`/api/v1/jobs/${id}/events`, { headers: { 'last-event-id': last } });
+  expect(back.status, 'as a browser does when a stream ends').toBe(204);
   const all = await readEvents(`${product.url}/api/v1/events?lastEventId=${await startOfRun()}`);
-  const { id: last } = await all.next((event) => event.name === 'done' && ofJob(id)(event));
+  const { id: live } = await all.next((event) => event.name === 'done' && ofJob(id)(event));
   all.close();
-  const again = await product.fetch(`/api/v1/jobs/${id}/events`, { headers: { 'last-event-id': last as string } });
+  const again = await product.fetch(`/api/v1/jobs/${id}/events`, { headers: { 'last-event-id': live as string } });
   expect(again.status).toBe(204);
 });
 
@@ -115,6 +118,25 @@ test('between a snapshot and the events after it nothing is missing', async () =
   reader.close();
 });
 
+test('megabytes that were missed are heard, and a large queue is cancelled without anybody being cut off', async () => {
+  await product.ready();
+  const api = await product.pidOf('api');
+  const blocker = await product.submit({ ...FOX, numInferenceSteps: 1000 });
+  const { lastEventId } = (await product.call('/api/v1/snapshot')).json as { lastEventId: string };
+  const prompt = 'a fox, '.repeat(2800);
+  for (let i = 0; i < 6; i++) {
+    const jobs = Array.from({ length: 100 }, () => ({ prompt, negativePrompt: prompt, width: 16, height: 16 }));
+    expect((await product.call('/api/v1/groups', { jobs })).status).toBe(202);
+  }
+  const reader = await readEvents(`${product.url}/api/v1/events?lastEventId=${lastEventId}`);
+  await reader.next(({ name }) => name === 'reset' || name === 'queued');
+  expect((await product.call('/api/v1/jobs/cancel', { scope: 'queued' })).json).toEqual({ cancelled: 600 });
+  await until(async () => (reader.events.filter(({ name }) => name === 'cancelled').length === 600 ? true : null));
+  reader.close();
+  await product.call(`/api/v1/jobs/${blocker.id}/cancel`, '');
+  expect(await product.pidOf('api')).toBe(api);
+});
+
 test('a listener that does not read is dropped, and nobody else notices', async () => {
   const slow = connect(Number(new URL(product.url).port), '127.0.0.1');
   slow.write('GET /api/v1/events HTTP/1.1\r\nhost: localhost\r\n\r\n');
@@ -122,12 +144,15 @@ test('a listener that does not read is dropped, and nobody else notices', async 
   const closed = new Promise((resolve) => slow.on('close', resolve));
   slow.on('error', () => {});
   const reader = await readEvents(`${product.url}/api/v1/events`);
-  // Prompts make events large. A socket holds a few megabytes before anything waits in the process.
-  const prompt = 'fox '.repeat(4900);
-  for (let i = 0; i < 400 && !slow.destroyed; i++) {
-    const { id } = await product.submit({ prompt, width: 16, height: 16, numInferenceSteps: 1 });
-    await product.call(`/api/v1/jobs/${id}/cancel`, '');
+  // Prompts make events large; each group is told of twice.
+  const blocker = await product.submit({ ...FOX, numInferenceSteps: 1000 });
+  const prompt = 'a fox, '.repeat(2800);
+  const jobs = Array.from({ length: 100 }, () => ({ prompt, negativePrompt: prompt, width: 16, height: 16 }));
+  for (let i = 0; i < 4; i++) {
+    await product.call('/api/v1/groups', { jobs });
+    await product.call('/api/v1/jobs/cancel', { scope: 'queued' });
   }
+  await product.call(`/api/v1/jobs/${blocker.id}/cancel`, '');
   const { id } = await product.submit({ ...FOX, numInferenceSteps: 1 });
   await reader.next((event) => event.name === 'done' && ofJob(id)(event));
   reader.close();

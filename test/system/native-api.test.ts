@@ -52,11 +52,10 @@ describe('jobs', () => {
     const { jobs: listed } = (await product.call(`/api/v1/jobs?group=${group}`)).json as { jobs: Job[] };
     expect(listed.map(({ id }) => id)).toEqual(together.map(({ id }) => id).reverse());
 
-    await product.call('/api/v1/jobs/cancel', { scope: 'group', group });
+    expect((await product.call('/api/v1/jobs/cancel', { scope: 'group', group })).json).toEqual({ cancelled: 3 });
     for (const { id } of together) expect(await product.job(id)).toMatchObject({ status: 'cancelled' });
     expect(await product.job(current.id), 'the others are left alone').toMatchObject({ status: 'running' });
-    const { jobs: ended } = (await product.call('/api/v1/jobs/cancel', { scope: 'running' })).json as { jobs: Job[] };
-    expect(ended.map(({ id }) => id)).toEqual([current.id]);
+    expect((await product.call('/api/v1/jobs/cancel', { scope: 'running' })).json).toEqual({ cancelled: 1 });
     expect(await product.ended(current.id)).toMatchObject({ status: 'cancelled' });
   });
 

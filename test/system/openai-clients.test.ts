@@ -155,6 +155,32 @@ test('LibreChat gets base64 without asking for it, whatever model it names', asy
   expect(data?.[0]).toMatchObject({ b64_json: expect.stringMatching(/^iVBOR/) });
 });
 
+test('a client of dall-e that asks for nothing gets addresses, as LibreChat reads them', async () => {
+  const { json } = await product.call('/v1/images/generations', { model: 'dall-e-3', prompt: PROMPT, n: 1 });
+  const [{ url }] = (json as { data: [{ url: string }] }).data;
+  expect((await fetch(url)).headers.get('content-type')).toBe('image/png');
+});
+
+test('of several pictures one that is cancelled does not cost the others', async () => {
+  const drawing = product.call('/v1/images/generations', { prompt: PROMPT, n: 3, num_inference_steps: 100 });
+  await until(async () => {
+    const { jobs } = (await product.call('/api/v1/jobs?limit=3')).json as { jobs: Job[] };
+    const waiting = jobs.filter((job) => job.status === 'queued' && job.numInferenceSteps === 100);
+    return waiting.length === 2 ? waiting : null;
+  });
+  await product.call('/api/v1/jobs/cancel', { scope: 'queued' });
+  const { status, json } = await drawing;
+  expect([status, (json as { data: object[] }).data.length]).toEqual([200, 1]);
+});
+
+test('a picture of real size is streamed, too', async () => {
+  const body = { prompt: PROMPT, size: '1024x1024', num_inference_steps: 1, true_cfg_scale: 1, stream: true };
+  const response = await product.fetch('/v1/images/generations', { method: 'POST', body: JSON.stringify(body) });
+  const text = await response.text();
+  expect(text.length).toBeGreaterThan(1_200_000);
+  expect(text).toMatch(/^event: image_generation\.completed$/m);
+});
+
 test('n8n finds a model to pick and gets pictures for its fields', async () => {
   expect((await product.call('/v1/models')).json).toMatchObject({
     object: 'list',

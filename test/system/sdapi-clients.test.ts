@@ -134,6 +134,19 @@ describe('SillyTavern', () => {
     expect(job.step).toBeLessThan(900);
   });
 
+  test('interrupts a whole request, skips one picture of it; what is there is answered', async () => {
+    for (const [deed, count] of [
+      ['interrupt', 1],
+      ['skip', 2],
+    ] as const) {
+      const drawing = post<Pictures>('txt2img', { prompt: PROMPT, steps: 150, n_iter: 2, seed: 7 });
+      await until(async () => ((await get<Progress>('progress')).state.sampling_step > 10 ? true : null));
+      await post(deed, '');
+      const { images, info } = await drawing;
+      expect([deed, images.length, JSON.parse(info).all_seeds]).toEqual([deed, count, [7, 8].slice(0, count)]);
+    }
+  });
+
   test.each(['interrupt', 'skip'])('cannot %s what others have asked for', async (deed) => {
     const other = await product.submit({ prompt: PROMPT, numInferenceSteps: 100 });
     await until(async () => ((await product.job(other.id)).step > 0 ? true : null));
@@ -228,6 +241,11 @@ describe('webuiapi', () => {
     expect(parameters).not.toHaveProperty('init_images');
   });
 
+  test('takes a denoising strength of nothing at all', async () => {
+    const { images } = await post<Pictures>('img2img', { prompt: PROMPT, init_images: [FOX], denoising_strength: 0 });
+    expect(await sizeOf(images[0])).toEqual([128, 128, 'png']);
+  });
+
   test('reads from a picture how it was made', async () => {
     const { images } = await post<Pictures>('txt2img', {
       ...TXT2IMG,
@@ -265,7 +283,8 @@ test('what would give another picture than was asked for is refused in words tha
   for (const [body, field] of [
     [{ prompt: PROMPT, enable_hr: true }, 'enable_hr'],
     [{ prompt: PROMPT, batch_size: 8, n_iter: 8 }, 'batch_size, n_iter'],
-    [{ prompt: PROMPT, steps: 5000 }, 'numInferenceSteps'],
+    [{ prompt: PROMPT, steps: 5000 }, 'steps'],
+    [{ prompt: PROMPT, cfg_scale: 500 }, 'cfg_scale'],
   ] as const) {
     const { status, json } = await product.call('/sdapi/v1/txt2img', body);
     expect([status, json]).toMatchObject([

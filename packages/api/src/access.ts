@@ -12,13 +12,14 @@ import type { ApiKey, Role } from '@qwen-supervisor/protocol/api-keys';
 import { CodedError, type ErrorCode } from '@qwen-supervisor/protocol/errors';
 import type { AccessSettings } from '@qwen-supervisor/protocol/messages';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
-import { keyOfSession } from './session.js';
+import { keyOfSession, keyOfSignedUrl } from './session.js';
 
 export type Access = 'public' | Role;
 
 interface Caller {
   /** Who is counted: a digest of the key, or the address of one that has none. Empty where no keys are asked for. */
   name: string;
+  key: ApiKey | null;
   /** Null: not let in, for `refusal`. */
   role: Role | null;
   refusal: ErrorCode;
@@ -39,23 +40,18 @@ const EXPOSED = 'etag, idempotent-replayed, retry-after, x-job-id, x-seed';
 
 export async function guard(app: FastifyInstance, settings: AccessSettings, keys: readonly ApiKey[]): Promise<void> {
   app.decorateRequest('caller');
+  await app.register(rateLimit, { global: false });
+  const { requestsPerMinute: max } = settings;
+  const keyGenerator = ({ caller }: FastifyRequest) => caller.name;
+  const count = keys.length > 0 && max !== null ? app.createRateLimit({ max, timeWindow: 60_000, keyGenerator }) : null;
   app.addHook('onRequest', async (request, reply) => {
     refuseForeigners(request.headers, settings);
     setHeaders(request, reply, settings);
     // A preflight carries no key, and who only asks what is there does not either.
     if (request.method === 'OPTIONS') return reply.status(204).header('allow', METHODS).send();
     request.caller = identify(request, keys);
-  });
-  await app.register(rateLimit, {
-    max: settings.requestsPerMinute ?? 0,
-    timeWindow: 60_000,
-    allowList: () => keys.length === 0 || settings.requestsPerMinute === null,
-    keyGenerator: ({ caller }) => caller.name,
-    errorResponseBuilder: (_request, { ttl }) =>
-      new CodedError('TOO_MANY_REQUESTS', undefined, { retryAfterSeconds: Math.ceil(ttl / 1000) }),
-  });
-  // After the limit has counted, before the body is read.
-  app.addHook('preParsing', async ({ caller, routeOptions }, reply) => {
+    if (count) refuseTooMany(await count(request));
+    const { caller, routeOptions } = request;
     const access = routeOptions.config.access ?? 'use';
     if (access === 'public' || caller.role === 'admin') return;
     if (caller.role === null) {
@@ -64,6 +60,12 @@ export async function guard(app: FastifyInstance, settings: AccessSettings, keys
     }
     if (access === 'admin') throw new CodedError('ADMIN_ONLY');
   });
+}
+
+/** @throws CodedError TOO_MANY_REQUESTS */
+function refuseTooMany(counted: Awaited<ReturnType<ReturnType<FastifyInstance['createRateLimit']>>>): void {
+  if (counted.isAllowed || !counted.isExceeded) return;
+  throw new CodedError('TOO_MANY_REQUESTS', undefined, { retryAfterSeconds: counted.ttlInSeconds });
 }
 
 /**
@@ -108,12 +110,13 @@ function setHeaders({ headers }: FastifyRequest, reply: FastifyReply, { allowOri
     'x-frame-options': 'DENY',
     // Pages elsewhere do not show our pictures, unless they may call us.
     'cross-origin-resource-policy': allowOrigins.length > 0 ? 'cross-origin' : 'same-site',
+    // Of every answer: what a browser keeps of one without an origin is of no use to one with.
+    vary: 'origin',
   });
   if (headers.origin === undefined) return;
   reply.headers({
     'access-control-allow-origin': headers.origin,
     'access-control-expose-headers': EXPOSED,
-    vary: 'origin',
   });
   if (headers['access-control-request-method'] === undefined) return;
   reply.headers({
@@ -123,13 +126,15 @@ function setHeaders({ headers }: FastifyRequest, reply: FastifyReply, { allowOri
   });
 }
 
-function identify({ headers, ip }: FastifyRequest, keys: readonly ApiKey[]): Caller {
+function identify({ headers, ip, url }: FastifyRequest, keys: readonly ApiKey[]): Caller {
   // Without keys whatever clients send by habit is ignored.
-  if (keys.length === 0) return { name: '', role: 'use', refusal: 'ADMIN_ONLY' };
+  if (keys.length === 0) return { name: '', key: null, role: 'use', refusal: 'ADMIN_ONLY' };
   const sent = keyOf(headers.authorization);
-  const known = sent === null ? keyOfSession(headers.cookie, keys) : findKey(sent, keys);
-  if (known) return { name: digest(known.key).toString('hex'), role: known.role, refusal: 'KEY_REFUSED' };
-  return { name: ip, role: null, refusal: sent === null ? 'KEY_MISSING' : 'KEY_REFUSED' };
+  // A proxy may have put an Authorization of its own before the cookie of a page.
+  const known =
+    (sent === null ? null : findKey(sent, keys)) ?? keyOfSession(headers.cookie, keys) ?? keyOfSignedUrl(url, keys);
+  if (known) return { name: digest(known.key).toString('hex'), key: known, role: known.role, refusal: 'KEY_REFUSED' };
+  return { name: ip, key: null, role: null, refusal: sent === null ? 'KEY_MISSING' : 'KEY_REFUSED' };
 }
 
 /** Compares with all keys, each in constant time: how long it takes tells nothing. */

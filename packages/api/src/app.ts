@@ -30,7 +30,7 @@ const REQUEST_LIMIT_MS = 300_000;
 /** Silence on a connection after which TCP looks whether the other end is there. */
 const PROBE_MS = 30_000;
 /** Files and fields of a form, and bytes of a field. */
-const FORM_LIMITS = { files: 8, fields: 64, fieldSize: 1 << 20, parts: 72 };
+const FORM_LIMITS = { files: 4, fields: 32, fieldSize: 128 << 10, parts: 36 };
 
 export async function buildApp(backend: Backend): Promise<App> {
   const { settings, keys, welcome } = backend;
@@ -39,6 +39,8 @@ export async function buildApp(backend: Backend): Promise<App> {
     bodyLimit: BODY_MAX,
     forceCloseConnections: true,
     requestTimeout: REQUEST_LIMIT_MS,
+    // Who stands before us on this machine says how we are called from outside.
+    trustProxy: 'loopback',
     // Longer ids are simply not there.
     routerOptions: { maxParamLength: 16_384 },
     http: {

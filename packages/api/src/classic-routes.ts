@@ -65,7 +65,7 @@ export function classicRoutes(app: App, backend: Backend): void {
       schema: { tags, summary: 'What is here; browsers are led to the documentation', response: loose },
     },
     (request, reply) => {
-      reply.header('vary', 'accept');
+      reply.header('vary', 'origin, accept');
       if (prefersHtml(request.headers.accept)) return reply.redirect('/docs', 302);
       return reply.send({
         name: 'Qwen-Image API',

@@ -15,7 +15,24 @@ const NATIVE: Dialect = {
   body: (error) => ({ error: error.toObject() }),
 };
 
-/** Fields by the names that the routes of `/v1` have for them. */
+/** What each dialect calls the fields of a native request. */
+const OPENAI_NAMES = {
+  numInferenceSteps: 'num_inference_steps',
+  trueCfgScale: 'true_cfg_scale',
+  negativePrompt: 'negative_prompt',
+};
+const SDAPI_NAMES = {
+  numInferenceSteps: 'steps',
+  trueCfgScale: 'cfg_scale',
+  negativePrompt: 'negative_prompt',
+  strength: 'denoising_strength',
+};
+const CLASSIC_NAMES = { ...OPENAI_NAMES, trueCfgScale: 'cfg_scale' };
+
+function rename(message: string, names: Record<string, string>): string {
+  return message.replace(/\b\w+\b/g, (word) => (Object.hasOwn(names, word) ? (names[word] as string) : word));
+}
+
 const OPENAI: Dialect = {
   speaks: (path) => path.startsWith('/v1/'),
   shape: z.object({
@@ -29,9 +46,7 @@ const OPENAI: Dialect = {
   }),
   body(error) {
     const type = ERRORS[error.code].blame === 'caller' ? 'invalid_request_error' : 'server_error';
-    const message = error.message.replace(/\b(numInferenceSteps|trueCfgScale|negativePrompt)\b/g, (name) =>
-      name.replace(/[A-Z]/g, (letter) => `_${letter.toLowerCase()}`),
-    );
+    const message = rename(error.message, OPENAI_NAMES);
     const [, field] = /^(\w+)(, \w+)*: /.exec(message) ?? [];
     const param = error.code === 'REQUEST_INVALID' ? (field ?? null) : null;
     return { error: { message, type, param, code: error.code, hint: error.hint } };
@@ -42,14 +57,17 @@ const OPENAI: Dialect = {
 const SDAPI: Dialect = {
   speaks: (path) => path.startsWith('/sdapi/'),
   shape: z.object({ error: z.string(), detail: z.string(), body: z.string(), errors: z.string() }),
-  body: ({ code, message, hint }) => ({ error: code, detail: message, body: '', errors: `${message}. ${hint}` }),
+  body({ code, message: native, hint }) {
+    const message = rename(native, SDAPI_NAMES);
+    return { error: code, detail: message, body: '', errors: `${message}. ${hint}` };
+  },
 };
 
 /** FastAPI's. */
 const CLASSIC: Dialect = {
   speaks: (path) => /^\/(status|health|initialize|aspect-ratios|generate|queue|images|memory)\b/.test(path),
   shape: z.object({ detail: z.string(), code: z.string(), hint: z.string() }),
-  body: ({ code, message, hint }) => ({ detail: message, code, hint }),
+  body: ({ code, message, hint }) => ({ detail: rename(message, CLASSIC_NAMES), code, hint }),
 };
 
 /** The body of an error, for whoever asked at this address. */

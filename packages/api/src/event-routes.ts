@@ -1,7 +1,7 @@
 /** What happens, as it happens: to one job, or to everything. A listener that comes back goes on where it was. */
 import { CodedError } from '@qwen-supervisor/protocol/errors';
 import type { NumberedEvent } from '@qwen-supervisor/protocol/events';
-import { isTerminal } from '@qwen-supervisor/protocol/job';
+import { isTerminal, type Job } from '@qwen-supervisor/protocol/job';
 import type { FastifyRequest } from 'fastify';
 import { z } from 'zod';
 import type { Backend } from './backend.js';
@@ -55,40 +55,51 @@ export function eventRoutes(app: App, backend: Backend): void {
     async (request, reply) => {
       const { id } = request.params;
       // What happens from here on is kept until the job is known: nothing can fall between.
-      let early: NumberedEvent[] | null = [];
-      let tell = (event: NumberedEvent) => void early?.push(event);
+      const early: NumberedEvent[] = [];
+      let tell = (event: NumberedEvent) => void early.push(event);
       const unlisten = backend.listen((event) => {
-        if (('jobId' in event && event.jobId === id) || event.type === 'load') tell(event);
+        if (isOf(event, id) || event.type === 'load') tell(event);
       });
       const job = await backend.link.request('getJob', { id }).catch((error) => {
         unlisten();
         throw error;
       });
       const cursor = cursorOf(request);
-      const missed = cursor === null ? null : missedSince(backend, cursor);
-      const ofJob = missed?.filter((event) => 'jobId' in event && event.jobId === id) ?? [];
-      if (missed && ofJob.length === 0 && isTerminal(job.status)) {
+      const missed =
+        (cursor === null ? null : missedSince(backend, cursor))?.filter((event) => isOf(event, id)) ?? null;
+      const ended = isTerminal(job.status);
+      // A browser comes back whenever a stream ends; one that has heard the end is sent home.
+      if (ended && missed?.length === 0) {
         unlisten();
         return reply.status(204).send();
       }
       const stream = new EventStream(reply, unlisten);
-      const told = new Set(ofJob);
+      if (missed) for (const event of missed) stream.write(toText(event));
+      else stream.write(formatEvent('job', job, newestId(backend)));
+      if (ended) {
+        if (!missed) stream.write(toText(endOf(job, backend)));
+        return stream.end();
+      }
+      const told = new Set(missed);
       tell = (event) => {
         if (told.has(event)) return;
         stream.write(toText(event));
         if ('job' in event && isTerminal(event.job.status)) stream.end();
       };
-      const heard = early;
-      early = null;
-      if (missed) for (const event of ofJob) stream.write(toText(event));
-      else stream.write(formatEvent('job', job));
-      if (isTerminal(job.status)) {
-        if (!missed) stream.send(job.status, job);
-        return stream.end();
-      }
-      for (const event of heard) tell(event);
+      for (const event of early) tell(event);
     },
   );
+}
+
+function isOf(event: NumberedEvent, jobId: string): boolean {
+  return 'jobId' in event && event.jobId === jobId;
+}
+
+/** The event that told of the end, for those who come after it. */
+function endOf(job: Job, { ring, welcome }: Backend): NumberedEvent {
+  const type = job.status as 'done' | 'failed' | 'cancelled';
+  const seq = ring.all().at(-1)?.seq ?? 0;
+  return { type, jobId: job.id, job, run: welcome.run, seq, at: job.finishedAt ?? job.createdAt };
 }
 
 /** Null where none was given. @throws CodedError REQUEST_INVALID */
@@ -105,8 +116,11 @@ function missedSince({ ring, welcome }: Backend, id: string): NumberedEvent[] | 
   return seq === null ? null : ring.after(seq);
 }
 
-function reset({ ring, welcome }: Backend): string {
-  const seq = ring.all().at(-1)?.seq ?? 0;
-  const lastEventId = idOf({ run: welcome.run, seq });
+function reset(backend: Backend): string {
+  const lastEventId = newestId(backend);
   return formatEvent('reset', { lastEventId }, lastEventId);
+}
+
+function newestId({ ring, welcome }: Backend): string {
+  return idOf({ run: welcome.run, seq: ring.all().at(-1)?.seq ?? 0 });
 }

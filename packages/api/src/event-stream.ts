@@ -4,17 +4,47 @@ import type { FastifyReply } from 'fastify';
 
 /** A comment line on an idle stream, so that proxies and clients see that it lives. */
 const HEARTBEAT_MS = 15_000;
-/** Bytes that wait for a reader before it is dropped; it comes back with Last-Event-ID and has missed nothing. */
-const PENDING_MAX = 1 << 20;
+/**
+ * Bytes that wait for a listener before it is dropped; it comes back with Last-Event-ID and has missed nothing. More than all
+ * that can be replayed. What waits is shared: an event is one text, however many listen.
+ */
+const PENDING_MAX = 16 << 20;
 
 export class EventStream {
   readonly #raw: FastifyReply['raw'];
+  readonly #onEnd: () => void;
+  readonly #pendingMax: number;
+  readonly #heartbeat: NodeJS.Timeout | undefined;
+  #queue: string[] = [];
+  #pending = 0;
+  #ending = false;
+  /** What the client had taken at the last heartbeat. */
+  #taken = 0;
 
-  constructor(reply: FastifyReply, onClose: () => void) {
+  /**
+   * `onEnd` is called once nothing more can be sent: the client is gone, or was told all. A stream of pictures may be as
+   * large as they are.
+   */
+  constructor(reply: FastifyReply, onEnd: () => void, pendingMax: number = PENDING_MAX) {
     // What hooks have set, the answer of a hijacked reply would not have.
     const headers = reply.getHeaders() as Record<string, string>;
     reply.hijack();
     this.#raw = reply.raw;
+    this.#onEnd = onEnd;
+    this.#pendingMax = pendingMax;
+    if (this.#raw.destroyed) {
+      // The client left while its request was looked into. Who made the stream is still about to use it.
+      this.#ending = true;
+      queueMicrotask(onEnd);
+      return;
+    }
+    // Whatever goes wrong with the connection, 'close' follows.
+    this.#raw.on('error', () => {});
+    this.#raw.on('drain', () => this.#flush());
+    this.#raw.on('close', () => {
+      clearInterval(this.#heartbeat);
+      this.#stop();
+    });
     this.#raw.writeHead(200, {
       ...headers,
       'content-type': 'text/event-stream; charset=utf-8',
@@ -23,26 +53,53 @@ export class EventStream {
       'x-accel-buffering': 'no',
     });
     this.#raw.flushHeaders();
-    const heartbeat = setInterval(() => this.write(': alive\n\n'), HEARTBEAT_MS);
-    this.#raw.on('close', () => {
-      clearInterval(heartbeat);
-      onClose();
-    });
+    this.#heartbeat = setInterval(() => this.#beat(), HEARTBEAT_MS);
   }
 
   /** Whole events, as `formatEvent` gives them. */
   write(text: string): void {
-    if (this.#raw.destroyed) return;
-    this.#raw.write(text);
-    if (this.#raw.writableLength > PENDING_MAX) this.#raw.destroy();
+    if (this.#ending) return;
+    this.#queue.push(text);
+    this.#pending += text.length;
+    this.#flush();
+    if (this.#pending > this.#pendingMax) this.#raw.destroy();
   }
 
   send(name: string, data: unknown): void {
     this.write(formatEvent(name, data));
   }
 
+  /** After what still waits. */
   end(): void {
-    this.#raw.end();
+    this.#stop();
+    this.#flush();
+  }
+
+  #stop(): void {
+    if (this.#ending) return;
+    this.#ending = true;
+    this.#onEnd();
+  }
+
+  /** Only as fast as the client takes it. */
+  #flush(): void {
+    const { destroyed, writableEnded } = this.#raw;
+    if (destroyed || writableEnded) return;
+    while (this.#queue.length > 0 && !this.#raw.writableNeedDrain) {
+      const text = this.#queue.shift() as string;
+      this.#pending -= text.length;
+      this.#raw.write(text);
+    }
+    if (this.#ending && this.#queue.length === 0) this.#raw.end();
+  }
+
+  #beat(): void {
+    const taken = this.#raw.socket?.bytesWritten ?? 0;
+    const waiting = this.#raw.writableLength > 0 || this.#queue.length > 0;
+    // Something waits, and nothing has been taken since the last time.
+    if (waiting && taken === this.#taken) this.#raw.destroy();
+    else this.write(': alive\n\n');
+    this.#taken = taken;
   }
 }
 

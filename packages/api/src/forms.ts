@@ -1,4 +1,5 @@
 /** Multipart forms: fields as text, files as bytes. Their names and types are what the client says, and are not used. */
+import { createHash } from 'node:crypto';
 import { CodedError } from '@qwen-supervisor/protocol/errors';
 import type { FastifyReply, FastifyRequest } from 'fastify';
 
@@ -15,17 +16,14 @@ export async function formOf(request: FastifyRequest, reply: FastifyReply): Prom
   const form: Form = { fields: Object.create(null), files: [] };
   let bytesSoFar = 0;
   for await (const part of request.parts()) {
-    if (part.type === 'field') {
-      form.fields[part.fieldname] = String(part.value);
-      continue;
-    }
-    const bytes = await part.toBuffer();
+    const bytes = part.type === 'file' ? await part.toBuffer() : Buffer.from(String(part.value));
     bytesSoFar += bytes.length;
     if (bytesSoFar > bytesMax) throw tooLarge(reply);
-    form.files.push({ name: part.fieldname, bytes });
+    if (part.type === 'file') form.files.push({ name: part.fieldname, bytes });
+    else form.fields[part.fieldname] = bytes.toString();
   }
-  // What the key of a repeated request is compared with.
-  request.body = { fields: form.fields, files: form.files.map(({ name, bytes }) => [name, bytes.toString('base64')]) };
+  // What a repeated request with the same Idempotency-Key is compared with.
+  request.body = { fields: form.fields, files: form.files.map(({ name, bytes }) => [name, digest(bytes)]) };
   return form;
 }
 
@@ -33,4 +31,8 @@ export async function formOf(request: FastifyRequest, reply: FastifyReply): Prom
 function tooLarge(reply: FastifyReply): CodedError {
   reply.header('connection', 'close');
   return new CodedError('BODY_TOO_LARGE');
+}
+
+function digest(bytes: Buffer): string {
+  return createHash('sha256').update(bytes).digest('hex');
 }

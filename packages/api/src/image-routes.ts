@@ -16,6 +16,8 @@ const INDEX_PAGE = 5000;
 const formatSchema = z.strictObject({
   format: z.enum(FORMATS).default('png'),
   quality: z.coerce.number().int().min(1).max(100).default(QUALITY_DEFAULT).describe('For jpeg and webp'),
+  expires: z.string().optional().describe('Of an address that an answer has given: it needs no key'),
+  signature: z.string().optional(),
 });
 
 const indexEntry = z.tuple([z.string(), z.int(), z.int(), z.number()]);

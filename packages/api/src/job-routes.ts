@@ -97,7 +97,7 @@ export function jobRoutes(app: App, backend: Backend): void {
         tags,
         summary: 'Cancel the running job, all that wait, or a group',
         body: cancelSchema,
-        response: answers({ 200: jobsSchema }, 'BODY_INVALID', 'DISK_FULL'),
+        response: answers({ 200: z.object({ cancelled: z.int() }) }, 'BODY_INVALID', 'DISK_FULL'),
       },
     },
     (request) => link.request('cancelJobs', request.body),

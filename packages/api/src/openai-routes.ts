@@ -11,9 +11,10 @@ import type { Backend } from './backend.js';
 import { openaiAnswers, WAIT_ERRORS } from './dialects.js';
 import { formOf } from './forms.js';
 import { streamPictures } from './openai-stream.js';
-import { type OrderFields, submit, toOrders, waitForAll } from './orders.js';
+import { type OrderFields, submit, toOrders, waitForAll, withPictures } from './orders.js';
 import { type Encoding, FORMATS, pictureOfJob, QUALITY_DEFAULT } from './pictures.js';
 import type { App } from './schemas.js';
+import { signUrl } from './session.js';
 
 /** Pictures of one request, and previews of one picture. OpenAI's own limits. */
 const N_MAX = 10;
@@ -147,9 +148,10 @@ export function openaiRoutes(app: App, backend: Backend): void {
     if (body.stream) return streamPictures(backend, request, reply, jobs, body);
     const ended = await waitForAll(backend, request, reply, jobs);
     const encoding = encodingOf(body);
-    const asUrl = body.response_format === 'url';
+    // What is not asked for is as OpenAI's models of that name answer.
+    const asUrl = (body.response_format ?? (body.model?.startsWith('dall-e') ? 'url' : 'b64_json')) === 'url';
     const data = await Promise.all(
-      ended.map(async (job) =>
+      withPictures(ended).map(async (job) =>
         asUrl
           ? { url: urlOf(request, job, encoding) }
           : { b64_json: (await pictureOfJob(backend, job, encoding)).toString('base64') },
@@ -158,7 +160,7 @@ export function openaiRoutes(app: App, backend: Backend): void {
     const { width, height } = ended[0] as Job;
     const created = Math.floor(Date.now() / 1000);
     const shared = { background: 'opaque', output_format: encoding.format, quality: body.quality ?? 'auto' };
-    return { created, data, ...shared, size: `${width}x${height}`, usage: usageOf(ended) };
+    return { created, data, ...shared, size: `${width}x${height}`, usage: usageOf(withPictures(ended)) };
   }
 }
 
@@ -188,7 +190,10 @@ function toNative(body: ImagesRequest, isEdit: boolean): OrderFields {
   };
 }
 
-function urlOf(request: FastifyRequest, job: Job, { format, quality }: Encoding): string {
-  const query = format === 'png' ? '' : `?format=${format}&quality=${quality}`;
-  return `${request.protocol}://${request.host}${pictureOf(job).url}${query}`;
+/** Clients fetch an address without a key; it carries a signature where one is needed. */
+function urlOf({ protocol, host, caller }: FastifyRequest, job: Job, { format, quality }: Encoding): string {
+  const { url: path } = pictureOf(job);
+  const signed = caller.key ? signUrl(path, caller.key, Date.now()) : path;
+  const query = format === 'png' ? '' : `${caller.key ? '&' : '?'}format=${format}&quality=${quality}`;
+  return `${protocol}://${host}${signed}${query}`;
 }

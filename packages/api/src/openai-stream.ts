@@ -6,7 +6,7 @@ import type { Backend, StepEvent } from './backend.js';
 import { errorBody } from './dialects.js';
 import { EventStream } from './event-stream.js';
 import { encodingOf, type ImagesRequest, usageOf } from './openai-routes.js';
-import { cancelWhenGone } from './orders.js';
+import { cancelWhenGone, withPictures } from './orders.js';
 import { enlargePreview, pictureOfJob } from './pictures.js';
 
 /**
@@ -27,9 +27,10 @@ export async function streamPictures(
   const kind = jobs[0]?.initImage === null ? 'image_generation' : 'image_edit';
   const encoding = encodingOf(body);
   const count = body.partial_images ?? 0;
-  const stream = new EventStream(reply, () => {
+  const onEnd = () => {
     for (const stop of listening) stop();
-  });
+  };
+  const stream = new EventStream(reply, onEnd, Number.POSITIVE_INFINITY);
   const send = (name: string, job: Job, picture: Buffer, more: object) => {
     const type = `${kind}.${name}`;
     const { width, height } = job;
@@ -54,12 +55,17 @@ export async function streamPictures(
   });
   cancelWhenGone(backend, request, reply, jobs);
   try {
+    const ended: Job[] = [];
     for (const { id } of jobs) {
       const job = await backend.waitForEnd(id);
+      ended.push(job);
+      // One that failed does not cost the others.
+      if (job.images.length === 0) continue;
       const picture = await pictureOfJob(backend, job, encoding);
       await tail;
       send('completed', job, picture, { usage: usageOf([job]) });
     }
+    withPictures(ended);
   } catch (error) {
     stream.send('error', errorBody(request.url, toCodedError(error)));
   }

@@ -3,7 +3,7 @@ import { createHash } from 'node:crypto';
 import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import { CodedError } from '@qwen-supervisor/protocol/errors';
-import type { Idempotency, Job, JobOrder, JobSource } from '@qwen-supervisor/protocol/job';
+import { type Idempotency, type Job, type JobOrder, type JobSource, pictureOf } from '@qwen-supervisor/protocol/job';
 import {
   completeRequest,
   type NativeRequest,
@@ -92,7 +92,17 @@ export function cancelWhenGone(
   else raw.on('close', cancel);
 }
 
-/** Waits until all have ended, or the client goes away. */
+/**
+ * Those of a request's jobs that have a picture: one that failed does not cost the others. @throws CodedError of the first
+ * where none has one
+ */
+export function withPictures(ended: Job[]): Job[] {
+  const drawn = ended.filter((job) => job.images.length > 0);
+  if (drawn.length === 0) pictureOf(ended[0] as Job);
+  return drawn;
+}
+
+/** Waits until all have ended. */
 export function waitForAll(
   backend: Backend,
   request: FastifyRequest,

@@ -5,14 +5,14 @@
  */
 import { CodedError } from '@qwen-supervisor/protocol/errors';
 import type { Job } from '@qwen-supervisor/protocol/job';
-import { roundSide, SEED_MAX } from '@qwen-supervisor/protocol/job-request';
+import { roundSide, SEED_MAX, STRENGTH_MIN } from '@qwen-supervisor/protocol/job-request';
 import { infotext } from '@qwen-supervisor/protocol/picture-text';
 import type { ChildState } from '@qwen-supervisor/protocol/status';
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import { z } from 'zod';
 import type { Backend } from './backend.js';
 import { sdapiAnswers, WAIT_ERRORS } from './dialects.js';
-import { type OrderFields, submit, toOrders, waitForAll } from './orders.js';
+import { type OrderFields, submit, toOrders, waitForAll, withPictures } from './orders.js';
 import { pictureOfJob } from './pictures.js';
 import type { App } from './schemas.js';
 import { SAMPLER } from './sdapi-lists.js';
@@ -134,7 +134,10 @@ export function sdapiRoutes(app: App, backend: Backend): void {
       {
         schema: {
           tags,
-          summary: 'End the running picture where it is, if it was asked for here; its request is answered with it',
+          summary:
+            name === 'skip'
+              ? 'End the running picture where it is, if it was asked for here'
+              : 'End the running picture where it is, if it was asked for here, and those of its request that wait',
           response: sdapiAnswers({ 200: z.object({}) }, 'DISK_FULL'),
         },
       },
@@ -142,7 +145,11 @@ export function sdapiRoutes(app: App, backend: Backend): void {
         const { queue } = await link.request('status', {});
         const running = queue.current === null ? null : await link.request('getJob', { id: queue.current });
         // What others have asked for is not ours to end.
-        if (running?.source === 'sdapi') await link.request('interruptJob', { id: running.id });
+        if (running?.source !== 'sdapi') return {};
+        await link.request('interruptJob', { id: running.id });
+        const { group } = running;
+        if (name === 'interrupt' && group !== null)
+          await link.request('cancelJobs', { scope: 'group', group, queued: true });
         return {};
       },
     );
@@ -157,7 +164,7 @@ export function sdapiRoutes(app: App, backend: Backend): void {
     const crop = body.resize_mode === 1;
     const orders = await toOrders(backend, toNative(body, initImage), { source: 'sdapi', count, crop });
     const jobs = await submit(backend, request, reply, orders);
-    const ended = await waitForAll(backend, request, reply, jobs);
+    const ended = withPictures(await waitForAll(backend, request, reply, jobs));
     const pictures = await Promise.all(ended.map((job) => pictureOfJob(backend, job, PNG)));
     // Pictures that were sent are not sent back.
     const { init_images: _, ...parameters } = request.body as Record<string, unknown>;
@@ -171,7 +178,8 @@ export function sdapiRoutes(app: App, backend: Backend): void {
 
 function toNative(body: Body, initImage: string | undefined): OrderFields {
   const side = (pixels: number | null | undefined) => (pixels ? roundSide(pixels) : undefined);
-  const strength = body.denoising_strength ?? undefined;
+  // A1111 takes 0, which draws nothing anew; the least that is drawn here is a step.
+  const strength = body.denoising_strength === 0 ? STRENGTH_MIN : (body.denoising_strength ?? undefined);
   return {
     // A1111 draws without a prompt; so do we.
     prompt: body.prompt || ' ',

@@ -1,17 +1,20 @@
 /**
- * Sessions of a page: `<img>` and EventSource send cookies, but no keys. The cookie is signed with the key that opened it, so
- * that no process has to remember it, and a key that is taken away takes its sessions along.
+ * What stands for a key where none can be sent: the cookie of a page, whose `<img>` and EventSource send no headers, and the
+ * address of a picture in an answer. Both are signed with the key, so that no process has to remember them, and a key that is
+ * taken away takes them along.
  */
 import { createHmac, timingSafeEqual } from 'node:crypto';
 import type { ApiKey } from '@qwen-supervisor/protocol/api-keys';
 
 const COOKIE = 'qwen_supervisor_session';
 const LIFETIME_SECONDS = 30 * 86_400;
+/** Of an address: as OpenAI's. */
+const URL_SECONDS = 3600;
 
 /** The `Set-Cookie` that opens a session. */
 export function openSession({ key }: ApiKey, nowMs: number): string {
   const expires = Math.floor(nowMs / 1000) + LIFETIME_SECONDS;
-  return cookie(`${expires}.${sign(key, expires)}`, LIFETIME_SECONDS);
+  return cookie(`${expires}.${sign(key, COOKIE, expires)}`, LIFETIME_SECONDS);
 }
 
 /** The `Set-Cookie` that ends it. */
@@ -26,18 +29,43 @@ export function keyOfSession(
   nowMs: number = Date.now(),
 ): ApiKey | null {
   const [, expires, signature] = new RegExp(`(?:^|;\\s*)${COOKIE}=(\\d+)\\.([\\w-]+)`).exec(header ?? '') ?? [];
+  return signer(COOKIE, expires, signature, keys, nowMs);
+}
+
+/** The path of a picture, to be fetched without a key for an hour. */
+export function signUrl(path: string, { key }: ApiKey, nowMs: number): string {
+  const expires = Math.floor(nowMs / 1000) + URL_SECONDS;
+  return `${path}?expires=${expires}&signature=${sign(key, path, expires)}`;
+}
+
+/** The key behind a signed address, if that is still good: it opens this one path. */
+export function keyOfSignedUrl(url: string, keys: readonly ApiKey[], nowMs: number = Date.now()): ApiKey | null {
+  const [, path, expires, signature] =
+    /^(\/api\/v1\/images\/[\w-]+)\?(?:.*&)?expires=(\d+)&signature=([\w-]+)/.exec(url) ?? [];
+  const key = path === undefined ? null : signer(path, expires, signature, keys, nowMs);
+  return key && { ...key, role: 'use' };
+}
+
+/** Whose signature of `what` it is, unless it has run out. */
+function signer(
+  what: string,
+  expires: string | undefined,
+  signature: string | undefined,
+  keys: readonly ApiKey[],
+  nowMs: number,
+): ApiKey | null {
   if (expires === undefined || signature === undefined || Number(expires) * 1000 < nowMs) return null;
   const sent = Buffer.from(signature);
   let found: ApiKey | null = null;
   for (const known of keys) {
-    const expected = Buffer.from(sign(known.key, Number(expires)));
+    const expected = Buffer.from(sign(known.key, what, Number(expires)));
     if (sent.length === expected.length && timingSafeEqual(sent, expected)) found = known;
   }
   return found;
 }
 
-function sign(key: string, expires: number): string {
-  return createHmac('sha256', key).update(`${COOKIE} ${expires}`).digest('base64url');
+function sign(key: string, what: string, expires: number): string {
+  return createHmac('sha256', key).update(`${what} ${expires}`).digest('base64url');
 }
 
 function cookie(value: string, maxAge: number): string {

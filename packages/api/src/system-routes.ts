@@ -39,7 +39,7 @@ export function systemRoutes(app: App, backend: Backend, http: Histogram): void 
             models: z.array(modelSchema),
             running: jobSchema.nullable(),
             preview: z.string().nullable().describe('Of the running job: PNG, base64'),
-            queue: z.array(jobSchema).describe('In the order in which they will be drawn; the first hundred'),
+            queue: z.array(jobSchema).describe('In the order in which they will be drawn; the first fifty'),
             crashes: z.array(crashSchema),
           }),
         }),

@@ -39,12 +39,15 @@ export class Link<Remote extends Methods, Local extends Methods> {
   /** Bytes of notifications since the peer last had caught up. */
   #notified = 0;
   #open = true;
+  /** Who waits until the peer has caught up. */
+  readonly #waiting: (() => void)[] = [];
 
   constructor(socket: Socket, handlers: (link: Link<Remote, Local>) => Handlers<Local>) {
     this.#socket = socket;
     socket.on('drain', () => {
       this.#notified = 0;
       socket.resume();
+      this.#wake();
     });
     this.#handlers = handlers(this);
   }
@@ -62,6 +65,12 @@ export class Link<Remote extends Methods, Local extends Methods> {
   /** Tells without waiting. Says nothing where the connection is gone: its owner hears of that through `onClose`. */
   notify<K extends keyof Remote & string>(method: K, params: Params<Remote, K>): void {
     this.#write({ method, params });
+  }
+
+  /** Resolves when the peer has taken what was sent, or is gone. */
+  drained(): Promise<void> {
+    if (!this.#open || !this.#socket.writableNeedDrain) return Promise.resolve();
+    return new Promise((resolve) => this.#waiting.push(resolve));
   }
 
   close(): void {
@@ -86,7 +95,12 @@ export class Link<Remote extends Methods, Local extends Methods> {
     this.#open = false;
     for (const { reject } of this.#pending.values()) reject(new CodedError('LINK_LOST'));
     this.#pending.clear();
+    this.#wake();
     this.onClose();
+  }
+
+  #wake(): void {
+    for (const resolve of this.#waiting.splice(0)) resolve();
   }
 
   #write(message: Message): void {

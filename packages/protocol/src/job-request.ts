@@ -46,6 +46,7 @@ export const SEED_MAX = Number.MAX_SAFE_INTEGER;
 export const PRIORITY_MAX = 100;
 /** What image to image draws anew unless told otherwise: A1111's value. */
 export const STRENGTH_DEFAULT = 0.75;
+export const STRENGTH_MIN = 0.01;
 
 const side = z
   .int()
@@ -71,7 +72,12 @@ export const jobRequestSchema = z
       .min(1)
       .optional()
       .describe('A picture to draw over: base64, a data: URL, or the id of a picture of this server'),
-    strength: z.number().min(0.01).max(1).optional().describe('How much of initImage is drawn anew; 0.75 if left out'),
+    strength: z
+      .number()
+      .min(STRENGTH_MIN)
+      .max(1)
+      .optional()
+      .describe('How much of initImage is drawn anew; 0.75 if left out'),
   })
   .meta({ examples: [{ prompt: 'a fox on a teal background', seed: 3 }] });
 

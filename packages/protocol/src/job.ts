@@ -87,7 +87,11 @@ export interface JobFilter {
 }
 
 /** Jobs that are cancelled together. */
-export type CancelScope = { scope: 'running' } | { scope: 'queued' } | { scope: 'group'; group: string };
+export type CancelScope =
+  | { scope: 'running' }
+  | { scope: 'queued' }
+  /** `queued`: only those that wait. */
+  | { scope: 'group'; group: string; queued?: boolean };
 
 /** The picture of a job that has ended. @throws CodedError of the job, or JOB_CANCELLED */
 export function pictureOf(job: Job): JobImage {

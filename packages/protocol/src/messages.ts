@@ -55,7 +55,7 @@ export interface Snapshot {
   running: Job | null;
   /** Of the running job: PNG. */
   preview: Uint8Array | null;
-  /** In the order in which they will be drawn; the first hundred. */
+  /** In the order in which they will be drawn; the first fifty. */
   queue: Job[];
   /** Newest first. */
   crashes: Crash[];
@@ -73,7 +73,8 @@ export type SupervisorMethods = {
   listJobs(params: { filter: JobFilter; cursor: number | null; limit: number }): { jobs: Job[]; next: number | null };
   /** `ifQueued`: a running one is left alone. */
   cancelJob(params: { id: string; ifQueued: boolean }): Job;
-  cancelJobs(params: CancelScope): { jobs: Job[] };
+  /** Tells how many. */
+  cancelJobs(params: CancelScope): { cancelled: number };
   /** Ends a running job with the picture that it has reached; a queued one is cancelled. */
   interruptJob(params: { id: string }): Job;
   /** Changes the place of a queued job. */

@@ -316,7 +316,7 @@ const paused: Handler<'paused'> = (child, { ms }) =>
 const planStop: Handler<'stop'> = (child) => stay({ ...child, stopCause: 'planned', restartReason: null });
 
 /** Wanted again while it still ends. */
-const startAfterStop: Handler<'wanted'> = (child, { reason }) =>
+const startAfterStop = (child: Child, { reason }: { reason: string }): ChildStep =>
   stay(child.stopCause === 'planned' ? { ...child, restartReason: child.restartReason ?? reason } : child);
 
 /** Events that cannot come in a state, or change nothing there, are still answered. */
@@ -365,7 +365,16 @@ const TABLE: Record<ChildState, Row> = {
   },
   ready: { ...ALIVE, assigned: assign, beat, restart, stop, tick: tickAlive },
   busy: { ...ALIVE, idle: finishJob, beat, restart, stop, tick: tickAlive },
-  stopping: { ...IGNORE, spawned, exited, paused, wanted: startAfterStop, stop: planStop, tick: tickStopping },
+  stopping: {
+    ...IGNORE,
+    spawned,
+    exited,
+    paused,
+    restart: startAfterStop,
+    wanted: startAfterStop,
+    stop: planStop,
+    tick: tickStopping,
+  },
   'backing-off': { ...IGNORE, start: spawn, restart: startAnew, stop: becomeStopped, paused, tick: tickBackingOff },
   blocked: { ...IGNORE, memory: learnMemory, restart: startAnew, stop: becomeStopped, paused, tick: tickBlocked },
   failed: { ...IGNORE, start: spawn, restart: startAnew, stop: becomeStopped },

@@ -96,7 +96,7 @@ export function answer(link: PeerLink, supervisor: Supervised): Handlers<Supervi
     },
     cancelJobs: async (scope) => {
       client();
-      return { jobs: await jobs.cancelAll(scope) };
+      return { cancelled: await jobs.cancelAll(scope) };
     },
     interruptJob: ({ id }) => {
       client();
@@ -133,13 +133,16 @@ export function answer(link: PeerLink, supervisor: Supervised): Handlers<Supervi
     },
     loadModel: () => {
       client();
+      const { inference } = supervisor.state().children;
+      if (inference.state === 'failed') throw workerGivenUp(inference.reason);
       supervisor.handle({ type: 'load-model', atMs: supervisor.nowMs() });
       return { ok: true };
     },
     unloadModel: () => {
       client();
       const { children } = supervisor.state();
-      if (children.inference.state === 'stopped') return { ok: true };
+      // Nothing is loaded.
+      if (children.inference.state === 'stopped' || children.inference.state === 'failed') return { ok: true };
       if (!isIdle(supervisor.state()))
         throw new CodedError('MODEL_IN_USE', `the worker is ${children.inference.state}`);
       supervisor.handle({ type: 'unload-model', atMs: supervisor.nowMs() });

@@ -28,7 +28,7 @@ import { JobDesk } from './job-desk.js';
 import type { JobStore } from './job-store.js';
 import { readKeysFile } from './keys-file.js';
 import { accessOf, boundsOf, limitsOf } from './limits.js';
-import type { Listener } from './listener.js';
+import { type Listener, refuseUnlessOpen } from './listener.js';
 import { Metrics } from './metrics.js';
 import { INHERITED_FD } from './spawn-child.js';
 import { logChange, stateChanges } from './state-changes.js';
@@ -43,12 +43,12 @@ const TIMER_MAX_MS = 2 ** 31 - 1;
 const LATE_MS = 1000;
 /** Ends of which only the state of the threads can tell more. */
 const HANGS = new Set<Child['stopCause']>(['hung', 'stalled']);
-/** From one look for finished jobs that are too old to the next. */
-const EXPIRE_MS = 3_600_000;
+/** From one look for what nobody needs any more to the next. */
+const TIDY_MS = 3_600_000;
 /** Beats of a living child in the time after which a silent one is taken for dead. */
 const BEATS_PER_LIMIT = 3;
 /** Jobs and crashes in a snapshot. */
-const SNAPSHOT_JOBS = 100;
+const SNAPSHOT_JOBS = 50;
 const SNAPSHOT_CRASHES = 10;
 
 export interface Daemon {
@@ -144,7 +144,7 @@ export class Supervisor implements Daemon, Supervised {
     this.jobs.recover();
     this.handle({ type: 'start', atMs: this.nowMs() });
     this.handle({ type: 'job-queued', atMs: this.nowMs() });
-    setInterval(() => this.jobs.expire(), EXPIRE_MS).unref();
+    setInterval(() => this.jobs.tidy(), TIDY_MS).unref();
     const { systemd, watchdogMs } = this.#parts;
     if (systemd && watchdogMs !== null) setInterval(() => systemd.alive(), watchdogMs / 3).unref();
   }
@@ -193,11 +193,12 @@ export class Supervisor implements Daemon, Supervised {
     this.handle({ type: 'restart', atMs: this.nowMs(), name, reason });
   }
 
-  /** @throws CodedError CONFIG_*, MODEL_*: then nothing has changed */
+  /** @throws CodedError CONFIG_*, KEYS_FILE_INVALID, HOST_REFUSED, MODEL_*: then nothing has changed */
   reload(): ReloadReport {
     const read = this.#parts.readConfig();
     const keys = readKeysFile(read['keys-file']);
     const { config, report } = changeConfig(this.#config, read);
+    refuseUnlessOpen(this.#parts.listener.host, keys.length > 0 || config.keyless === 'anywhere');
     if (report.applied.includes('model')) {
       const { architecture, folder } = openWhole(config.model);
       this.#model = describeModel(architecture, basename(folder));

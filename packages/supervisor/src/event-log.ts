@@ -5,7 +5,11 @@ import { EventRing } from '@qwen-supervisor/protocol/event-ring';
 import type { NumberedEvent, SystemEvent } from '@qwen-supervisor/protocol/events';
 import type { ClientMethods, SupervisorMethods } from '@qwen-supervisor/protocol/messages';
 
-type Subscriber = Pick<Link<ClientMethods, SupervisorMethods>, 'notify'>;
+/** `drained`: resolves when it has read what it was sent; who is no link needs none. */
+type Subscriber = Pick<Link<ClientMethods, SupervisorMethods>, 'notify'> & { drained?(): Promise<void> };
+
+/** One that does not read is not waited for; its link cuts it off. */
+const DRAIN_LIMIT_MS = 1000;
 
 export class EventLog {
   /** Tells the events of this supervisor from those of another. */
@@ -31,6 +35,17 @@ export class EventLog {
       for (const event of this.#ring.after(since) ?? this.#ring.all()) subscriber.notify('event', event);
     }
     this.#subscribers.add(subscriber);
+  }
+
+  /** Resolves when all have read what they were sent, or will not. */
+  async drained(): Promise<void> {
+    const reading = Promise.all([...this.#subscribers].map((subscriber) => subscriber.drained?.()));
+    let timer: NodeJS.Timeout | undefined;
+    const limit = new Promise((resolve) => {
+      timer = setTimeout(resolve, DRAIN_LIMIT_MS);
+    });
+    await Promise.race([reading, limit]);
+    clearTimeout(timer);
   }
 
   unsubscribe(subscriber: Subscriber): void {

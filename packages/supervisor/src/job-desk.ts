@@ -25,6 +25,8 @@ import { removeInputs, removePicture } from './stored-pictures.js';
 import type { CurrentJob } from './supervisor.js';
 
 const DAY_MS = 86_400_000;
+/** Events that are published before the listeners get time to read them. */
+const EVENTS_AT_ONCE = 50;
 
 export interface JobDeskHooks {
   /** The job in the worker's hands. */
@@ -176,20 +178,23 @@ export class JobDesk {
     return this.#seenOne(found(job));
   }
 
-  /** Cancels all jobs of a scope; gives them. @throws CodedError DISK_FULL */
-  async cancelAll(scope: CancelScope): Promise<Job[]> {
+  /** Cancels all jobs of a scope; tells how many. @throws CodedError DISK_FULL */
+  async cancelAll(scope: CancelScope): Promise<number> {
     const group = scope.scope === 'group' ? scope.group : null;
     const current = this.#hooks.current()?.job;
-    const running = scope.scope === 'running' || (group !== null && current?.group === group) ? current : undefined;
-    const cancelled = running ? [await this.cancel(running.id)] : [];
-    if (scope.scope === 'running') return cancelled;
+    const ofGroup = scope.scope === 'group' && scope.queued !== true && current?.group === group;
+    const running = scope.scope === 'running' || ofGroup ? current : undefined;
+    if (running) await this.cancel(running.id);
+    const alone = running ? 1 : 0;
+    if (scope.scope === 'running') return alone;
     if (this.problem !== null) throw new CodedError('DISK_FULL', this.problem);
-    const queued = await this.#writes.add(async () => {
-      const jobs = await this.#store.cancelQueued(group);
-      for (const job of jobs) this.#publish({ type: 'cancelled', jobId: job.id, job });
-      return jobs;
-    });
-    return [...cancelled, ...queued];
+    const queued = await this.#writes.add(() => this.#store.cancelQueued(group));
+    for (const [index, job] of queued.entries()) {
+      this.#publish({ type: 'cancelled', jobId: job.id, job });
+      // So many events at once would be more than a listener may have waiting.
+      if (index % EVENTS_AT_ONCE === EVENTS_AT_ONCE - 1) await this.#events.drained();
+    }
+    return alone + queued.length;
   }
 
   /** @throws CodedError JOB_NOT_FOUND, JOB_NOT_QUEUED */
@@ -270,6 +275,15 @@ export class JobDesk {
         removeCheckpoints(this.#dataDir, (id) => open.has(id));
         removeInputs(this.#dataDir, inputs);
       });
+    });
+    this.expire();
+  }
+
+  /** What nobody needs any more, whatever the bounds are: pictures of requests that were refused, for one. */
+  tidy(): void {
+    this.#writes.later(async () => {
+      const inputs = await this.#store.inputs();
+      this.#tidy(() => removeInputs(this.#dataDir, inputs));
     });
     this.expire();
   }

@@ -3,15 +3,15 @@ import { readFileSync, statSync } from 'node:fs';
 import { type ApiKey, parseApiKeys } from '@qwen-supervisor/protocol/api-keys';
 import { CodedError } from '@qwen-supervisor/protocol/errors';
 
-/** Bits of a file's mode that let others than its owner read it. */
-const READABLE_BY_OTHERS = 0o044;
+/** Bits of a file's mode that let others than its owner read or write it. */
+const OPEN_TO_OTHERS = 0o066;
 
 /** None for an empty path. @throws CodedError KEYS_FILE_INVALID */
 export function readKeysFile(path: string): ApiKey[] {
   if (path === '') return [];
   const { mode, text } = read(path);
-  if (process.platform !== 'win32' && (mode & READABLE_BY_OTHERS) !== 0)
-    throw new CodedError('KEYS_FILE_INVALID', `${path} can be read by other users`);
+  if (process.platform !== 'win32' && (mode & OPEN_TO_OTHERS) !== 0)
+    throw new CodedError('KEYS_FILE_INVALID', `${path} can be read or written by other users`);
   try {
     return parseApiKeys(text);
   } catch (error) {

@@ -69,7 +69,8 @@ export function adoptListener(fd: number, open: boolean): Listener {
   return listenerOf(handle, name.address, name.port);
 }
 
-function refuseUnlessOpen(address: string, open: boolean): void {
+/** @throws CodedError HOST_REFUSED for an address beyond loopback, unless it is `open` */
+export function refuseUnlessOpen(address: string, open: boolean): void {
   if (!open && !LOOPBACK.test(address)) throw new CodedError('HOST_REFUSED', `${address} is not a loopback address`);
 }
 

@@ -45,9 +45,12 @@ const MIGRATIONS = [
   ALTER TABLE jobs ADD COLUMN work REAL NOT NULL DEFAULT 0;
   ALTER TABLE jobs ADD COLUMN rank INTEGER NOT NULL DEFAULT 0;
   UPDATE jobs SET rank = position;
+  UPDATE jobs SET work = coalesce((request ->> 'width') * (request ->> 'height') / 256.0 * (request ->> 'numInferenceSteps')
+    * CASE WHEN request ->> 'trueCfgScale' > 1 THEN 2 ELSE 1 END, 0) WHERE status IN ('queued', 'running');
   DROP INDEX jobs_in_turn;
   CREATE INDEX jobs_in_turn ON jobs (status, priority DESC, rank);
   CREATE INDEX jobs_by_status ON jobs (status, position);
+  CREATE INDEX jobs_by_source ON jobs (source, position);
   CREATE INDEX jobs_by_group ON jobs (group_id, position) WHERE group_id IS NOT NULL;
   CREATE INDEX jobs_by_input ON jobs (request ->> 'initImage') WHERE request ->> 'initImage' IS NOT NULL;`,
 ];

@@ -1,0 +1,88 @@
+/** Streams over a real connection, with clients that read slowly, not at all, or are gone. */
+import { createServer } from 'node:http';
+import { type AddressInfo, connect, type Socket } from 'node:net';
+import { EventStream } from '@qwen-supervisor/api/event-stream';
+import type { FastifyReply } from 'fastify';
+import { expect, onTestFinished, test } from 'vitest';
+import { until } from '../system/product.js';
+
+/** A server whose answer is what `use` makes of a stream; gives a client's connection, which has sent its request. */
+async function connected(use: (stream: EventStream) => void, pendingMax?: number) {
+  const ended = { count: 0 };
+  const server = createServer((_request, raw) => {
+    const reply = { raw, hijack() {}, getHeaders: () => ({}) } as unknown as FastifyReply;
+    use(new EventStream(reply, () => ended.count++, pendingMax));
+  });
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  const socket: Socket = connect((server.address() as AddressInfo).port, '127.0.0.1');
+  socket.on('error', () => {});
+  socket.write('GET / HTTP/1.1\r\nhost: localhost\r\n\r\n');
+  onTestFinished(() => {
+    socket.destroy();
+    server.close();
+  });
+  return { socket, ended };
+}
+
+function readAll(socket: Socket): Promise<number> {
+  let bytes = 0;
+  socket.on('data', (chunk) => {
+    bytes += chunk.length;
+  });
+  return new Promise((resolve) => socket.on('close', () => resolve(bytes)));
+}
+
+test('events that are larger than any buffer, all at once, reach who reads', async () => {
+  const large = 'x'.repeat(5 << 20);
+  const { socket, ended } = await connected((stream) => {
+    for (let i = 0; i < 4; i++) stream.send('picture', large);
+    stream.end();
+  }, Number.POSITIVE_INFINITY);
+  expect(await readAll(socket)).toBeGreaterThan(20 << 20);
+  expect(ended.count).toBe(1);
+});
+
+test('who does not read is dropped when too much waits for it', async () => {
+  const { socket, ended } = await connected((stream) => {
+    for (let i = 0; i < 100; i++) stream.send('event', 'x'.repeat(1 << 20));
+  });
+  socket.pause();
+  await until(async () => (ended.count === 1 ? true : null));
+});
+
+test('nothing is said after the end, however late somebody has something to say', async () => {
+  let late: EventStream | undefined;
+  const { socket, ended } = await connected((stream) => {
+    late = stream;
+    stream.send('event', 'x'.repeat(8 << 20));
+    stream.end();
+  });
+  socket.pause();
+  await until(async () => (ended.count === 1 ? true : null));
+  late?.send('event', 'late');
+  late?.end();
+  socket.resume();
+  expect(await readAll(socket)).toBeLessThan(9 << 20);
+  late?.send('event', 'later');
+  expect(ended.count).toBe(1);
+});
+
+test('a client that left before the stream was made leaves nothing behind', async () => {
+  let made = 0;
+  const ended: number[] = [];
+  const server = createServer((_request, raw) => {
+    raw.on('close', () => {
+      const reply = { raw, hijack() {}, getHeaders: () => ({}) } as unknown as FastifyReply;
+      const stream = new EventStream(reply, () => ended.push(1));
+      made++;
+      stream.send('event', 'to nobody');
+      stream.end();
+    });
+  });
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  onTestFinished(() => void server.close());
+  const socket = connect((server.address() as AddressInfo).port, '127.0.0.1');
+  socket.write('GET / HTTP/1.1\r\nhost: localhost\r\n\r\n');
+  setTimeout(() => socket.destroy(), 50);
+  await until(async () => (made === 1 && ended.length === 1 ? true : null));
+});
