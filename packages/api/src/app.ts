@@ -15,11 +15,13 @@ import { healthRoutes } from './health-routes.js';
 import { countRequests } from './http-metrics.js';
 import { imageRoutes } from './image-routes.js';
 import { jobRoutes } from './job-routes.js';
+import { modelRoutes } from './model-routes.js';
 import { openaiRoutes } from './openai-routes.js';
 import { describeRoutes, openapiRoute } from './openapi.js';
 import type { App } from './schemas.js';
 import { sdapiLists } from './sdapi-lists.js';
 import { sdapiRoutes } from './sdapi-routes.js';
+import { sessionRoutes } from './session-routes.js';
 import { systemRoutes } from './system-routes.js';
 
 /** Bytes of a body without a picture. */
@@ -88,7 +90,9 @@ export async function buildApp(backend: Backend): Promise<App> {
   jobRoutes(app, backend);
   eventRoutes(app, backend);
   imageRoutes(app, backend);
+  modelRoutes(app, backend);
   systemRoutes(app, backend, http);
+  sessionRoutes(app, backend);
   openaiRoutes(app, backend);
   sdapiRoutes(app, backend);
   sdapiLists(app, backend);

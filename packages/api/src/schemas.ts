@@ -7,6 +7,7 @@ import {
   CHILD_NAMES,
   CHILD_STATES,
   type Crash,
+  type ExitCause,
   MODEL_COMPONENTS,
   type SystemStatus,
 } from '@qwen-supervisor/protocol/status';
@@ -85,7 +86,8 @@ export const jobSchema = named(
 
 export const jobsSchema = z.object({ jobs: z.array(jobSchema) });
 
-const exitCause = z.string().nullable();
+/** Causes are listed where they are explained: `ExitCause`. */
+const exitCause = z.string() as z.ZodType<string> as z.ZodType<ExitCause>;
 
 export const statusSchema = named(
   'Status',
@@ -100,7 +102,12 @@ export const statusSchema = named(
         rssBytes: z.int().nullable(),
         deviceBytes: z.int(),
         lastExit: z
-          .object({ code: z.int().nullable(), signal: z.string().nullable(), cause: exitCause, at: z.string() })
+          .object({
+            code: z.int().nullable(),
+            signal: z.string().nullable(),
+            cause: exitCause.nullable(),
+            at: z.string(),
+          })
           .nullable(),
         reason: z.string(),
       }),
@@ -121,7 +128,7 @@ export const statusSchema = named(
       current: z.string().nullable(),
       problem: z.string().nullable(),
     }),
-  }) satisfies z.ZodType<SystemStatus, unknown> | z.ZodType<object>,
+  }) satisfies z.ZodType<SystemStatus>,
 );
 
 export const crashSchema = named(
@@ -130,7 +137,7 @@ export const crashSchema = named(
     at: z.string(),
     child: z.enum(CHILD_NAMES),
     pid: z.int().nullable(),
-    cause: z.string(),
+    cause: exitCause,
     code: z.int().nullable(),
     signal: z.string().nullable(),
     during: z.enum(CHILD_STATES),
@@ -139,7 +146,7 @@ export const crashSchema = named(
     job: z.object({ id: z.string(), attempt: z.int(), step: z.int() }).nullable(),
     reason: z.string(),
     tail: z.array(z.string()).describe('The last lines of its output'),
-  }) satisfies z.ZodType<Omit<Crash, 'cause'> & { cause: string }>,
+  }) satisfies z.ZodType<Crash>,
 );
 
 export const modelSchema = named(
@@ -159,5 +166,6 @@ export const modelSchema = named(
   }),
 );
 
+export const okSchema = z.object({ ok: z.literal(true) });
 export const eventStreamSchema = z.string().describe('text/event-stream');
 export const binarySchema = z.string().describe('The bytes of the file');

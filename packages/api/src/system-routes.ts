@@ -1,17 +1,13 @@
-/** The system as a whole: how it is, what a page shows first, its model, its processes, and who is signed in. */
+/** The system as a whole: how it is, what a page shows first, its processes, and what Prometheus reads. */
 import { ROLES } from '@qwen-supervisor/protocol/api-keys';
-import { CodedError } from '@qwen-supervisor/protocol/errors';
 import { type Histogram, METRICS_CONTENT_TYPE } from '@qwen-supervisor/protocol/metrics';
 import { CHILD_NAMES } from '@qwen-supervisor/protocol/status';
 import { z } from 'zod';
-import { findKey } from './access.js';
 import type { Backend } from './backend.js';
 import { answers } from './dialects.js';
 import { idOf } from './event-stream.js';
-import { type App, byId, crashSchema, jobSchema, modelSchema, statusSchema } from './schemas.js';
-import { closeSession, openSession } from './session.js';
-
-const okSchema = z.object({ ok: z.literal(true) });
+import { describeModel } from './model-routes.js';
+import { type App, crashSchema, jobSchema, modelSchema, okSchema, statusSchema } from './schemas.js';
 
 export function systemRoutes(app: App, backend: Backend, http: Histogram): void {
   const { link } = backend;
@@ -60,58 +56,6 @@ export function systemRoutes(app: App, backend: Backend, http: Histogram): void 
     },
   );
 
-  app.get(
-    '/api/v1/models',
-    {
-      schema: {
-        tags: ['models'],
-        summary: 'The models of this server',
-        response: answers({ 200: z.object({ models: z.array(modelSchema) }) }),
-      },
-    },
-    async () => {
-      const { model } = await link.request('status', {});
-      return { models: [describeModel(backend, model.state)] };
-    },
-  );
-
-  const known = (id: string) => {
-    if (id !== backend.welcome.model.id)
-      throw new CodedError('MODEL_UNKNOWN', `there is no model '${id.slice(0, 100)}'`);
-  };
-
-  app.post(
-    '/api/v1/models/:id/load',
-    {
-      schema: {
-        tags: ['models'],
-        summary: 'Load the model now; else the next job does',
-        params: byId,
-        response: answers({ 202: okSchema }, 'MODEL_UNKNOWN'),
-      },
-    },
-    async (request, reply) => {
-      known(request.params.id);
-      return reply.status(202).send(await link.request('loadModel', {}));
-    },
-  );
-
-  app.post(
-    '/api/v1/models/:id/unload',
-    {
-      schema: {
-        tags: ['models'],
-        summary: "Give the model's memory back until a job wants it",
-        params: byId,
-        response: answers({ 202: okSchema }, 'MODEL_UNKNOWN', 'MODEL_IN_USE'),
-      },
-    },
-    async (request, reply) => {
-      known(request.params.id);
-      return reply.status(202).send(await link.request('unloadModel', {}));
-    },
-  );
-
   app.post(
     '/api/v1/supervisor/restart',
     {
@@ -127,45 +71,6 @@ export function systemRoutes(app: App, backend: Backend, http: Histogram): void 
   );
 
   app.get(
-    '/api/v1/session',
-    {
-      config: { access: 'public' },
-      schema: {
-        tags,
-        summary: 'Whether keys are asked for, and who is signed in',
-        response: answers({ 200: z.object({ required: z.boolean(), role: z.enum(ROLES).nullable() }) }),
-      },
-    },
-    async ({ caller }) => ({ required: backend.keys.length > 0, role: caller.role }),
-  );
-
-  app.post(
-    '/api/v1/session',
-    {
-      config: { access: 'public' },
-      schema: {
-        tags,
-        summary: 'Sign in: a cookie stands for the key from now on',
-        body: z.strictObject({ key: z.string().max(1000) }),
-        response: answers({ 200: z.object({ role: z.enum(ROLES) }) }, 'BODY_INVALID'),
-      },
-    },
-    async (request, reply) => {
-      // Without keys there is nothing to sign in to.
-      if (backend.keys.length === 0) return { role: 'use' };
-      const key = findKey(request.body.key, backend.keys);
-      if (!key) throw new CodedError('KEY_REFUSED');
-      return reply.header('set-cookie', openSession(key, Date.now())).send({ role: key.role });
-    },
-  );
-
-  app.delete(
-    '/api/v1/session',
-    { config: { access: 'public' }, schema: { tags, summary: 'Sign out', response: answers({ 204: z.void() }) } },
-    async (_request, reply) => reply.header('set-cookie', closeSession()).status(204).send(),
-  );
-
-  app.get(
     '/metrics',
     { schema: { tags, summary: 'For Prometheus', response: answers({ 200: z.string() }) } },
     async (_request, reply) => {
@@ -173,9 +78,4 @@ export function systemRoutes(app: App, backend: Backend, http: Histogram): void 
       return reply.header('content-type', METRICS_CONTENT_TYPE).send(text + http.text());
     },
   );
-}
-
-function describeModel({ welcome }: Backend, state: 'unloaded' | 'loading' | 'ready'): z.output<typeof modelSchema> {
-  const { id, defaults, sizes } = welcome.model;
-  return { id, state, defaults, sizes, limits: welcome.limits };
 }
