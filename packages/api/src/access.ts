@@ -55,7 +55,8 @@ export async function guard(app: FastifyInstance, settings: AccessSettings, keys
     const access = routeOptions.config.access ?? 'use';
     if (access === 'public' || caller.role === 'admin') return;
     if (caller.role === null) {
-      reply.header('www-authenticate', 'Bearer realm="qwen-supervisor", Basic realm="qwen-supervisor"');
+      // Not Basic, which is taken, too: browsers would ask for a name and a password before the page can.
+      reply.header('www-authenticate', 'Bearer realm="qwen-supervisor"');
       throw new CodedError(caller.refusal);
     }
     if (access === 'admin') throw new CodedError('ADMIN_ONLY');

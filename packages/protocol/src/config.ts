@@ -31,7 +31,7 @@ export const configSchema = z.strictObject({
     .string()
     .default('')
     .describe('Origins of pages elsewhere that may call it (https://example.org), separated by commas'),
-  'requests-per-minute': z.int().min(0).max(1e6).default(1200).describe('Most requests of one API key; 0 for no limit'),
+  'requests-per-minute': z.int().min(0).max(1e6).default(6000).describe('Most requests of one API key; 0 for no limit'),
   'max-connections': z.int().min(1).max(1e5).default(2048).describe('Most open connections of clients'),
   'max-upload-megabytes': z.int().min(1).max(1024).default(32).describe('Largest body with a picture in it'),
   'model-names': z
