@@ -5,8 +5,8 @@ import { join } from 'node:path';
 import { thumbnailFile } from '@qwen-supervisor/protocol/data-files';
 import { CodedError } from '@qwen-supervisor/protocol/errors';
 import { type Job, pictureOf } from '@qwen-supervisor/protocol/job';
-import sharp from 'sharp';
 import type { Backend } from './backend.js';
+import { loadSharp } from './image-library.js';
 
 export const FORMATS = ['png', 'jpeg', 'webp'] as const;
 export type Format = (typeof FORMATS)[number];
@@ -41,24 +41,17 @@ export async function pictureOfJob(backend: Backend, job: Job, encoding: Encodin
 }
 
 /** PNG as it is; the other formats carry pixels only. */
-export function encodeAs(png: Buffer, { format, quality }: Encoding): Promise<Buffer> {
-  switch (format) {
-    case 'png':
-      return Promise.resolve(png);
-    case 'jpeg':
-      return sharp(png).jpeg({ quality, chromaSubsampling: '4:4:4' }).toBuffer();
-    case 'webp':
-      return sharp(png).webp({ quality }).toBuffer();
-  }
+export async function encodeAs(png: Buffer, { format, quality }: Encoding): Promise<Buffer> {
+  if (format === 'png') return png;
+  const picture = (await loadSharp())(png);
+  const encoded = format === 'jpeg' ? picture.jpeg({ quality, chromaSubsampling: '4:4:4' }) : picture.webp({ quality });
+  return encoded.toBuffer();
 }
 
 /** A preview at the size that the picture will have. */
-export function enlargePreview(preview: Uint8Array, { width, height }: Job, encoding: Encoding): Promise<Buffer> {
-  const large = sharp(preview).resize(width, height, { fit: 'fill' });
-  return large
-    .png()
-    .toBuffer()
-    .then((png) => encodeAs(png, encoding));
+export async function enlargePreview(preview: Uint8Array, { width, height }: Job, encoding: Encoding): Promise<Buffer> {
+  const sharp = await loadSharp();
+  return encodeAs(await sharp(preview).resize(width, height, { fit: 'fill' }).png().toBuffer(), encoding);
 }
 
 /** A small WebP, made when it is first asked for and kept beside the picture. @throws CodedError IMAGE_NOT_FOUND */
@@ -71,6 +64,7 @@ export async function readThumbnail(backend: Backend, id: string): Promise<{ web
   });
   if (known) return { webp: known, sha256 };
   const { png } = await readPicture(backend, id);
+  const sharp = await loadSharp();
   const webp = await sharp(png)
     .resize(THUMBNAIL_SIDE, THUMBNAIL_SIDE, { fit: 'inside', withoutEnlargement: true })
     .webp({ quality: THUMBNAIL_QUALITY })

@@ -7,19 +7,12 @@ import { open, rename, rm, stat, utimes } from 'node:fs/promises';
 import { join } from 'node:path';
 import { inputFile } from '@qwen-supervisor/protocol/data-files';
 import { CodedError } from '@qwen-supervisor/protocol/errors';
-import sharp, { type Sharp } from 'sharp';
+import type { Sharp } from 'sharp';
+import { loadSharp } from './image-library.js';
 
 /** Pixels of a picture that is decoded. A small file may claim any size. */
 const PIXELS_MAX = 50_000_000;
 const FORMATS = new Set(['png', 'jpeg', 'webp', 'gif']);
-
-// Loaders of other formats (SVG among them, which can name files and hosts) do not exist for this process.
-sharp.block({ operation: ['VipsForeignLoad'] });
-sharp.unblock({
-  operation: ['VipsForeignLoadPng', 'VipsForeignLoadJpeg', 'VipsForeignLoadWebp', 'VipsForeignLoadNsgif'],
-});
-// The worker needs the processors.
-sharp.concurrency(1);
 
 export interface Upload {
   bytes: Buffer;
@@ -38,16 +31,15 @@ export function decodeBase64(text: string): Buffer {
 /** Looks at a picture without decoding it. @throws CodedError UPLOAD_INVALID */
 export async function inspect(bytes: Buffer): Promise<Upload> {
   if (bytes.length === 0) throw new CodedError('UPLOAD_INVALID', 'the picture is empty');
+  const opened = await picture(bytes);
   const {
     format,
     width,
     height,
     orientation = 1,
-  } = await picture(bytes)
-    .metadata()
-    .catch((cause: Error) => {
-      throw new CodedError('UPLOAD_INVALID', `not a picture that can be read: ${firstLine(cause)}`, { cause });
-    });
+  } = await opened.metadata().catch((cause: Error) => {
+    throw new CodedError('UPLOAD_INVALID', `not a picture that can be read: ${firstLine(cause)}`, { cause });
+  });
   if (!FORMATS.has(format)) throw new CodedError('UPLOAD_INVALID', `${format} is not taken`);
   // Orientations from 5 on lie on their side.
   return orientation < 5 ? { bytes, width, height } : { bytes, width: height, height: width };
@@ -64,7 +56,8 @@ export async function storeInput(
   size: { width: number; height: number },
   crop: boolean,
 ): Promise<string> {
-  const png = await picture(bytes)
+  const opened = await picture(bytes);
+  const png = await opened
     .autoOrient()
     .flatten({ background: 'white' })
     .resize(size.width, size.height, { fit: crop ? 'cover' : 'fill' })
@@ -79,7 +72,8 @@ export async function storeInput(
   return sha256;
 }
 
-function picture(bytes: Buffer): Sharp {
+async function picture(bytes: Buffer): Promise<Sharp> {
+  const sharp = await loadSharp();
   return sharp(bytes, { limitInputPixels: PIXELS_MAX, failOn: 'error', animated: false });
 }
 
