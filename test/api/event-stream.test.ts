@@ -1,17 +1,19 @@
 /** Streams over a real connection, with clients that read slowly, not at all, or are gone. */
 import { createServer } from 'node:http';
 import { type AddressInfo, connect, type Socket } from 'node:net';
-import { EventStream } from '@qwen-supervisor/api/event-stream';
+import { EventStream, type StreamLimits } from '@qwen-supervisor/api/event-stream';
 import type { FastifyReply } from 'fastify';
 import { expect, onTestFinished, test } from 'vitest';
 import { until } from '../system/product.js';
 
+const UNBOUNDED = { pendingMax: Number.POSITIVE_INFINITY };
+
 /** A server whose answer is what `use` makes of a stream; gives a client's connection, which has sent its request. */
-async function connected(use: (stream: EventStream) => void, pendingMax?: number) {
+async function connected(use: (stream: EventStream) => void, limits?: StreamLimits) {
   const ended = { count: 0 };
   const server = createServer((_request, raw) => {
     const reply = { raw, hijack() {}, getHeaders: () => ({}) } as unknown as FastifyReply;
-    use(new EventStream(reply, () => ended.count++, pendingMax));
+    use(new EventStream(reply, () => ended.count++, limits));
   });
   await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
   const socket: Socket = connect((server.address() as AddressInfo).port, '127.0.0.1');
@@ -37,7 +39,7 @@ test('events that are larger than any buffer, all at once, reach who reads', asy
   const { socket, ended } = await connected((stream) => {
     for (let i = 0; i < 4; i++) stream.send('picture', large);
     stream.end();
-  }, Number.POSITIVE_INFINITY);
+  }, UNBOUNDED);
   expect(await readAll(socket)).toBeGreaterThan(20 << 20);
   expect(ended.count).toBe(1);
 });
@@ -47,6 +49,23 @@ test('who does not read is dropped when too much waits for it', async () => {
     for (let i = 0; i < 100; i++) stream.send('event', 'x'.repeat(1 << 20));
   });
   socket.pause();
+  await until(async () => (ended.count === 1 ? true : null));
+});
+
+test('who reads slowly is waited for, many heartbeats long; who stops reading is dropped', async () => {
+  const { socket, ended } = await connected((stream) => stream.send('picture', 'x'.repeat(64 << 20)), {
+    ...UNBOUNDED,
+    heartbeatMs: 300,
+  });
+  let [bytes, reads] = [0, true];
+  socket.on('data', (chunk) => {
+    bytes += chunk.length;
+    socket.pause();
+    setTimeout(() => reads && socket.resume(), 5);
+  });
+  await until(async () => (bytes > 8 << 20 ? true : null));
+  expect(ended.count, 'it reads').toBe(0);
+  reads = false;
   await until(async () => (ended.count === 1 ? true : null));
 });
 

@@ -260,13 +260,14 @@ describe('the model', () => {
     const { models } = (await product.call('/api/v1/models')).json as { models: object[] };
     expect(models).toMatchObject([{ id: 'pocket', state: 'ready', sizes: { '1:1': [128, 128] } }]);
     await until(async () => ((await product.status()).queue.running === 0 ? true : null));
+    const before = (await product.status()).children[0]?.restarts;
     expect((await product.call('/api/v1/models/pocket/unload', '')).status).toBe(202);
     await until(async () => ((await product.status()).children[0]?.state === 'stopped' ? true : null));
     expect((await product.status()).model.state).toBe('unloaded');
     expect((await product.fetch('/readyz')).status, 'work is taken').toBe(200);
     const job = await product.submit({ ...FOX, numInferenceSteps: 1 });
     expect(await product.ended(job.id)).toMatchObject({ status: 'done', attempts: 1 });
-    expect((await product.status()).children[0]?.restarts, 'nobody is blamed').toBe(1);
+    expect((await product.status()).children[0]?.restarts, 'nobody is blamed').toBe(before);
   });
 
   test('is loaded ahead of jobs when asked, and not unloaded under one', async () => {

@@ -139,9 +139,17 @@ describe('SillyTavern', () => {
       ['interrupt', 1],
       ['skip', 2],
     ] as const) {
-      const drawing = post<Pictures>('txt2img', { prompt: PROMPT, steps: 150, n_iter: 2, seed: 7 });
-      await until(async () => ((await get<Progress>('progress')).state.sampling_step > 10 ? true : null));
-      await post(deed, '');
+      const drawing = post<Pictures>('txt2img', { prompt: PROMPT, steps: 1000, n_iter: 2, seed: 7 });
+      const drawn = new Set<string>();
+      while (drawn.size < count) {
+        await until(async () => {
+          const { state } = await get<Progress>('progress');
+          if (state.sampling_step < 10 || drawn.has(state.job)) return null;
+          drawn.add(state.job);
+          return true;
+        });
+        await post(deed, '');
+      }
       const { images, info } = await drawing;
       expect([deed, images.length, JSON.parse(info).all_seeds]).toEqual([deed, count, [7, 8].slice(0, count)]);
     }

@@ -4,14 +4,14 @@
  */
 import { totalmem } from 'node:os';
 import { CodedError } from '@qwen-supervisor/protocol/errors';
-import { type Job, pictureOf } from '@qwen-supervisor/protocol/job';
+import type { Job } from '@qwen-supervisor/protocol/job';
 import { roundSide, SEED_MAX } from '@qwen-supervisor/protocol/job-request';
 import type { SystemStatus } from '@qwen-supervisor/protocol/status';
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import { z } from 'zod';
 import type { Backend } from './backend.js';
 import { classicAnswers, WAIT_ERRORS } from './dialects.js';
-import { type OrderFields, submit, toOrders, waitForAll } from './orders.js';
+import { type OrderFields, submit, toOrders, waitForPictures } from './orders.js';
 import { readPicture } from './pictures.js';
 import { type App, binarySchema } from './schemas.js';
 
@@ -111,7 +111,13 @@ export function classicRoutes(app: App, backend: Backend): void {
 
   app.post(
     '/initialize',
-    { schema: { tags, summary: 'Load the model; requests may come at once and wait for it', response: loose } },
+    {
+      schema: {
+        tags,
+        summary: 'Load the model; requests may come at once and wait for it',
+        response: classicAnswers({ 200: z.object({}).loose() }, 'WORKER_FAILED'),
+      },
+    },
     async () => {
       const { model } = await status();
       await link.request('loadModel', {});
@@ -239,8 +245,7 @@ export function classicRoutes(app: App, backend: Backend): void {
       const message = `Request queued. Position: ${job.position ?? queue.queued + 1}`;
       return { success: true, image_path: null, message, generation_time: null, parameters, job_id: job.id };
     }
-    const [ended] = (await waitForAll(backend, request, reply, [job])) as [Job];
-    pictureOf(ended);
+    const [ended] = (await waitForPictures(backend, request, reply, [job])) as [Job];
     return {
       success: true,
       image_path: `generated_images/${ended.id}.png`,

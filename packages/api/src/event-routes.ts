@@ -9,6 +9,9 @@ import { answers } from './dialects.js';
 import { EventStream, formatEvent, idOf, seqOf, toText } from './event-stream.js';
 import { type App, byId, eventStreamSchema } from './schemas.js';
 
+/** Between the end of a job and the event that tells of it lies less. */
+const END_TOLD_MS = 60_000;
+
 const cursorSchema = z.strictObject({
   lastEventId: z.string().max(100).optional().describe('As the header Last-Event-ID: go on after this event'),
 });
@@ -28,8 +31,8 @@ export function eventRoutes(app: App, backend: Backend): void {
       },
     },
     (request, reply) => {
-      const stream = new EventStream(reply, () => stop());
       const cursor = cursorOf(request);
+      const stream = new EventStream(reply, () => stop());
       const missed = cursor === null ? [] : missedSince(backend, cursor);
       if (missed === null) stream.write(reset(backend));
       for (const event of missed ?? []) stream.write(toText(event));
@@ -56,6 +59,7 @@ export function eventRoutes(app: App, backend: Backend): void {
       const { id } = request.params;
       // What happens from here on is kept until the job is known: nothing can fall between.
       const early: NumberedEvent[] = [];
+      const before = newestId(backend);
       let tell = (event: NumberedEvent) => void early.push(event);
       const unlisten = backend.listen((event) => {
         if (isOf(event, id) || event.type === 'load') tell(event);
@@ -69,30 +73,42 @@ export function eventRoutes(app: App, backend: Backend): void {
         (cursor === null ? null : missedSince(backend, cursor))?.filter((event) => isOf(event, id)) ?? null;
       const ended = isTerminal(job.status);
       // A browser comes back whenever a stream ends; one that has heard the end is sent home.
-      if (ended && missed?.length === 0) {
+      if (missed?.length === 0 && hasToldEnd(job, backend)) {
         unlisten();
         return reply.status(204).send();
       }
       const stream = new EventStream(reply, unlisten);
       if (missed) for (const event of missed) stream.write(toText(event));
-      else stream.write(formatEvent('job', job, newestId(backend)));
+      else stream.write(formatEvent('job', job, before));
       if (ended) {
-        if (!missed) stream.write(toText(endOf(job, backend)));
+        if (!missed?.some(isEnd)) stream.write(toText(endOf(job, backend)));
         return stream.end();
       }
       const told = new Set(missed);
       tell = (event) => {
         if (told.has(event)) return;
         stream.write(toText(event));
-        if ('job' in event && isTerminal(event.job.status)) stream.end();
+        if (isEnd(event)) stream.end();
       };
-      for (const event of early) tell(event);
+      // The job knows its steps.
+      for (const event of early) if (event.type !== 'step') tell(event);
     },
   );
 }
 
 function isOf(event: NumberedEvent, jobId: string): boolean {
   return 'jobId' in event && event.jobId === jobId;
+}
+
+function isEnd(event: NumberedEvent): boolean {
+  return 'job' in event && isTerminal(event.job.status);
+}
+
+/** Whether the end of a job has been told to all who listened: a job has ended a little before that. */
+function hasToldEnd(job: Job, { ring }: Backend): boolean {
+  if (!isTerminal(job.status)) return false;
+  const isOld = Date.now() - Date.parse(job.finishedAt ?? job.createdAt) > END_TOLD_MS;
+  return isOld || ring.all().some((event) => isOf(event, job.id) && isEnd(event));
 }
 
 /** The event that told of the end, for those who come after it. */

@@ -9,6 +9,13 @@ const HEARTBEAT_MS = 15_000;
  * that can be replayed. What waits is shared: an event is one text, however many listen.
  */
 const PENDING_MAX = 16 << 20;
+/** Characters that are given to the connection at once: how fast it takes them tells whether anybody reads. */
+const PIECE = 64 << 10;
+
+export interface StreamLimits {
+  pendingMax?: number;
+  heartbeatMs?: number;
+}
 
 export class EventStream {
   readonly #raw: FastifyReply['raw'];
@@ -25,13 +32,13 @@ export class EventStream {
    * `onEnd` is called once nothing more can be sent: the client is gone, or was told all. A stream of pictures may be as
    * large as they are.
    */
-  constructor(reply: FastifyReply, onEnd: () => void, pendingMax: number = PENDING_MAX) {
+  constructor(reply: FastifyReply, onEnd: () => void, limits: StreamLimits = {}) {
     // What hooks have set, the answer of a hijacked reply would not have.
     const headers = reply.getHeaders() as Record<string, string>;
     reply.hijack();
     this.#raw = reply.raw;
     this.#onEnd = onEnd;
-    this.#pendingMax = pendingMax;
+    this.#pendingMax = limits.pendingMax ?? PENDING_MAX;
     if (this.#raw.destroyed) {
       // The client left while its request was looked into. Who made the stream is still about to use it.
       this.#ending = true;
@@ -53,13 +60,13 @@ export class EventStream {
       'x-accel-buffering': 'no',
     });
     this.#raw.flushHeaders();
-    this.#heartbeat = setInterval(() => this.#beat(), HEARTBEAT_MS);
+    this.#heartbeat = setInterval(() => this.#beat(), limits.heartbeatMs ?? HEARTBEAT_MS);
   }
 
   /** Whole events, as `formatEvent` gives them. */
   write(text: string): void {
     if (this.#ending) return;
-    this.#queue.push(text);
+    for (let at = 0; at < text.length; at += PIECE) this.#queue.push(text.slice(at, at + PIECE));
     this.#pending += text.length;
     this.#flush();
     if (this.#pending > this.#pendingMax) this.#raw.destroy();

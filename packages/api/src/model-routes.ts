@@ -36,7 +36,7 @@ export function modelRoutes(app: App, backend: Backend): void {
         tags,
         summary: 'Load the model now; else the next job does',
         params: byId,
-        response: answers({ 202: okSchema }, 'MODEL_UNKNOWN'),
+        response: answers({ 202: okSchema }, 'MODEL_UNKNOWN', 'WORKER_FAILED'),
       },
     },
     async (request, reply) => {

@@ -11,7 +11,7 @@ import type { Backend } from './backend.js';
 import { openaiAnswers, WAIT_ERRORS } from './dialects.js';
 import { formOf } from './forms.js';
 import { streamPictures } from './openai-stream.js';
-import { type OrderFields, submit, toOrders, waitForAll, withPictures } from './orders.js';
+import { type OrderFields, submit, toOrders, waitForPictures } from './orders.js';
 import { type Encoding, FORMATS, pictureOfJob, QUALITY_DEFAULT } from './pictures.js';
 import type { App } from './schemas.js';
 import { signUrl } from './session.js';
@@ -146,21 +146,21 @@ export function openaiRoutes(app: App, backend: Backend): void {
     const orders = await toOrders(backend, fields, { source: 'openai', count: body.n ?? 1 });
     const jobs = await submit(backend, request, reply, orders);
     if (body.stream) return streamPictures(backend, request, reply, jobs, body);
-    const ended = await waitForAll(backend, request, reply, jobs);
+    const drawn = await waitForPictures(backend, request, reply, jobs);
     const encoding = encodingOf(body);
     // What is not asked for is as OpenAI's models of that name answer.
     const asUrl = (body.response_format ?? (body.model?.startsWith('dall-e') ? 'url' : 'b64_json')) === 'url';
     const data = await Promise.all(
-      withPictures(ended).map(async (job) =>
+      drawn.map(async (job) =>
         asUrl
           ? { url: urlOf(request, job, encoding) }
           : { b64_json: (await pictureOfJob(backend, job, encoding)).toString('base64') },
       ),
     );
-    const { width, height } = ended[0] as Job;
+    const { width, height } = drawn[0] as Job;
     const created = Math.floor(Date.now() / 1000);
     const shared = { background: 'opaque', output_format: encoding.format, quality: body.quality ?? 'auto' };
-    return { created, data, ...shared, size: `${width}x${height}`, usage: usageOf(withPictures(ended)) };
+    return { created, data, ...shared, size: `${width}x${height}`, usage: usageOf(drawn) };
   }
 }
 

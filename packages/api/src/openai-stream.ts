@@ -1,12 +1,12 @@
 /** Streamed pictures of the OpenAI Images API: previews while they are drawn, then the pictures. */
-import { toCodedError } from '@qwen-supervisor/protocol/errors';
+import { type CodedError, toCodedError } from '@qwen-supervisor/protocol/errors';
 import type { Job } from '@qwen-supervisor/protocol/job';
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import type { Backend, StepEvent } from './backend.js';
 import { errorBody } from './dialects.js';
 import { EventStream } from './event-stream.js';
 import { encodingOf, type ImagesRequest, usageOf } from './openai-routes.js';
-import { cancelWhenGone, withPictures } from './orders.js';
+import { cancelWhenGone } from './orders.js';
 import { enlargePreview, pictureOfJob } from './pictures.js';
 
 /**
@@ -30,7 +30,7 @@ export async function streamPictures(
   const onEnd = () => {
     for (const stop of listening) stop();
   };
-  const stream = new EventStream(reply, onEnd, Number.POSITIVE_INFINITY);
+  const stream = new EventStream(reply, onEnd, { pendingMax: Number.POSITIVE_INFINITY });
   const send = (name: string, job: Job, picture: Buffer, more: object) => {
     const type = `${kind}.${name}`;
     const { width, height } = job;
@@ -54,20 +54,19 @@ export async function streamPictures(
     });
   });
   cancelWhenGone(backend, request, reply, jobs);
-  try {
-    const ended: Job[] = [];
-    for (const { id } of jobs) {
+  let [drawn, failure]: [number, CodedError | null] = [0, null];
+  for (const { id } of jobs) {
+    try {
       const job = await backend.waitForEnd(id);
-      ended.push(job);
-      // One that failed does not cost the others.
-      if (job.images.length === 0) continue;
       const picture = await pictureOfJob(backend, job, encoding);
       await tail;
       send('completed', job, picture, { usage: usageOf([job]) });
+      drawn++;
+    } catch (error) {
+      failure ??= toCodedError(error);
     }
-    withPictures(ended);
-  } catch (error) {
-    stream.send('error', errorBody(request.url, toCodedError(error)));
   }
+  // One that failed does not cost the others.
+  if (failure && drawn === 0) stream.send('error', errorBody(request.url, failure));
   stream.end();
 }

@@ -93,24 +93,23 @@ export function cancelWhenGone(
 }
 
 /**
- * Those of a request's jobs that have a picture: one that failed does not cost the others. @throws CodedError of the first
- * where none has one
+ * Waits until all have ended; gives those that have a picture. One that failed, or is waited for in vain, does not cost the
+ * others. @throws CodedError where none has one
  */
-export function withPictures(ended: Job[]): Job[] {
-  const drawn = ended.filter((job) => job.images.length > 0);
-  if (drawn.length === 0) pictureOf(ended[0] as Job);
-  return drawn;
-}
-
-/** Waits until all have ended. */
-export function waitForAll(
+export async function waitForPictures(
   backend: Backend,
   request: FastifyRequest,
   reply: FastifyReply,
   jobs: Job[],
 ): Promise<Job[]> {
   cancelWhenGone(backend, request, reply, jobs);
-  return Promise.all(jobs.map((job) => backend.waitForEnd(job.id)));
+  const outcomes = await Promise.allSettled(jobs.map((job) => backend.waitForEnd(job.id)));
+  const ended = outcomes.flatMap((outcome) => (outcome.status === 'fulfilled' ? [outcome.value] : []));
+  const drawn = ended.filter((job) => job.images.length > 0);
+  if (drawn.length > 0) return drawn;
+  for (const outcome of outcomes) if (outcome.status === 'rejected') throw outcome.reason;
+  pictureOf(ended[0] as Job);
+  return drawn;
 }
 
 const IDEMPOTENCY_KEY = /^[\x21-\x7e]{1,255}$/;

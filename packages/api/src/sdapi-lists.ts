@@ -127,7 +127,7 @@ export function sdapiLists(app: App, backend: Backend): void {
   for (const name of ['reload-checkpoint', 'refresh-checkpoints']) {
     app.post(
       `/sdapi/v1/${name}`,
-      { schema: { tags, summary: 'Load the model', response: sdapiAnswers({ 200: z.object({}) }) } },
+      { schema: { tags, summary: 'Load the model', response: sdapiAnswers({ 200: z.object({}) }, 'WORKER_FAILED') } },
       async () => {
         if (name === 'reload-checkpoint') await link.request('loadModel', {});
         return {};

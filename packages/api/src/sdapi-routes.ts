@@ -12,7 +12,7 @@ import type { FastifyReply, FastifyRequest } from 'fastify';
 import { z } from 'zod';
 import type { Backend } from './backend.js';
 import { sdapiAnswers, WAIT_ERRORS } from './dialects.js';
-import { type OrderFields, submit, toOrders, waitForAll, withPictures } from './orders.js';
+import { type OrderFields, submit, toOrders, waitForPictures } from './orders.js';
 import { pictureOfJob } from './pictures.js';
 import type { App } from './schemas.js';
 import { SAMPLER } from './sdapi-lists.js';
@@ -146,10 +146,11 @@ export function sdapiRoutes(app: App, backend: Backend): void {
         const running = queue.current === null ? null : await link.request('getJob', { id: queue.current });
         // What others have asked for is not ours to end.
         if (running?.source !== 'sdapi') return {};
-        await link.request('interruptJob', { id: running.id });
-        const { group } = running;
+        // Those that wait go first: none of them may begin meanwhile.
+        const { id, group } = running;
         if (name === 'interrupt' && group !== null)
           await link.request('cancelJobs', { scope: 'group', group, queued: true });
+        await link.request('interruptJob', { id });
         return {};
       },
     );
@@ -164,7 +165,7 @@ export function sdapiRoutes(app: App, backend: Backend): void {
     const crop = body.resize_mode === 1;
     const orders = await toOrders(backend, toNative(body, initImage), { source: 'sdapi', count, crop });
     const jobs = await submit(backend, request, reply, orders);
-    const ended = withPictures(await waitForAll(backend, request, reply, jobs));
+    const ended = await waitForPictures(backend, request, reply, jobs);
     const pictures = await Promise.all(ended.map((job) => pictureOfJob(backend, job, PNG)));
     // Pictures that were sent are not sent back.
     const { init_images: _, ...parameters } = request.body as Record<string, unknown>;

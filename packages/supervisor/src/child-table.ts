@@ -8,7 +8,7 @@
  */
 import type { ErrorObject } from '@qwen-supervisor/protocol/errors';
 import type { ChildState, ExitCause } from '@qwen-supervisor/protocol/status';
-import { type Child, type ChildEvent, type ChildLimits, type ChildStep, causeOf } from './child.js';
+import { type Child, type ChildEvent, type ChildLimits, type ChildStep, causeOf, describeExit } from './child.js';
 import { hangReason, hasProgressed, hasWorked, loadDeadline, newStepClock, tickStepClock } from './child-health.js';
 import { afterSuccess, decideRestart, NO_HISTORY } from './restart-policy.js';
 
@@ -315,9 +315,12 @@ const paused: Handler<'paused'> = (child, { ms }) =>
 /** A stop while we already end the child for another cause: it must not come back. */
 const planStop: Handler<'stop'> = (child) => stay({ ...child, stopCause: 'planned', restartReason: null });
 
-/** Wanted again while it still ends. */
-const startAfterStop = (child: Child, { reason }: { reason: string }): ChildStep =>
+/** Wanted again while it still ends; after an unplanned end it is started again anyway. */
+const startAfterStop: Handler<'wanted'> = (child, { reason }) =>
   stay(child.stopCause === 'planned' ? { ...child, restartReason: child.restartReason ?? reason } : child);
+
+const restartAfterStop: Handler<'restart'> = (child, { reason }, atMs, limits) =>
+  startAfterStop({ ...child, history: NO_HISTORY }, { type: 'wanted', reason }, atMs, limits);
 
 /** Events that cannot come in a state, or change nothing there, are still answered. */
 const IGNORE: Row = {
@@ -370,7 +373,7 @@ const TABLE: Record<ChildState, Row> = {
     spawned,
     exited,
     paused,
-    restart: startAfterStop,
+    restart: restartAfterStop,
     wanted: startAfterStop,
     stop: planStop,
     tick: tickStopping,
@@ -386,12 +389,6 @@ function keepReason({ child, effects }: ChildStep, reason: string): ChildStep {
 
 function isDue(child: Child, atMs: number): boolean {
   return child.deadlineMs !== null && atMs >= child.deadlineMs;
-}
-
-function describeExit({ code, signal }: { code: number | null; signal: string | null }, cause: ExitCause): string {
-  if (cause === 'oom-killed') return 'killed by the kernel, which was out of memory';
-  if (code === null && signal === null) return 'the process could not be spawned';
-  return signal === null ? `exited with code ${code}` : `ended by ${signal}`;
 }
 
 function gigabytes(bytes: number): string {

@@ -138,3 +138,13 @@ export function causeOf(
   if (exit.signal !== null && OUTSIDE_SIGNALS.has(exit.signal)) return 'killed';
   return exit.code === 0 ? 'clean' : 'crashed';
 }
+
+/** What is seen of an exit, in words. */
+export function describeExit(
+  { code, signal }: { code: number | null; signal: string | null },
+  cause: ExitCause,
+): string {
+  if (cause === 'oom-killed') return 'killed by the kernel, which was out of memory';
+  if (code === null && signal === null) return 'the process could not be spawned';
+  return signal === null ? `exited with code ${code}` : `ended by ${signal}`;
+}

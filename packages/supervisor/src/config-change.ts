@@ -9,7 +9,15 @@ const FIXED = ['host', 'port', 'data-dir', 'beat-limit-seconds', 'keyless'] as c
 /** Keys that a child is started with. */
 const STARTED_WITH: Record<ChildName, ConfigKey[]> = {
   inference: ['model', 'checkpoint-steps', 'picture-metadata'],
-  api: ['keys-file', 'allow-hosts', 'allow-origins', 'requests-per-minute', 'max-connections', 'max-upload-megabytes'],
+  api: [
+    'keys-file',
+    'allow-hosts',
+    'allow-origins',
+    'requests-per-minute',
+    'max-connections',
+    'max-upload-megabytes',
+    'model-names',
+  ],
 };
 
 /** The configuration in force from now on, and what is to be said and done about it. */

@@ -16,6 +16,8 @@ export class EventLog {
   readonly run = randomBytes(6).toString('hex');
   readonly #subscribers = new Set<Subscriber>();
   readonly #ring = new EventRing();
+  /** Those that were waited for, and have not read what they were sent. */
+  readonly #stalled = new WeakSet<Subscriber>();
   #seq = 0;
 
   /** Number of the last event. */
@@ -37,14 +39,20 @@ export class EventLog {
     this.#subscribers.add(subscriber);
   }
 
-  /** Resolves when all have read what they were sent, or will not. */
+  /** Resolves when all have read what they were sent; who has not within the limit is not waited for until it has. */
   async drained(): Promise<void> {
-    const reading = Promise.all([...this.#subscribers].map((subscriber) => subscriber.drained?.()));
+    const reading = [...this.#subscribers]
+      .filter((subscriber) => subscriber.drained && !this.#stalled.has(subscriber))
+      .map(async (subscriber) => {
+        this.#stalled.add(subscriber);
+        await subscriber.drained?.();
+        this.#stalled.delete(subscriber);
+      });
     let timer: NodeJS.Timeout | undefined;
     const limit = new Promise((resolve) => {
       timer = setTimeout(resolve, DRAIN_LIMIT_MS);
     });
-    await Promise.race([reading, limit]);
+    await Promise.race([Promise.all(reading), limit]);
     clearTimeout(timer);
   }
 

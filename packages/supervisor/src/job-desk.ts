@@ -161,19 +161,19 @@ export class JobDesk {
    * @throws CodedError JOB_NOT_FOUND, DISK_FULL
    */
   async cancel(id: string, { keep = false, ifQueued = false } = {}): Promise<Job> {
-    if (this.problem !== null) {
-      // The worker can obey, even though nothing can be written now.
-      if (!ifQueued) this.#hooks.onCancelRequest(id, keep);
-      throw new CodedError('DISK_FULL', this.problem);
-    }
     // In line with claims and releases: between them a job is always either queued or in the worker's hands.
-    const job = await this.#writes.add(async () => {
+    const operation = async () => {
       const before = await this.#store.get(id);
       if (ifQueued && before?.status !== 'queued') return before;
       const after = await this.#store.cancel(id);
       if (after && before?.status === 'queued') this.#publish({ type: 'cancelled', jobId: id, job: after });
       this.#hooks.onCancelRequest(id, keep);
       return after;
+    };
+    const job = await this.#writes.ask(operation).catch((error: CodedError) => {
+      // The worker can obey, even though nothing can be written now.
+      if (error.code === 'DISK_FULL' && !ifQueued) this.#hooks.onCancelRequest(id, keep);
+      throw error;
     });
     return this.#seenOne(found(job));
   }
@@ -187,8 +187,7 @@ export class JobDesk {
     if (running) await this.cancel(running.id);
     const alone = running ? 1 : 0;
     if (scope.scope === 'running') return alone;
-    if (this.problem !== null) throw new CodedError('DISK_FULL', this.problem);
-    const queued = await this.#writes.add(() => this.#store.cancelQueued(group));
+    const queued = await this.#writes.ask(() => this.#store.cancelQueued(group));
     for (const [index, job] of queued.entries()) {
       this.#publish({ type: 'cancelled', jobId: job.id, job });
       // So many events at once would be more than a listener may have waiting.
@@ -197,7 +196,7 @@ export class JobDesk {
     return alone + queued.length;
   }
 
-  /** @throws CodedError JOB_NOT_FOUND, JOB_NOT_QUEUED */
+  /** @throws CodedError JOB_NOT_FOUND, JOB_NOT_QUEUED, DISK_FULL */
   async move(id: string, priority: number | null, before: string | null): Promise<Job> {
     for (const known of before === null ? [id] : [id, before]) {
       const { status } = await this.get(known);
@@ -205,7 +204,7 @@ export class JobDesk {
     }
     if (id === before) throw new CodedError('REQUEST_INVALID', 'before: a job cannot be moved before itself');
     const place = before === null ? { priority: priority ?? 0 } : { before };
-    const moved = await this.#writes.add(() => this.#store.move(id, place));
+    const moved = await this.#writes.ask(() => this.#store.move(id, place));
     if (!moved) throw new CodedError('JOB_NOT_QUEUED');
     const job = await this.#seenOne(moved);
     this.#publish({ type: 'moved', jobId: id, job });

@@ -43,6 +43,25 @@ export class OrderedWrites {
     return result;
   }
 
+  /**
+   * What a client asks for: it is told at once where the disk does not take it, and nothing is written later.
+   * @throws CodedError DISK_FULL, JOB_STORE_UNUSABLE
+   */
+  ask<T>(operation: () => Promise<T>): Promise<T> {
+    if (this.#problem !== null) return Promise.reject(new CodedError('DISK_FULL', this.#problem));
+    return this.add(async () => {
+      try {
+        return { written: await operation() };
+      } catch (cause) {
+        if (!this.#hooks.isTransient(cause)) throw cause;
+        return { refusal: new CodedError('DISK_FULL', `the job database: ${(cause as Error).message}`, { cause }) };
+      }
+    }).then((outcome) => {
+      if ('refusal' in outcome) throw outcome.refusal;
+      return outcome.written;
+    });
+  }
+
   /** What nobody waits for. */
   later(operation: () => Promise<unknown>): void {
     this.add(operation).catch(() => 'told by onFailure');
