@@ -40,7 +40,7 @@ const POISON = 'poison';
 interface Worker {
   incarnation: number;
   phase: 'booting' | 'loading' | 'idle' | 'drawing';
-  run: { job: Job; attempt: number; step: number } | null;
+  run: { job: Job; attempt: number; step: number; last: number } | null;
   hung: boolean;
 }
 
@@ -213,10 +213,10 @@ export class World {
       case 'cancel-run': {
         const run = this.worker?.run;
         if (run?.job.id !== effect.jobId) return;
-        // A picture that is wanted as far as it is has at least one step.
-        const { id } = run.job;
-        const done = { status: 'done', step: run.step, imageId: id, file: '', sha256: '', bytes: 1 } as const;
-        return this.#finish(effect.keep && run.step > 0 ? done : { status: 'cancelled' });
+        if (!effect.keep) return this.#finish({ status: 'cancelled' });
+        // A picture that is wanted as far as it is ends after the next step.
+        run.last = Math.min(run.last, run.step + 1);
+        return;
       }
       case 'record-crash': {
         const { child, cause, job } = effect.crash;
@@ -243,7 +243,7 @@ export class World {
     const { incarnation } = this.worker as Worker;
     const begun = { incarnation, atMs: this.now, jobId: job.id, attempt, step: found, startedOverReason: null };
     this.#messages.push({ type: 'job-begun', ...begun });
-    return { job, attempt, step: found };
+    return { job, attempt, step: found, last: STEPS };
   }
 
   /** The processes do what they do in half a second. */
@@ -267,8 +267,8 @@ export class World {
     } else if (worker.run) {
       const { run } = worker;
       const { job, attempt } = run;
-      if (run.step === STEPS)
-        return this.#finish({ status: 'done', step: STEPS, imageId: job.id, file: '', sha256: '', bytes: 1 });
+      if (run.step === run.last)
+        return this.#finish({ status: 'done', step: run.step, imageId: job.id, file: '', sha256: '', bytes: 1 });
       run.step++;
       this.#checkpoints.set(job.id, run.step);
       this.#messages.push({ type: 'job-step', incarnation, atMs: this.now, jobId: job.id, attempt, step: run.step });
