@@ -5,7 +5,7 @@ import type { FastifyReply, FastifyRequest } from 'fastify';
 import type { Backend, StepEvent } from './backend.js';
 import { errorBody } from './dialects.js';
 import { EventStream } from './event-stream.js';
-import { encodingOf, type ImagesRequest, usageOf } from './openai-routes.js';
+import { encodingOf, type ImagesRequest, usageOf } from './openai-request.js';
 import { cancelWhenGone } from './orders.js';
 import { enlargePreview, pictureOfJob } from './pictures.js';
 
