@@ -16,7 +16,6 @@ import type {
 import type { Vitals } from '@qwen-supervisor/protocol/status';
 
 export type SupervisorLink = Link<SupervisorMethods, ClientMethods>;
-export type StepEvent = Extract<JobEvent, { type: 'step' }>;
 
 export interface Backend {
   link: SupervisorLink;
@@ -26,8 +25,6 @@ export interface Backend {
   readonly welcome: Welcome;
   /** What has happened of late. */
   readonly ring: EventRing;
-  /** The last step that was told, whichever job it was of; null before the first. */
-  readonly lastStep: StepEvent | null;
   /** The last preview of a running job, PNG. */
   preview(jobId: string): Uint8Array | null;
   /** Calls `listener` for every event until the returned function is called. */
@@ -58,7 +55,6 @@ export async function connectBackend(
   const listeners = new Set<(event: NumberedEvent) => void>();
   const ofJobs = new Map<string, Set<(event: JobEvent & NumberedEvent) => void>>();
   const waiting = new Set<(error: CodedError) => void>();
-  let lastStep: StepEvent | null = null;
   let lastPreview: { jobId: string; png: Uint8Array } | null = null;
   let stopping = false;
   const fail = (error: CodedError) => {
@@ -66,10 +62,7 @@ export async function connectBackend(
   };
   const hear = (event: NumberedEvent) => {
     ring.push(event);
-    if (event.type === 'step') {
-      lastStep = event;
-      if (event.preview) lastPreview = { jobId: event.jobId, png: event.preview };
-    }
+    if (event.type === 'step' && event.preview) lastPreview = { jobId: event.jobId, png: event.preview };
     for (const listener of listeners) listener(event);
     if ('jobId' in event) for (const listener of ofJobs.get(event.jobId) ?? []) listener(event);
   };
@@ -104,9 +97,6 @@ export async function connectBackend(
     ring,
     get welcome() {
       return welcome;
-    },
-    get lastStep() {
-      return lastStep;
     },
     get stopping() {
       return stopping;

@@ -209,8 +209,9 @@ export function classicRoutes(app: App, backend: Backend): void {
     },
     async (request, reply) => {
       // An id, not a path: it is looked up, and never opened.
-      const { png, sha256 } = await readPicture(backend, request.params.file.replace(/\.png$/, ''));
-      return reply.header('content-type', 'image/png').header('etag', `"${sha256}"`).send(png);
+      const found = await link.request('findImage', { id: request.params.file.replace(/\.png$/, '') });
+      const png = await readPicture(backend, found);
+      return reply.header('content-type', 'image/png').header('etag', `"${found.sha256}"`).send(png);
     },
   );
 

@@ -5,7 +5,7 @@ import type { FastifyReply } from 'fastify';
 /** A comment line on an idle stream, so that proxies and clients see that it lives. */
 const HEARTBEAT_MS = 15_000;
 /**
- * Bytes that wait for a listener before it is dropped; it comes back with Last-Event-ID and has missed nothing. More than all
+ * Characters that wait for a listener before it is dropped; it comes back with Last-Event-ID and has missed nothing. More than all
  * that can be replayed. What waits is shared: an event is one text, however many listen.
  */
 const PENDING_MAX = 16 << 20;

@@ -62,10 +62,11 @@ export function imageRoutes(app: App, backend: Backend): void {
     },
     async (request, reply) => {
       const { format, quality } = request.query;
-      const { png, sha256 } = await readPicture(backend, request.params.id);
-      const tag = format === 'png' ? sha256 : `${sha256}-${format}-${quality}`;
+      const found = await backend.link.request('findImage', { id: request.params.id });
+      const tag = format === 'png' ? found.sha256 : `${found.sha256}-${format}-${quality}`;
       if (isKnown(request, reply, tag)) return reply.status(304).send();
-      return reply.header('content-type', contentType(format)).send(await encodeAs(png, { format, quality }));
+      const picture = await encodeAs(await readPicture(backend, found), { format, quality });
+      return reply.header('content-type', contentType(format)).send(picture);
     },
   );
 
@@ -80,9 +81,9 @@ export function imageRoutes(app: App, backend: Backend): void {
       },
     },
     async (request, reply) => {
-      const { webp, sha256 } = await readThumbnail(backend, request.params.id);
-      if (isKnown(request, reply, `${sha256}-thumbnail`)) return reply.status(304).send();
-      return reply.header('content-type', 'image/webp').send(webp);
+      const found = await backend.link.request('findImage', { id: request.params.id });
+      if (isKnown(request, reply, `${found.sha256}-thumbnail`)) return reply.status(304).send();
+      return reply.header('content-type', contentType('webp')).send(await readThumbnail(backend, found));
     },
   );
 

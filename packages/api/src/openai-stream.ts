@@ -2,7 +2,7 @@
 import { type CodedError, toCodedError } from '@qwen-supervisor/protocol/errors';
 import type { Job } from '@qwen-supervisor/protocol/job';
 import type { FastifyReply, FastifyRequest } from 'fastify';
-import type { Backend, StepEvent } from './backend.js';
+import type { Backend } from './backend.js';
 import { errorBody } from './dialects.js';
 import { EventStream } from './event-stream.js';
 import { encodingOf, type ImagesRequest, usageOf } from './openai-request.js';
@@ -13,7 +13,7 @@ import { enlargePreview, pictureOfJob } from './pictures.js';
  * Of the previews that a worker sends, which one is the `index`th of `count`: they lie evenly between the first step and
  * the picture.
  */
-function isDue({ step, steps }: StepEvent, index: number, count: number): boolean {
+function isDue({ step, steps }: { step: number; steps: number }, index: number, count: number): boolean {
   return index < count && step / steps >= (index + 1) / (count + 1) - 1e-9;
 }
 

@@ -1,7 +1,5 @@
 /** From requests of clients, whatever their dialect, to jobs in the queue. */
 import { createHash } from 'node:crypto';
-import { readFile } from 'node:fs/promises';
-import { join } from 'node:path';
 import { CodedError } from '@qwen-supervisor/protocol/errors';
 import { type Idempotency, type Job, type JobOrder, type JobSource, pictureOf } from '@qwen-supervisor/protocol/job';
 import {
@@ -14,6 +12,7 @@ import {
 import { drawSeed } from '@qwen-supervisor/protocol/seed';
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import type { Backend } from './backend.js';
+import { readPicture } from './pictures.js';
 import { decodeBase64, inspect, storeInput, type Upload } from './uploads.js';
 
 /** A native request; a picture may come as bytes, where the dialect has taken them from a form. */
@@ -134,10 +133,7 @@ export function idempotencyOf({ headers, url, body, caller }: FastifyRequest): I
 async function bytesOf(backend: Backend, initImage: string | Buffer): Promise<Buffer> {
   if (typeof initImage !== 'string') return initImage;
   if (!/^job_[0-9a-f]{24}$/.test(initImage)) return decodeBase64(initImage);
-  const { file } = await backend.link.request('findImage', { id: initImage });
-  return readFile(join(backend.welcome.dataDir, file)).catch((cause) => {
-    throw new CodedError('IMAGE_NOT_FOUND', 'the file of this picture is gone', { cause });
-  });
+  return readPicture(backend, await backend.link.request('findImage', { id: initImage }));
 }
 
 /** A side that is not given follows the picture. */

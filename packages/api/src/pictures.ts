@@ -22,22 +22,17 @@ export const QUALITY_DEFAULT = 90;
 const THUMBNAIL_SIDE = 256;
 const THUMBNAIL_QUALITY = 75;
 
-/** The file of a picture. @throws CodedError IMAGE_NOT_FOUND */
-export async function readPicture(
-  backend: Backend,
-  id: string,
-): Promise<{ png: Buffer; file: string; sha256: string }> {
-  const { file, sha256 } = await backend.link.request('findImage', { id });
-  const png = await readFile(join(backend.welcome.dataDir, file)).catch((cause) => {
+/** The PNG of a picture that the supervisor has found. @throws CodedError IMAGE_NOT_FOUND */
+export function readPicture({ welcome }: Backend, { file }: { file: string }): Promise<Buffer> {
+  return readFile(join(welcome.dataDir, file)).catch((cause) => {
     throw new CodedError('IMAGE_NOT_FOUND', 'the file of this picture is gone', { cause });
   });
-  return { png, file, sha256 };
 }
 
 /** The picture of a job that has ended. @throws CodedError of the job, JOB_CANCELLED, IMAGE_NOT_FOUND */
 export async function pictureOfJob(backend: Backend, job: Job, encoding: Encoding): Promise<Buffer> {
-  const { png } = await readPicture(backend, pictureOf(job).id);
-  return encodeAs(png, encoding);
+  const found = await backend.link.request('findImage', { id: pictureOf(job).id });
+  return encodeAs(await readPicture(backend, found), encoding);
 }
 
 /** PNG as it is; the other formats carry pixels only. */
@@ -55,15 +50,14 @@ export async function enlargePreview(preview: Uint8Array, { width, height }: Job
 }
 
 /** A small WebP, made when it is first asked for and kept beside the picture. @throws CodedError IMAGE_NOT_FOUND */
-export async function readThumbnail(backend: Backend, id: string): Promise<{ webp: Buffer; sha256: string }> {
-  const { file, sha256 } = await backend.link.request('findImage', { id });
-  const path = join(backend.welcome.dataDir, thumbnailFile(file));
+export async function readThumbnail(backend: Backend, found: { file: string }): Promise<Buffer> {
+  const path = join(backend.welcome.dataDir, thumbnailFile(found.file));
   const known = await readFile(path).catch((error: NodeJS.ErrnoException) => {
     if (error.code === 'ENOENT') return null;
     throw error;
   });
-  if (known) return { webp: known, sha256 };
-  const { png } = await readPicture(backend, id);
+  if (known) return known;
+  const png = await readPicture(backend, found);
   const sharp = await loadSharp();
   const webp = await sharp(png)
     .resize(THUMBNAIL_SIDE, THUMBNAIL_SIDE, { fit: 'inside', withoutEnlargement: true })
@@ -78,7 +72,7 @@ export async function readThumbnail(backend: Backend, id: string): Promise<{ web
     console.error(`thumbnail not kept: ${(error as Error).message}`);
     await rm(temporary, { force: true });
   }
-  return { webp, sha256 };
+  return webp;
 }
 
 export function contentType(format: Format): string {

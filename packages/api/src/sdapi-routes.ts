@@ -99,13 +99,12 @@ export function sdapiRoutes(app: App, backend: Backend): void {
     },
     async ({ query }) => {
       const { children, model, queue } = await link.request('status', {});
-      const { lastStep } = backend;
       const running = queue.current === null ? null : await link.request('getJob', { id: queue.current });
       // A client that has set the model waits for idle: a process that is still to load is not.
       const loading = children.some(({ name, state }) => name === 'inference' && COMING.has(state));
       const step = running?.step ?? 0;
       const share = loading ? model.bytesDone / Math.max(1, model.bytesTotal) : step / (running?.steps ?? 1);
-      const eta = running ? (lastStep?.jobId === running.id ? lastStep.eta : running.eta) : null;
+      const eta = running?.eta ?? null;
       const preview = running && query.skip_current_image !== 'true' ? backend.preview(running.id) : null;
       return {
         // Nothing but 0 is taken for idle.
