@@ -10,10 +10,10 @@ const COUNT = Number(process.argv[2] ?? 10_000);
 /** Caches, JIT and pools are filled by then. */
 const WARM_UP = 500;
 
-const { Children } = await import('@qwen-supervisor/supervisor/children');
-const { CrashLog } = await import('@qwen-supervisor/supervisor/crash-log');
-const { EventLog } = await import('@qwen-supervisor/supervisor/event-log');
-const { openLog } = await import('@qwen-supervisor/supervisor/log');
+const { Children } = await import('@qwen-supervisor/supervisor/processes/processes');
+const { CrashLog } = await import('@qwen-supervisor/supervisor/records/crash-log');
+const { EventLog } = await import('@qwen-supervisor/supervisor/records/event-log');
+const { openLog } = await import('@qwen-supervisor/supervisor/records/log');
 
 process.execPath = '/bin/false';
 const dataDir = mkdtempSync(join(tmpdir(), 'qwen-supervisor-bench-'));

@@ -2,8 +2,8 @@
 import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { drawPicture } from '@qwen-supervisor/inference/pipeline';
-import { loadSessions } from '@qwen-supervisor/inference/sessions';
+import { drawPicture } from '@qwen-supervisor/inference/recipe/pipeline';
+import { loadSessions } from '@qwen-supervisor/inference/recipe/sessions';
 import { openCheckpoint } from '@qwen-supervisor/model/checkpoint';
 
 const PICTURES = 8;

@@ -6,23 +6,23 @@ import { describeIssues, requireObject } from '@qwen-supervisor/protocol/job-req
 import fastify, { type FastifyError, type FastifyReply, type FastifySchemaCompiler } from 'fastify';
 import type { ZodTypeProvider } from 'fastify-type-provider-zod';
 import type { z } from 'zod';
-import { guard } from './access.js';
+import { guard } from './access/access.js';
 import type { Backend } from './backend.js';
-import { classicRoutes } from './classic-routes.js';
-import { errorBody } from './dialects.js';
-import { eventRoutes } from './event-routes.js';
-import { healthRoutes } from './health-routes.js';
+import { classicRoutes } from './classic/routes.js';
+import { errorBody } from './contract/dialect-errors.js';
+import { describeRoutes, openapiRoute } from './contract/openapi.js';
+import type { App } from './contract/schemas.js';
 import { countRequests } from './http-metrics.js';
-import { imageRoutes } from './image-routes.js';
-import { jobRoutes } from './job-routes.js';
-import { modelRoutes } from './model-routes.js';
-import { openaiRoutes } from './openai-routes.js';
-import { describeRoutes, openapiRoute } from './openapi.js';
-import type { App } from './schemas.js';
-import { sdapiLists } from './sdapi-lists.js';
-import { sdapiRoutes } from './sdapi-routes.js';
-import { sessionRoutes } from './session-routes.js';
-import { systemRoutes } from './system-routes.js';
+import { eventRoutes } from './native/event-routes.js';
+import { healthRoutes } from './native/health-routes.js';
+import { imageRoutes } from './native/image-routes.js';
+import { jobRoutes } from './native/job-routes.js';
+import { modelRoutes } from './native/model-routes.js';
+import { sessionRoutes } from './native/session-routes.js';
+import { systemRoutes } from './native/system-routes.js';
+import { openaiRoutes } from './openai/routes.js';
+import { sdapiLists } from './sdapi/lists.js';
+import { sdapiRoutes } from './sdapi/routes.js';
 
 /** Bytes of a body without a picture. */
 const BODY_MAX = 4 << 20;

@@ -1,6 +1,6 @@
 /** How this process answers HTTP, for Prometheus. Begins anew with the process, as counters may. */
 import { Histogram } from '@qwen-supervisor/protocol/metrics';
-import type { App } from './schemas.js';
+import type { App } from './contract/schemas.js';
 
 const BOUNDS = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1, 5, 15, 60, 300];
 

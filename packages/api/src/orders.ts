@@ -12,8 +12,8 @@ import {
 import { drawSeed } from '@qwen-supervisor/protocol/seed';
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import type { Backend } from './backend.js';
-import { readPicture } from './pictures.js';
-import { decodeBase64, inspect, storeInput, type Upload } from './uploads.js';
+import { readPicture } from './pictures/pictures.js';
+import { decodeBase64, inspect, storeInput, type Upload } from './pictures/uploads.js';
 
 /** A native request; a picture may come as bytes, where the dialect has taken them from a form. */
 export type OrderFields = Partial<Omit<NativeRequest, 'initImage'>> & { initImage?: string | Buffer | undefined };

@@ -2,7 +2,7 @@
 import { openCheckpoint } from '@qwen-supervisor/model/checkpoint';
 import { CodedError, ERRORS, toCodedError } from '@qwen-supervisor/protocol/errors';
 import { checkModel, type TensorCheck } from './model-check.js';
-import { loadSessions } from './sessions.js';
+import { loadSessions } from './recipe/sessions.js';
 
 const [folder, golden, cacheFolder, json] = process.argv.slice(2) as [string, string, string, string];
 

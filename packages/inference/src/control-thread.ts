@@ -9,7 +9,7 @@ import { connectIpc } from '@qwen-supervisor/ipc/connect';
 import type { WorkerMethods, WorkerReports } from '@qwen-supervisor/protocol/messages';
 import sharp from 'sharp';
 import { CheckpointWriter, type JobCheckpoint } from './job-checkpoint.js';
-import type { Preview } from './preview.js';
+import type { Preview } from './recipe/preview.js';
 import { type ControlData, type ControlMessage, FLAG, type MainMessage, type Run } from './threads.js';
 import { measureVitals } from './vitals.js';
 

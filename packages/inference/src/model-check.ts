@@ -11,9 +11,9 @@ import { CodedError } from '@qwen-supervisor/protocol/errors';
 import { type JobRequest, stepsOf } from '@qwen-supervisor/protocol/job-request';
 import { Tensor } from 'onnxruntime-node';
 import { z } from 'zod';
-import { decodePacked, denoise, firstLatents, type Observer, Pass, type Reached } from './pipeline.js';
-import { makeSchedule } from './scheduler.js';
-import type { Sessions } from './sessions.js';
+import { decodePacked, denoise, firstLatents, type Observer, Pass, type Reached } from './recipe/pipeline.js';
+import { makeSchedule } from './recipe/scheduler.js';
+import type { Sessions } from './recipe/sessions.js';
 
 export interface TensorCheck {
   tensor: string;

@@ -6,7 +6,7 @@ import { IMAGES_FOLDER, imageFile, inputFile } from '@qwen-supervisor/protocol/d
 import { CodedError } from '@qwen-supervisor/protocol/errors';
 import { addPngTexts } from '@qwen-supervisor/protocol/png-text';
 import sharp from 'sharp';
-import type { Picture } from './pipeline.js';
+import type { Picture } from './recipe/pipeline.js';
 
 export interface PictureFile {
   /** Relative to the data folder. */

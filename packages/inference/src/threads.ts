@@ -2,7 +2,7 @@
 import type { JobRequest } from '@qwen-supervisor/protocol/job-request';
 import type { JobOutcome, WorkerReports } from '@qwen-supervisor/protocol/messages';
 import type { Fit } from './job-checkpoint.js';
-import type { Preview } from './preview.js';
+import type { Preview } from './recipe/preview.js';
 
 /** Indices into the shared Int32Array. The main thread writes `step`, the control thread the others. */
 export const FLAG = {

@@ -15,10 +15,10 @@ import { pictureTexts } from '@qwen-supervisor/protocol/picture-text';
 import { env } from 'onnxruntime-node';
 import { findCheckpoint, fitOf } from './job-checkpoint.js';
 import { readInput, writePicture } from './picture-file.js';
-import { drawPicture, type Observer } from './pipeline.js';
-import { drawPreview, fitPreview, type PreviewMap } from './preview.js';
-import { fromRuntime } from './runtime-error.js';
-import { loadSessions, type Sessions } from './sessions.js';
+import { drawPicture, type Observer } from './recipe/pipeline.js';
+import { drawPreview, fitPreview, type PreviewMap } from './recipe/preview.js';
+import { fromRuntime } from './recipe/runtime-error.js';
+import { loadSessions, type Sessions } from './recipe/sessions.js';
 import { type ControlData, type ControlMessage, FLAG, FLAG_COUNT, type MainMessage, type Run } from './threads.js';
 
 /** Previews of a picture. */

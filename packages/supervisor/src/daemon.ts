@@ -14,27 +14,35 @@ import { requestOf } from '@qwen-supervisor/protocol/job-request';
 import type { ModelInfo, ReloadReport, Snapshot, Welcome } from '@qwen-supervisor/protocol/messages';
 import type { ChildName, Crash, SystemStatus } from '@qwen-supervisor/protocol/status';
 import type { Logger } from 'pino';
-import type { Child, ChildEvent } from './child.js';
-import { Children, type Exit, type Incarnation } from './children.js';
-import { changeConfig } from './config-change.js';
-import { answer, type PeerLink, type Supervised } from './connection.js';
-import { ControlSocket } from './control-socket.js';
-import { CrashLog, readCrashes } from './crash-log.js';
-import { removePresence } from './data-folder.js';
-import { DeviceMemory } from './device-memory.js';
-import { EventLog } from './event-log.js';
-import { queuedEta, runningEta, secondsUntilClaim } from './expected-times.js';
-import { JobDesk } from './job-desk.js';
-import type { JobStore } from './job-store.js';
-import { readKeysFile } from './keys-file.js';
-import { accessOf, boundsOf, limitsOf } from './limits.js';
-import { type Listener, refuseUnlessOpen } from './listener.js';
-import { Metrics } from './metrics.js';
-import { INHERITED_FD } from './spawn-child.js';
-import { logChange, stateChanges } from './state-changes.js';
-import { type Effect, type Event, initialState, type Limits, nextDeadline, type State, step } from './supervisor.js';
-import { describeSystem } from './system-status.js';
-import type { SystemdNotifier } from './systemd.js';
+import { changeConfig } from './config/config-change.js';
+import { accessOf, boundsOf, limitsOf } from './config/config-parts.js';
+import { readKeysFile } from './config/keys-file.js';
+import { ControlSocket } from './control/control-socket.js';
+import { answer, type PeerLink, type Supervised } from './control/peer-methods.js';
+import type { Child, ChildEvent } from './core/child.js';
+import { queuedEta, runningEta, secondsUntilClaim } from './core/expected-times.js';
+import { logChange, stateChanges } from './core/state-changes.js';
+import {
+  type Effect,
+  type Event,
+  initialState,
+  type Limits,
+  nextDeadline,
+  type State,
+  step,
+} from './core/supervisor.js';
+import { describeSystem } from './core/system-status.js';
+import { JobDesk } from './jobs/job-desk.js';
+import type { JobStore } from './jobs/job-store.js';
+import { removePresence } from './machine/data-folder.js';
+import { type Listener, refuseUnlessOpen } from './machine/http-port.js';
+import type { SystemdNotifier } from './machine/systemd.js';
+import { DeviceMemory } from './processes/device-memory.js';
+import { Children, type Exit, type Incarnation } from './processes/processes.js';
+import { INHERITED_FD } from './processes/spawn-child.js';
+import { CrashLog, readCrashes } from './records/crash-log.js';
+import { EventLog } from './records/event-log.js';
+import { Metrics } from './records/metrics.js';
 import { VERSION } from './version.js';
 
 /** `setTimeout` takes no longer time. */

@@ -1,15 +1,15 @@
 /** From a configuration to a running supervisor: everything is opened and checked before a process is spawned. */
 import type { Config } from '@qwen-supervisor/protocol/config';
 import { CodedError } from '@qwen-supervisor/protocol/errors';
+import { readKeysFile } from './config/keys-file.js';
 import { type Daemon, openWhole, Supervisor } from './daemon.js';
-import { logFile, prepareDataDir, prepareSocket, readPresence } from './data-folder.js';
-import { readKeysFile } from './keys-file.js';
-import { adoptListener, bindListener, type Listener } from './listener.js';
-import { openLog } from './log.js';
-import { deathSignalLauncher } from './spawn-child.js';
-import { openSqliteJobStore } from './sqlite-database.js';
-import { sweepSurvivors } from './survivors.js';
-import { SystemdNotifier, takeGifts } from './systemd.js';
+import { openSqliteJobStore } from './jobs/sqlite-database.js';
+import { logFile, prepareDataDir, prepareSocket, readPresence } from './machine/data-folder.js';
+import { adoptListener, bindListener, type Listener } from './machine/http-port.js';
+import { SystemdNotifier, takeGifts } from './machine/systemd.js';
+import { deathSignalLauncher } from './processes/spawn-child.js';
+import { sweepSurvivors } from './processes/survivors.js';
+import { openLog } from './records/log.js';
 
 /**
  * Starts a supervisor. Whatever can be known before a process is spawned is checked here, in the order of cost.

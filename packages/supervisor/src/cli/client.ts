@@ -5,8 +5,8 @@ import { CodedError } from '@qwen-supervisor/protocol/errors';
 import type { NumberedEvent } from '@qwen-supervisor/protocol/events';
 import type { ClientMethods, SupervisorMethods, Welcome } from '@qwen-supervisor/protocol/messages';
 import type { Command } from 'commander';
-import { readPresence } from '../data-folder.js';
-import { loadConfig } from '../load-config.js';
+import { loadConfig } from '../config/load-config.js';
+import { readPresence } from '../machine/data-folder.js';
 
 export interface Client {
   link: Link<SupervisorMethods, ClientMethods>;

@@ -1,6 +1,6 @@
 import type { Crash } from '@qwen-supervisor/protocol/status';
 import type { Command } from 'commander';
-import { readCrashes } from '../crash-log.js';
+import { readCrashes } from '../records/crash-log.js';
 import { countOf, dataDirOf, withDataDir } from './client.js';
 
 export function addCrashes(program: Command): void {

@@ -3,8 +3,8 @@ import { dirname } from 'node:path';
 import { createInterface } from 'node:readline';
 import { CodedError } from '@qwen-supervisor/protocol/errors';
 import type { Command } from 'commander';
-import { logFile } from '../data-folder.js';
-import { formatLine } from '../log-line.js';
+import { logFile } from '../machine/data-folder.js';
+import { formatLine } from '../records/log-line.js';
 import { countOf, dataDirOf, withDataDir } from './client.js';
 
 export function addLogs(program: Command): void {

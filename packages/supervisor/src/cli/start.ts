@@ -3,7 +3,7 @@ import { CONFIG_KEYS, describeKey } from '@qwen-supervisor/protocol/config';
 import { CodedError } from '@qwen-supervisor/protocol/errors';
 import type { Command } from 'commander';
 import type { Daemon } from '../daemon.js';
-import { watchNpmParent } from '../parent-watch.js';
+import { watchNpmParent } from '../machine/parent-watch.js';
 
 /** Terminal, npm and shell may each deliver the same Ctrl+C. */
 const SAME_SIGNAL_MS = 500;
@@ -45,7 +45,7 @@ async function start(options: Record<string, string>): Promise<void> {
     });
   }
   const [{ loadConfig }, { startDaemon }] = await Promise.all([
-    import('../load-config.js'),
+    import('../config/load-config.js'),
     import('../start-daemon.js'),
   ]);
   const readConfig = () => loadConfig(flags, file ?? process.env.QWEN_SUPERVISOR_CONFIG, process.env);

@@ -1,0 +1,142 @@
+/** What happens, as it happens: to one job, or to everything. A listener that comes back goes on where it was. */
+import { CodedError } from '@qwen-supervisor/protocol/errors';
+import type { NumberedEvent } from '@qwen-supervisor/protocol/events';
+import { isTerminal, type Job } from '@qwen-supervisor/protocol/job';
+import type { FastifyRequest } from 'fastify';
+import { z } from 'zod';
+import type { Backend } from '../backend.js';
+import { answers } from '../contract/dialect-errors.js';
+import { type App, byId, eventStreamSchema } from '../contract/schemas.js';
+import { EventStream, formatEvent, idOf, seqOf, toText } from '../event-stream.js';
+
+/** Between the end of a job and the event that tells of it lies less. */
+const END_TOLD_MS = 60_000;
+
+const cursorSchema = z.strictObject({
+  lastEventId: z.string().max(100).optional().describe('As the header Last-Event-ID: go on after this event'),
+});
+
+export function eventRoutes(app: App, backend: Backend): void {
+  app.get(
+    '/api/v1/events',
+    {
+      exposeHeadRoute: false,
+      schema: {
+        tags: ['events'],
+        summary: 'All events, from now on or after the last one that was read',
+        description:
+          'Server-sent events: queued, moved, running, step, decoding, image, done, failed, cancelled and requeued of jobs, loading, child and crash of the system, and reset where the last event that was read is too old: read the snapshot again.',
+        querystring: cursorSchema,
+        response: answers({ 200: eventStreamSchema }, 'REQUEST_INVALID'),
+      },
+    },
+    (request, reply) => {
+      const cursor = cursorOf(request);
+      const stream = new EventStream(reply, () => stop());
+      const missed = cursor === null ? [] : missedSince(backend, cursor);
+      if (missed === null) stream.write(reset(backend));
+      for (const event of missed ?? []) stream.write(toText(event));
+      const stop = backend.listen((event) => stream.write(toText(event)));
+    },
+  );
+
+  /** First the job as it is, unless the listener comes back; then what happens to it, until it ends. */
+  app.get(
+    '/api/v1/jobs/:id/events',
+    {
+      exposeHeadRoute: false,
+      schema: {
+        tags: ['events'],
+        summary: 'The events of a job until it has ended',
+        description:
+          'Begins with the event job, the job as it is; while the model loads, loading comes in between. 204 tells an EventSource that has read the end not to come back.',
+        params: byId,
+        querystring: cursorSchema,
+        response: answers({ 200: eventStreamSchema, 204: z.void() }, 'REQUEST_INVALID', 'JOB_NOT_FOUND'),
+      },
+    },
+    async (request, reply) => {
+      const { id } = request.params;
+      // What happens from here on is kept until the job is known: nothing can fall between.
+      const early: NumberedEvent[] = [];
+      const before = newestId(backend);
+      let tell = (event: NumberedEvent) => void early.push(event);
+      const unlisten = backend.listen((event) => {
+        if (isOf(event, id) || event.type === 'load') tell(event);
+      });
+      const job = await backend.link.request('getJob', { id }).catch((error) => {
+        unlisten();
+        throw error;
+      });
+      const cursor = cursorOf(request);
+      const missed =
+        (cursor === null ? null : missedSince(backend, cursor))?.filter((event) => isOf(event, id)) ?? null;
+      const ended = isTerminal(job.status);
+      // A browser comes back whenever a stream ends; one that has heard the end is sent home.
+      if (missed?.length === 0 && hasToldEnd(job, backend)) {
+        unlisten();
+        return reply.status(204).send();
+      }
+      const stream = new EventStream(reply, unlisten);
+      if (missed) for (const event of missed) stream.write(toText(event));
+      else stream.write(formatEvent('job', job, before));
+      if (ended) {
+        if (!missed?.some(isEnd)) stream.write(toText(endOf(job, backend)));
+        return stream.end();
+      }
+      const told = new Set(missed);
+      tell = (event) => {
+        if (told.has(event)) return;
+        stream.write(toText(event));
+        if (isEnd(event)) stream.end();
+      };
+      // The job knows its steps.
+      for (const event of early) if (event.type !== 'step') tell(event);
+    },
+  );
+}
+
+function isOf(event: NumberedEvent, jobId: string): boolean {
+  return 'jobId' in event && event.jobId === jobId;
+}
+
+function isEnd(event: NumberedEvent): boolean {
+  return 'job' in event && isTerminal(event.job.status);
+}
+
+/** Whether the end of a job has been told to all who listened: a job has ended a little before that. */
+function hasToldEnd(job: Job, { ring }: Backend): boolean {
+  if (!isTerminal(job.status)) return false;
+  const isOld = Date.now() - Date.parse(job.finishedAt ?? job.createdAt) > END_TOLD_MS;
+  return isOld || ring.all().some((event) => isOf(event, job.id) && isEnd(event));
+}
+
+/** The event that told of the end, for those who come after it. */
+function endOf(job: Job, { ring, welcome }: Backend): NumberedEvent {
+  const type = job.status as 'done' | 'failed' | 'cancelled';
+  const seq = ring.all().at(-1)?.seq ?? 0;
+  return { type, jobId: job.id, job, run: welcome.run, seq, at: job.finishedAt ?? job.createdAt };
+}
+
+/** Null where none was given. @throws CodedError REQUEST_INVALID */
+function cursorOf({ headers, query }: FastifyRequest): string | null {
+  // A browser sends the header when it comes back, with the same query as before.
+  const id = headers['last-event-id'] ?? (query as z.output<typeof cursorSchema>).lastEventId ?? null;
+  if (Array.isArray(id)) throw new CodedError('REQUEST_INVALID', 'Last-Event-ID: only one');
+  return id;
+}
+
+/** Null where it is not known any more what was missed. */
+function missedSince({ ring, welcome }: Backend, id: string): NumberedEvent[] | null {
+  const seq = seqOf(id, welcome.run);
+  return seq === null ? null : ring.after(seq);
+}
+
+function reset(backend: Backend): string {
+  const lastEventId = newestId(backend);
+  return formatEvent('reset', { lastEventId }, lastEventId);
+}
+
+function newestId({ ring, welcome }: Backend): string {
+  return idOf({ run: welcome.run, seq: ring.all().at(-1)?.seq ?? 0 });
+}

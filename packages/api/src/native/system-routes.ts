@@ -1,0 +1,81 @@
+/** The system as a whole: how it is, what a page shows first, its processes, and what Prometheus reads. */
+import { ROLES } from '@qwen-supervisor/protocol/api-keys';
+import { type Histogram, METRICS_CONTENT_TYPE } from '@qwen-supervisor/protocol/metrics';
+import { CHILD_NAMES } from '@qwen-supervisor/protocol/status';
+import { z } from 'zod';
+import type { Backend } from '../backend.js';
+import { answers } from '../contract/dialect-errors.js';
+import { type App, crashSchema, jobSchema, modelSchema, okSchema, statusSchema } from '../contract/schemas.js';
+import { idOf } from '../event-stream.js';
+import { describeModel } from './model-routes.js';
+
+export function systemRoutes(app: App, backend: Backend, http: Histogram): void {
+  const { link } = backend;
+  const tags = ['system'];
+
+  app.get(
+    '/api/v1/status',
+    { schema: { tags, summary: 'Supervisor, processes, model and queue', response: answers({ 200: statusSchema }) } },
+    () => link.request('status', {}),
+  );
+
+  app.get(
+    '/api/v1/snapshot',
+    {
+      schema: {
+        tags,
+        summary: 'Everything that a page shows first; GET /api/v1/events?lastEventId= goes on from it without a hole',
+        response: answers({
+          200: z.object({
+            version: z.string(),
+            serverTime: z.string(),
+            lastEventId: z.string(),
+            role: z.enum(ROLES),
+            status: statusSchema,
+            models: z.array(modelSchema),
+            running: jobSchema.nullable(),
+            preview: z.string().nullable().describe('Of the running job: PNG, base64'),
+            queue: z.array(jobSchema).describe('In the order in which they will be drawn; the first fifty'),
+            crashes: z.array(crashSchema),
+          }),
+        }),
+      },
+    },
+    async ({ caller }) => {
+      const { lastSeq, preview, ...snapshot } = await link.request('snapshot', {});
+      const { version, run } = backend.welcome;
+      return {
+        version,
+        serverTime: new Date().toISOString(),
+        lastEventId: idOf({ run, seq: lastSeq }),
+        role: caller.role,
+        models: [describeModel(backend, snapshot.status.model.state)],
+        ...snapshot,
+        preview: preview && Buffer.from(preview).toString('base64'),
+      };
+    },
+  );
+
+  app.post(
+    '/api/v1/supervisor/restart',
+    {
+      config: { access: 'admin' },
+      schema: {
+        tags,
+        summary: 'Start a process anew; a running job keeps its step. Needs an admin key',
+        body: z.strictObject({ child: z.enum(CHILD_NAMES) }),
+        response: answers({ 202: okSchema }, 'BODY_INVALID', 'ADMIN_ONLY'),
+      },
+    },
+    async (request, reply) => reply.status(202).send(await link.request('restart', { name: request.body.child })),
+  );
+
+  app.get(
+    '/metrics',
+    { schema: { tags, summary: 'For Prometheus', response: answers({ 200: z.string() }) } },
+    async (_request, reply) => {
+      const { text } = await link.request('metrics', {});
+      return reply.header('content-type', METRICS_CONTENT_TYPE).send(text + http.text());
+    },
+  );
+}

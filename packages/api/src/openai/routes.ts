@@ -1,0 +1,138 @@
+/**
+ * The OpenAI Images API, as its clients use it. Reference: OpenAI API, "Images"; extra fields by the names that vLLM-Omni
+ * gave them. Fields that we do not know are ignored; what would give another picture than was asked for is refused.
+ */
+import { CodedError } from '@qwen-supervisor/protocol/errors';
+import { type Job, pictureOf } from '@qwen-supervisor/protocol/job';
+import { describeIssues } from '@qwen-supervisor/protocol/job-request';
+import type { FastifyReply, FastifyRequest } from 'fastify';
+import { z } from 'zod';
+import { signUrl } from '../access/signatures.js';
+import type { Backend } from '../backend.js';
+import { openaiAnswers, WAIT_ERRORS } from '../contract/dialect-errors.js';
+import type { App } from '../contract/schemas.js';
+import { type OrderFields, submit, toOrders, waitForPictures } from '../orders.js';
+import { formOf } from '../pictures/forms.js';
+import { type Encoding, FORMATS, pictureOfJob } from '../pictures/pictures.js';
+import { editSchema, encodingOf, generationSchema, type ImagesRequest, toNative, usageOf } from './request.js';
+import { streamPictures } from './stream.js';
+
+const answerSchema = z.object({
+  created: z.int(),
+  data: z.array(z.object({ b64_json: z.string().optional(), url: z.string().optional() })),
+  background: z.literal('opaque'),
+  output_format: z.enum(FORMATS),
+  quality: z.string(),
+  size: z.string(),
+  usage: z.object({ total_tokens: z.int() }).loose(),
+});
+
+export function openaiRoutes(app: App, backend: Backend): void {
+  const tags = ['openai'];
+  const response = openaiAnswers({ 200: answerSchema }, 'MODEL_UNKNOWN', ...WAIT_ERRORS);
+
+  app.post(
+    '/v1/images/generations',
+    {
+      schema: {
+        tags,
+        summary: 'Pictures from a prompt; with stream as server-sent events',
+        body: generationSchema.meta({ examples: [{ prompt: 'a fox on a teal background', size: 'auto' }] }),
+        response,
+      },
+    },
+    (request, reply) => draw(request, reply, request.body, {}),
+  );
+
+  app.post(
+    '/v1/images/edits',
+    {
+      bodyLimit: backend.settings.maxUploadBytes,
+      schema: {
+        tags,
+        summary: 'Pictures drawn over a picture (multipart form: image, prompt, …)',
+        consumes: ['multipart/form-data'],
+        form: editSchema.extend({ image: z.string().meta({ format: 'binary' }) }),
+        response,
+      },
+    },
+    async (request, reply) => {
+      const { fields, files } = await formOf(request, reply);
+      const parsed = editSchema.safeParse(fields);
+      if (!parsed.success) throw new CodedError('REQUEST_INVALID', describeIssues(parsed.error));
+      if (files.some(({ name }) => name === 'mask'))
+        throw new CodedError('REQUEST_INVALID', 'mask: the whole picture is drawn over; parts of it cannot be chosen');
+      const images = files.filter(({ name }) => name === 'image' || name === 'image[]');
+      const [image, ...others] = images;
+      if (!image) throw new CodedError('REQUEST_INVALID', 'image: a picture to draw over is missing');
+      if (others.length > 0)
+        throw new CodedError('REQUEST_INVALID', 'image: this model draws over one picture at a time');
+      const strength = parsed.data.strength ?? undefined;
+      return draw(request, reply, parsed.data, { initImage: image.bytes, strength });
+    },
+  );
+
+  app.get(
+    '/v1/models',
+    { schema: { tags, summary: 'The model', response: openaiAnswers({ 200: z.object({}).loose() }) } },
+    () => ({ object: 'list', data: [modelObject()] }),
+  );
+
+  app.get(
+    '/v1/models/:id',
+    {
+      schema: {
+        tags,
+        summary: 'The model, by any name unless the operator wants it strict',
+        params: z.object({ id: z.string() }),
+        response: openaiAnswers({ 200: z.object({}).loose() }, 'MODEL_UNKNOWN'),
+      },
+    },
+    ({ params }) => {
+      checkName(params.id);
+      return modelObject();
+    },
+  );
+
+  function modelObject() {
+    return { id: backend.welcome.model.id, object: 'model', created: 0, owned_by: 'qwen-supervisor' };
+  }
+
+  function checkName(name: string | null | undefined): void {
+    if (backend.settings.strictModelNames && name && name !== backend.welcome.model.id)
+      throw new CodedError('MODEL_UNKNOWN', `there is no model '${name.slice(0, 100)}'`);
+  }
+
+  async function draw(request: FastifyRequest, reply: FastifyReply, body: ImagesRequest, init: OrderFields) {
+    checkName(body.model);
+    if (body.background === 'transparent')
+      throw new CodedError('REQUEST_INVALID', "background: this model has no transparency; use 'opaque' or 'auto'");
+    const fields = { ...toNative(body, init.initImage !== undefined), ...init };
+    const orders = await toOrders(backend, fields, { source: 'openai', count: body.n ?? 1 });
+    const jobs = await submit(backend, request, reply, orders);
+    if (body.stream) return streamPictures(backend, request, reply, jobs, body);
+    const drawn = await waitForPictures(backend, request, reply, jobs);
+    const encoding = encodingOf(body);
+    // What is not asked for is as OpenAI's models of that name answer.
+    const asUrl = (body.response_format ?? (body.model?.startsWith('dall-e') ? 'url' : 'b64_json')) === 'url';
+    const data = await Promise.all(
+      drawn.map(async (job) =>
+        asUrl
+          ? { url: urlOf(request, job, encoding) }
+          : { b64_json: (await pictureOfJob(backend, job, encoding)).toString('base64') },
+      ),
+    );
+    const { width, height } = drawn[0] as Job;
+    const created = Math.floor(Date.now() / 1000);
+    const shared = { background: 'opaque', output_format: encoding.format, quality: body.quality ?? 'auto' };
+    return { created, data, ...shared, size: `${width}x${height}`, usage: usageOf(drawn) };
+  }
+}
+
+/** Clients fetch an address without a key; it carries a signature where one is needed. */
+function urlOf({ protocol, host, caller }: FastifyRequest, job: Job, { format, quality }: Encoding): string {
+  const { url: path } = pictureOf(job);
+  const signed = caller.key ? signUrl(path, caller.key, Date.now()) : path;
+  const query = format === 'png' ? '' : `${caller.key ? '&' : '?'}format=${format}&quality=${quality}`;
+  return `${protocol}://${host}${signed}${query}`;
+}

@@ -1,0 +1,80 @@
+/** Finished pictures as clients get them: the file itself, another format, or a thumbnail. */
+import { randomBytes } from 'node:crypto';
+import { readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { thumbnailFile } from '@qwen-supervisor/protocol/data-files';
+import { CodedError } from '@qwen-supervisor/protocol/errors';
+import { type Job, pictureOf } from '@qwen-supervisor/protocol/job';
+import type { Backend } from '../backend.js';
+import { loadSharp } from './load-sharp.js';
+
+export const FORMATS = ['png', 'jpeg', 'webp'] as const;
+export type Format = (typeof FORMATS)[number];
+
+/** What is asked for; `quality` 1 to 100 is for the formats that lose something. */
+export interface Encoding {
+  format: Format;
+  quality: number;
+}
+
+export const QUALITY_DEFAULT = 90;
+/** Longest side of a thumbnail, pixels. */
+const THUMBNAIL_SIDE = 256;
+const THUMBNAIL_QUALITY = 75;
+
+/** The PNG of a picture that the supervisor has found. @throws CodedError IMAGE_NOT_FOUND */
+export function readPicture({ welcome }: Backend, { file }: { file: string }): Promise<Buffer> {
+  return readFile(join(welcome.dataDir, file)).catch((cause) => {
+    throw new CodedError('IMAGE_NOT_FOUND', 'the file of this picture is gone', { cause });
+  });
+}
+
+/** The picture of a job that has ended. @throws CodedError of the job, JOB_CANCELLED, IMAGE_NOT_FOUND */
+export async function pictureOfJob(backend: Backend, job: Job, encoding: Encoding): Promise<Buffer> {
+  const found = await backend.link.request('findImage', { id: pictureOf(job).id });
+  return encodeAs(await readPicture(backend, found), encoding);
+}
+
+/** PNG as it is; the other formats carry pixels only. */
+export async function encodeAs(png: Buffer, { format, quality }: Encoding): Promise<Buffer> {
+  if (format === 'png') return png;
+  const picture = (await loadSharp())(png);
+  const encoded = format === 'jpeg' ? picture.jpeg({ quality, chromaSubsampling: '4:4:4' }) : picture.webp({ quality });
+  return encoded.toBuffer();
+}
+
+/** A preview at the size that the picture will have. */
+export async function enlargePreview(preview: Uint8Array, { width, height }: Job, encoding: Encoding): Promise<Buffer> {
+  const sharp = await loadSharp();
+  return encodeAs(await sharp(preview).resize(width, height, { fit: 'fill' }).png().toBuffer(), encoding);
+}
+
+/** A small WebP, made when it is first asked for and kept beside the picture. @throws CodedError IMAGE_NOT_FOUND */
+export async function readThumbnail(backend: Backend, found: { file: string }): Promise<Buffer> {
+  const path = join(backend.welcome.dataDir, thumbnailFile(found.file));
+  const known = await readFile(path).catch((error: NodeJS.ErrnoException) => {
+    if (error.code === 'ENOENT') return null;
+    throw error;
+  });
+  if (known) return known;
+  const png = await readPicture(backend, found);
+  const sharp = await loadSharp();
+  const webp = await sharp(png)
+    .resize(THUMBNAIL_SIDE, THUMBNAIL_SIDE, { fit: 'inside', withoutEnlargement: true })
+    .webp({ quality: THUMBNAIL_QUALITY })
+    .toBuffer();
+  const temporary = `${path}.${randomBytes(6).toString('hex')}.tmp`;
+  try {
+    await writeFile(temporary, webp);
+    await rename(temporary, path);
+  } catch (error) {
+    // A full disk costs the next one some time.
+    console.error(`thumbnail not kept: ${(error as Error).message}`);
+    await rm(temporary, { force: true });
+  }
+  return webp;
+}
+
+export function contentType(format: Format): string {
+  return `image/${format}`;
+}

@@ -1,0 +1,64 @@
+/** The limits of the core, in its units, from the configuration. */
+import type { Config } from '@qwen-supervisor/protocol/config';
+import type { AccessSettings } from '@qwen-supervisor/protocol/messages';
+import type { Limits } from '../core/supervisor.js';
+import type { Bounds } from '../jobs/job-desk.js';
+
+/** Longest delay between two starts. */
+const API_DELAY_CAP_MS = 1000;
+const WORKER_DELAY_CAP_MS = 60_000;
+
+export function limitsOf(config: Config): Limits {
+  const shared = {
+    max: config['restart-max'],
+    windowMs: config['restart-window-seconds'] * 1000,
+    stopMs: config['stop-seconds'] * 1000,
+    loadStallMs: config['load-stall-seconds'] * 1000,
+    loadLimitMs: config['load-limit-seconds'] * 1000,
+    beatLimitMs: config['beat-limit-seconds'] * 1000,
+    stepLimitMs: config['step-limit-seconds'] * 1000,
+  };
+  return {
+    inference: {
+      ...shared,
+      delayCapMs: WORKER_DELAY_CAP_MS,
+      softBytes: bytes(config['memory-soft-gigabytes']),
+      hardBytes: bytes(config['memory-hard-gigabytes']),
+    },
+    // Without it nobody is answered: a fault that may pass is waited for, however long.
+    api: { ...shared, max: null, delayCapMs: API_DELAY_CAP_MS, softBytes: null, hardBytes: null },
+  };
+}
+
+/** What the queue may hold and what is kept. */
+export function boundsOf(config: Config): Bounds {
+  return {
+    maxQueued: config['max-queued'],
+    keepDays: config['keep-days'] === 0 ? null : config['keep-days'],
+    keepBytes: bytes(config['keep-gigabytes']),
+  };
+}
+
+/** Who may call the API. */
+export function accessOf(config: Config): AccessSettings {
+  return {
+    allowHosts: listOf(config['allow-hosts']).map((host) => host.toLowerCase()),
+    allowOrigins: listOf(config['allow-origins']),
+    requestsPerMinute: config['requests-per-minute'] || null,
+    maxConnections: config['max-connections'],
+    maxUploadBytes: config['max-upload-megabytes'] * 1e6,
+    strictModelNames: config['model-names'] === 'strict',
+  };
+}
+
+function listOf(text: string): string[] {
+  return text
+    .split(',')
+    .map((item) => item.trim())
+    .filter((item) => item !== '');
+}
+
+/** 0 stands for no limit. */
+function bytes(gigabytes: number): number | null {
+  return gigabytes === 0 ? null : gigabytes * 1e9;
+}

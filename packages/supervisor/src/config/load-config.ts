@@ -1,0 +1,42 @@
+/** Reads the configuration of `start`: defaults, then the TOML file, then the environment, then flags. */
+import { readFileSync } from 'node:fs';
+import { dirname, resolve } from 'node:path';
+import { fileURLToPath } from 'node:url';
+import { CONFIG_KEYS, type Config, environmentName, parseConfig } from '@qwen-supervisor/protocol/config';
+import { CodedError } from '@qwen-supervisor/protocol/errors';
+import { parse } from 'smol-toml';
+import { defaultDataDir } from '../machine/data-folder.js';
+
+/** The model that comes with the program. */
+const POCKET_MODEL = dirname(
+  fileURLToPath(import.meta.resolve('@qwen-supervisor/pocket-model/checkpoint/model_index.json')),
+);
+
+/** `flags` by key; `configFile` from `--config` or QWEN_SUPERVISOR_CONFIG. @throws CodedError CONFIG_* */
+export function loadConfig(
+  flags: Record<string, string>,
+  configFile: string | undefined,
+  env: NodeJS.ProcessEnv,
+): Config {
+  const fromEnvironment = CONFIG_KEYS.flatMap((key) => {
+    const value = env[environmentName(key)];
+    return value === undefined || value === '' ? [] : [[key, value]];
+  });
+  const config = parseConfig([
+    { name: 'the defaults', values: { 'data-dir': defaultDataDir(env), model: POCKET_MODEL } },
+    ...(configFile ? [{ name: configFile, values: readToml(configFile) }] : []),
+    { name: 'the environment', values: Object.fromEntries(fromEnvironment) },
+    { name: 'the command line', values: flags },
+  ]);
+  const { 'data-dir': dataDir, model, 'keys-file': keysFile } = config;
+  const absolute = { 'data-dir': resolve(dataDir), model: resolve(model), 'keys-file': keysFile && resolve(keysFile) };
+  return { ...config, ...absolute };
+}
+
+function readToml(file: string): Record<string, unknown> {
+  try {
+    return parse(readFileSync(file, 'utf8'));
+  } catch (cause) {
+    throw new CodedError('CONFIG_UNREADABLE', `${file}: ${(cause as Error).message.split('\n')[0]}`, { cause });
+  }
+}

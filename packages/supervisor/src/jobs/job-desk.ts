@@ -1,0 +1,374 @@
+/**
+ * Where jobs come in and go out: the store's operations in the order in which they were decided, and the events that
+ * tell of them. The decisions themselves are the core's.
+ */
+import { CodedError } from '@qwen-supervisor/protocol/errors';
+import {
+  type CancelScope,
+  type Eta,
+  type Idempotency,
+  isTerminal,
+  type Job,
+  type JobEvent,
+  type JobFilter,
+  type JobOrder,
+} from '@qwen-supervisor/protocol/job';
+import { requestOf } from '@qwen-supervisor/protocol/job-request';
+import type { JobOutcome, PictureEntry } from '@qwen-supervisor/protocol/messages';
+import type { Logger } from 'pino';
+import type { CurrentJob } from '../core/supervisor.js';
+import type { EventLog } from '../records/event-log.js';
+import { checkpointedSteps, removeCheckpoints, removeHalfWritten } from './job-checkpoints.js';
+import type { AttemptStart, Death, Expired, JobStore } from './job-store.js';
+import { OrderedWrites } from './ordered-writes.js';
+import { QueueLine } from './queue-line.js';
+import { removeInputs, removePicture } from './stored-pictures.js';
+
+const DAY_MS = 86_400_000;
+/** Events that are published before the listeners get time to read them. */
+const EVENTS_AT_ONCE = 50;
+
+export interface JobDeskHooks {
+  /** The job in the worker's hands. */
+  current(): CurrentJob | null;
+  /** Seconds until the next job leaves the queue. */
+  secondsUntilClaim(): number;
+  runningEta(): Eta | null;
+  queuedEta(job: { work: number; workAhead: number }): Eta | null;
+  onQueued(): void;
+  onClaimed(job: Job | null): void;
+  /** `keep`: with the picture that it has reached. */
+  onCancelRequest(id: string, keep: boolean): void;
+  /** The store failed in mid-operation: nothing it would say from now on is sure to be true. */
+  onStoreFailure(error: CodedError): void;
+}
+
+export interface Bounds {
+  maxQueued: number;
+  /** Null: no limit. */
+  keepDays: number | null;
+  keepBytes: number | null;
+}
+
+export class JobDesk {
+  bounds: Bounds;
+  readonly #dataDir: string;
+  readonly #store: JobStore;
+  readonly #log: Logger;
+  readonly #events: EventLog;
+  readonly #hooks: JobDeskHooks;
+  readonly #writes: OrderedWrites;
+  readonly #line: QueueLine;
+  #preview: { jobId: string; png: Uint8Array } | null = null;
+
+  constructor(
+    parts: { dataDir: string; store: JobStore; log: Logger; events: EventLog; bounds: Bounds },
+    hooks: JobDeskHooks,
+  ) {
+    this.bounds = parts.bounds;
+    this.#dataDir = parts.dataDir;
+    this.#store = parts.store;
+    this.#log = parts.log;
+    this.#events = parts.events;
+    this.#hooks = hooks;
+    this.#writes = new OrderedWrites(parts.log, {
+      isTransient: (error) => parts.store.isTransient(error),
+      onWritten: () => this.#line.changed(),
+      onFailure: (error) => hooks.onStoreFailure(error),
+    });
+    this.#line = new QueueLine((limit) => this.#asked(parts.store.waiting(limit)));
+  }
+
+  /** Why decided operations wait for the disk; null if they do not. */
+  get problem(): string | null {
+    return this.#writes.problem;
+  }
+
+  /** `refusal`: why no new job is accepted now. @throws CodedError QUEUE_FULL, IDEMPOTENCY_KEY_REUSED, the refusal */
+  async submit(
+    orders: JobOrder[],
+    idempotency: Idempotency | null,
+    refusal: CodedError | null = null,
+  ): Promise<{ jobs: Job[]; replayed: boolean }> {
+    // Who repeats a request that was accepted is answered even while new ones are refused.
+    if (refusal && !(idempotency && (await this.#asked(this.#store.knows(idempotency.key))))) throw refusal;
+    const put = this.#store.put(orders, idempotency, this.bounds.maxQueued).catch((error: unknown) => {
+      if (!(error instanceof CodedError) || error.code !== 'QUEUE_FULL') throw error;
+      throw new CodedError(error.code, error.message, { retryAfterSeconds: this.#hooks.secondsUntilClaim() });
+    });
+    const { jobs: stored, replayed } = await this.#asked(put);
+    this.#line.changed();
+    const jobs = await this.#seen(stored);
+    if (replayed) return { jobs, replayed };
+    for (const job of jobs) this.#publish({ type: 'queued', jobId: job.id, job });
+    this.#hooks.onQueued();
+    return { jobs, replayed };
+  }
+
+  /** A new job with the request of one that failed or was cancelled. @throws CodedError JOB_NOT_FOUND, JOB_NOT_RETRYABLE */
+  async retry(id: string, idempotency: Idempotency | null, refusal: CodedError | null): Promise<Job> {
+    const job = await this.get(id);
+    const { status, priority, source } = job;
+    if (status !== 'failed' && status !== 'cancelled')
+      throw new CodedError(
+        'JOB_NOT_RETRYABLE',
+        `the job is ${status}; only one that failed or was cancelled can be tried again`,
+      );
+    const { jobs } = await this.submit(
+      [{ request: requestOf(job), priority, source, retryOf: id }],
+      idempotency,
+      refusal,
+    );
+    return jobs[0] as Job;
+  }
+
+  /** @throws CodedError JOB_NOT_FOUND */
+  async get(id: string): Promise<Job> {
+    return this.#seenOne(found(await this.#asked(this.#store.get(id))));
+  }
+
+  async list(filter: JobFilter, cursor: number | null, limit: number): Promise<{ jobs: Job[]; next: number | null }> {
+    const { jobs, next } = await this.#asked(this.#store.list(filter, cursor, limit));
+    return { jobs: await this.#seen(jobs), next };
+  }
+
+  /** The first jobs in line, in their order. */
+  async waiting(limit: number): Promise<Job[]> {
+    const ids = [...(await this.#line.places()).keys()].slice(0, limit);
+    const jobs = await this.#asked(Promise.all(ids.map((id) => this.#store.get(id))));
+    return this.#seen(jobs.filter((job) => job?.status === 'queued') as Job[]);
+  }
+
+  pictures(cursor: number | null, limit: number): Promise<{ pictures: PictureEntry[]; next: number | null }> {
+    return this.#asked(this.#store.pictures(cursor, limit));
+  }
+
+  /** The last preview of the running job. */
+  preview(): Uint8Array | null {
+    return this.#preview?.jobId === this.#hooks.current()?.job.id ? (this.#preview?.png ?? null) : null;
+  }
+
+  /** @throws CodedError IMAGE_NOT_FOUND */
+  async findImage(id: string): Promise<{ file: string; sha256: string }> {
+    const image = await this.#asked(this.#store.findImage(id));
+    if (!image) throw new CodedError('IMAGE_NOT_FOUND');
+    return image;
+  }
+
+  /**
+   * Cancels a queued job and asks the worker to end a running one: with the picture that it has reached if `keep`, not at
+   * all if `ifQueued`.
+   * @throws CodedError JOB_NOT_FOUND, DISK_FULL
+   */
+  async cancel(id: string, { keep = false, ifQueued = false } = {}): Promise<Job> {
+    // In line with claims and releases: between them a job is always either queued or in the worker's hands.
+    const operation = async () => {
+      const before = await this.#store.get(id);
+      if (ifQueued && before?.status !== 'queued') return before;
+      const after = await this.#store.cancel(id);
+      if (after && before?.status === 'queued') this.#publish({ type: 'cancelled', jobId: id, job: after });
+      this.#hooks.onCancelRequest(id, keep);
+      return after;
+    };
+    const job = await this.#writes.ask(operation).catch((error: CodedError) => {
+      // The worker can obey, even though nothing can be written now.
+      if (error.code === 'DISK_FULL' && !ifQueued) this.#hooks.onCancelRequest(id, keep);
+      throw error;
+    });
+    return this.#seenOne(found(job));
+  }
+
+  /** Cancels all jobs of a scope; tells how many. @throws CodedError DISK_FULL */
+  async cancelAll(scope: CancelScope): Promise<number> {
+    const group = scope.scope === 'group' ? scope.group : null;
+    const current = this.#hooks.current()?.job;
+    const ofGroup = scope.scope === 'group' && scope.queued !== true && current?.group === group;
+    const running = scope.scope === 'running' || ofGroup ? current : undefined;
+    if (running) await this.cancel(running.id);
+    const alone = running ? 1 : 0;
+    if (scope.scope === 'running') return alone;
+    const queued = await this.#writes.ask(() => this.#store.cancelQueued(group));
+    for (const [index, job] of queued.entries()) {
+      this.#publish({ type: 'cancelled', jobId: job.id, job });
+      // So many events at once would be more than a listener may have waiting.
+      if (index % EVENTS_AT_ONCE === EVENTS_AT_ONCE - 1) await this.#events.drained();
+    }
+    return alone + queued.length;
+  }
+
+  /** @throws CodedError JOB_NOT_FOUND, JOB_NOT_QUEUED, DISK_FULL */
+  async move(id: string, priority: number | null, before: string | null): Promise<Job> {
+    for (const known of before === null ? [id] : [id, before]) {
+      const { status } = await this.get(known);
+      if (status !== 'queued') throw new CodedError('JOB_NOT_QUEUED', `job ${known} is ${status}`);
+    }
+    if (id === before) throw new CodedError('REQUEST_INVALID', 'before: a job cannot be moved before itself');
+    const place = before === null ? { priority: priority ?? 0 } : { before };
+    const moved = await this.#writes.ask(() => this.#store.move(id, place));
+    if (!moved) throw new CodedError('JOB_NOT_QUEUED');
+    const job = await this.#seenOne(moved);
+    this.#publish({ type: 'moved', jobId: id, job });
+    return job;
+  }
+
+  /** Forgets a job that has ended, with its picture. @throws CodedError JOB_NOT_FOUND, JOB_NOT_ENDED */
+  async remove(id: string): Promise<void> {
+    const job = await this.get(id);
+    if (!isTerminal(job.status)) throw new CodedError('JOB_NOT_ENDED', `the job is ${job.status}`);
+    const [image] = job.images;
+    const file = image ? (await this.findImage(image.id)).file : null;
+    await this.#forget([{ id, file }]);
+  }
+
+  claim(): void {
+    this.#writes.later(async () => this.#hooks.onClaimed(await this.#store.claim()));
+  }
+
+  begin(id: string, attempt: number, start: AttemptStart): void {
+    this.#writes.later(async () => {
+      const job = await this.#store.begin(id, attempt, start);
+      if (job) this.#publish({ type: 'running', jobId: id, attempt, ...start });
+    });
+  }
+
+  release(id: string, reason: string, death: Death, step: number): void {
+    this.#writes.later(async () => {
+      const job = await this.#store.release(id, death, step);
+      if (job?.status === 'queued') this.#publish({ type: 'requeued', jobId: id, attempt: job.attempts, step, reason });
+      else if (job?.status === 'failed' || job?.status === 'cancelled')
+        this.#publish({ type: job.status, jobId: id, job });
+    });
+  }
+
+  finish(id: string, attempt: number, step: number, outcome: JobOutcome): void {
+    this.#writes.later(async () => {
+      const job = await this.#store.finish(id, attempt, step, outcome);
+      if (job) this.#publish({ type: outcome.status, jobId: id, job });
+    });
+    this.expire();
+  }
+
+  /** Of the running job; nothing else is told of steps. */
+  step(id: string, step: number, steps: number, preview: Uint8Array | null): void {
+    if (preview) this.#preview = { jobId: id, png: preview };
+    this.#events.publish({ type: 'step', jobId: id, step, steps, preview, eta: this.#hooks.runningEta() });
+  }
+
+  decoding(id: string): void {
+    this.#events.publish({ type: 'decoding', jobId: id });
+  }
+
+  /** Puts right what an earlier supervisor left in mid-air. */
+  recover(): void {
+    this.#writes.later(async () => {
+      const steps = checkpointedSteps(this.#dataDir);
+      for (const job of await this.#store.recover((id) => steps.get(id) ?? 0)) {
+        const { id, status, step } = job;
+        this.#log.info({ job: id, step }, `job was running when the supervisor ended, now ${status}`);
+      }
+      const jobs = await Promise.all([...steps.keys()].map((id) => this.#store.get(id)));
+      const open = new Set(jobs.filter((job) => job && !isTerminal(job.status)).map((job) => job?.id));
+      const inputs = await this.#store.inputs();
+      this.#tidy(() => {
+        removeHalfWritten(this.#dataDir);
+        removeCheckpoints(this.#dataDir, (id) => open.has(id));
+        removeInputs(this.#dataDir, inputs);
+      });
+    });
+    this.expire();
+  }
+
+  /** What nobody needs any more, whatever the bounds are: pictures of requests that were refused, for one. */
+  tidy(): void {
+    this.#writes.later(async () => {
+      const inputs = await this.#store.inputs();
+      this.#tidy(() => removeInputs(this.#dataDir, inputs));
+    });
+    this.expire();
+  }
+
+  /** Removes finished jobs and pictures beyond the operator's bounds. */
+  expire(): void {
+    const { keepDays, keepBytes } = this.bounds;
+    if (keepDays === null && keepBytes === null) return;
+    this.#writes.later(async () => {
+      const finishedBefore = keepDays === null ? null : new Date(Date.now() - keepDays * DAY_MS).toISOString();
+      const expired = await this.#store.expired({ finishedBefore, keepBytes });
+      if (expired.length === 0) return;
+      await this.#forget(expired);
+      this.#log.info({ jobs: expired.length }, 'finished jobs removed: older or larger than is to be kept');
+    });
+  }
+
+  /** Files first: what is still in the store is found and removed at the next look. */
+  async #forget(jobs: Expired[]): Promise<void> {
+    this.#tidy(() => {
+      for (const { file } of jobs) if (file) removePicture(this.#dataDir, file);
+    });
+    await this.#asked(this.#store.remove(jobs.map(({ id }) => id)));
+    const inputs = await this.#asked(this.#store.inputs());
+    this.#tidy(() => removeInputs(this.#dataDir, inputs));
+  }
+
+  counts(): Promise<{ queued: number; running: number }> {
+    return this.#asked(this.#store.counts());
+  }
+
+  /** After the operations that are under way. */
+  async close(): Promise<void> {
+    await this.#writes.close();
+    await this.#store.close();
+  }
+
+  #publish(event: JobEvent): void {
+    this.#events.publish(event);
+    if ('job' in event && isTerminal(event.job.status))
+      this.#tidy(() => removeCheckpoints(this.#dataDir, (id) => id !== event.jobId));
+    const reason = event.type === 'requeued' ? event.reason : event.type === 'running' ? event.startedOverReason : null;
+    const step = event.type === 'running' && event.step > 0 ? event.step : null;
+    const error = 'job' in event ? event.job.error : null;
+    this.#log.info(
+      { job: event.jobId, step, reason, error: error && `${error.code}: ${error.message}` },
+      `job ${event.type}`,
+    );
+  }
+
+  /** Removes files that nobody needs any more; where that fails they are in nobody's way. */
+  #tidy(remove: () => void): void {
+    try {
+      remove();
+    } catch (error) {
+      this.#log.warn(`files that are no longer needed were not removed: ${(error as Error).message}`);
+    }
+  }
+
+  /** What an engine throws at a client's question, in our words. */
+  #asked<T>(operation: Promise<T>): Promise<T> {
+    return operation.catch((cause: unknown) => {
+      if (cause instanceof CodedError) throw cause;
+      const code = this.#store.isTransient(cause) ? 'DISK_FULL' : 'JOB_STORE_UNUSABLE';
+      throw new CodedError(code, `the job database: ${(cause as Error).message}`, { cause });
+    });
+  }
+
+  async #seenOne(job: Job): Promise<Job> {
+    return (await this.#seen([job]))[0] as Job;
+  }
+
+  /** With what the store does not know: the step of the running job, and place and time of those that wait. */
+  async #seen(jobs: Job[]): Promise<Job[]> {
+    const current = this.#hooks.current();
+    const line = jobs.some((job) => job.status === 'queued') ? await this.#line.places() : null;
+    return jobs.map((job) => {
+      if (job.status === 'running' && current?.job.id === job.id)
+        return { ...job, step: current.step, eta: this.#hooks.runningEta() };
+      const place = job.status === 'queued' ? line?.get(job.id) : undefined;
+      return place ? { ...job, position: place.position, eta: this.#hooks.queuedEta(place) } : job;
+    });
+  }
+}
+
+function found(job: Job | null): Job {
+  if (!job) throw new CodedError('JOB_NOT_FOUND');
+  return job;
+}

@@ -1,0 +1,42 @@
+import {
+  closeSession,
+  keyOfSession,
+  keyOfSignedUrl,
+  openSession,
+  signUrl,
+} from '@qwen-supervisor/api/access/signatures';
+import type { ApiKey } from '@qwen-supervisor/protocol/api-keys';
+import { expect, test } from 'vitest';
+
+const KEYS: ApiKey[] = [
+  { role: 'use', key: 'use-key-0123456789abcdef' },
+  { role: 'admin', key: 'admin-key-0123456789abcd' },
+];
+const [use, admin] = KEYS as [ApiKey, ApiKey];
+const NOW = Date.parse('2026-11-25T00:00:00Z');
+const DAY_MS = 86_400_000;
+
+test('a session stands for its key for thirty days, and not a second longer', () => {
+  const [cookie] = openSession(admin, NOW).split(';');
+  expect(keyOfSession(cookie, KEYS, NOW)).toEqual(admin);
+  expect(keyOfSession(cookie, KEYS, NOW + 30 * DAY_MS - 1000)).toEqual(admin);
+  expect(keyOfSession(cookie, KEYS, NOW + 30 * DAY_MS + 1000)).toBeNull();
+});
+
+test('it ends with its key, and with the sign-out', () => {
+  const [cookie] = openSession(admin, NOW).split(';');
+  expect(keyOfSession(cookie, [use], NOW)).toBeNull();
+  expect(keyOfSession(closeSession().split(';')[0], KEYS, NOW)).toBeNull();
+  for (const none of [undefined, '', 'other=1', 'qwen_supervisor_session=', 'qwen_supervisor_session=9.x'])
+    expect(keyOfSession(none, KEYS, NOW)).toBeNull();
+});
+
+test('a signed address opens one picture for an hour, and nothing that needs an admin', () => {
+  const url = signUrl('/api/v1/images/job_1', admin, NOW);
+  expect(keyOfSignedUrl(url, KEYS, NOW)).toEqual({ ...admin, role: 'use' });
+  expect(keyOfSignedUrl(`${url}&format=webp&quality=80`, KEYS, NOW)).not.toBeNull();
+  expect(keyOfSignedUrl(url, KEYS, NOW + 3601_000)).toBeNull();
+  expect(keyOfSignedUrl(url.replace('job_1', 'job_2'), KEYS, NOW)).toBeNull();
+  expect(keyOfSignedUrl(url.replace('/images/job_1', '/jobs'), KEYS, NOW)).toBeNull();
+  expect(keyOfSignedUrl(url, [use], NOW)).toBeNull();
+});

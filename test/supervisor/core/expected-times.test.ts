@@ -1,0 +1,66 @@
+import type { Job } from '@qwen-supervisor/protocol/job';
+import { loadEta, queuedEta, runningEta, secondsUntilClaim } from '@qwen-supervisor/supervisor/core/expected-times';
+import { type CurrentJob, initialState, type State } from '@qwen-supervisor/supervisor/core/supervisor';
+import { expect, test } from 'vitest';
+
+function stateWith(worker: Partial<State['children']['inference']>, more: Partial<State> = {}): State {
+  const state = { ...initialState(), ...more };
+  return { ...state, children: { ...state.children, inference: { ...state.children.inference, ...worker } } };
+}
+
+const JOB = { width: 128, height: 128, numInferenceSteps: 20, steps: 20, trueCfgScale: 4, strength: null } as Job;
+const running = (more: Partial<CurrentJob>): CurrentJob => ({
+  job: JOB,
+  attempt: 1,
+  step: 0,
+  firstStep: 0,
+  sinceMs: 0,
+  firstStepAtMs: 0,
+  lastStepAtMs: 0,
+  ...more,
+});
+
+const load = (share: number) => ({ startedMs: 0, movedAtMs: 0, progressedAtMs: 0, share, component: 'vae' });
+
+test('a load that took 30 s for a quarter needs 90 s more; before its first byte nothing is said', () => {
+  expect(loadEta(stateWith({ state: 'loading', load: load(0.25) }), 30_000)).toBe(90);
+  expect(loadEta(stateWith({ state: 'loading', load: load(0) }), 30_000)).toBeNull();
+  expect(loadEta(stateWith({ state: 'ready' }), 30_000)).toBeNull();
+});
+
+test('a place in the queue is free when the running job ends, at the speed of the jobs before', () => {
+  // 64 tokens, 20 guided steps: 2560 units of work.
+  const before = { jobMsPerWork: 40_000 / 2560 };
+  const current = running({ step: 2 });
+  expect(secondsUntilClaim(stateWith({ state: 'busy' }, { ...before, current }), 0)).toBe(36);
+  expect(secondsUntilClaim(stateWith({ state: 'ready' }, before), 0)).toBe(1);
+});
+
+test('while the worker is away it is free when that is back: after its back-off and a start as long as the last', () => {
+  const away = stateWith({ state: 'backing-off', deadlineMs: 8000, startMs: 180_000 });
+  expect(secondsUntilClaim(away, 2000)).toBe(6 + 180);
+  expect(secondsUntilClaim(stateWith({ state: 'loading', load: load(0.5), startMs: 180_000 }), 40_000)).toBe(40);
+});
+
+test('after three steps a job is timed by its own pace: 1 s a step, 16 to go, and the picture', () => {
+  const current = running({ step: 4, firstStepAtMs: 5000, lastStepAtMs: 8000 });
+  const eta = runningEta(stateWith({ state: 'busy' }, { current, jobMsPerWork: 1e6 }), 8000);
+  expect(eta).toEqual({ low: 14.4, high: 20.4 });
+  // Half a step later there is half a step less to go.
+  expect(runningEta(stateWith({ state: 'busy' }, { current }), 8500)?.low).toBe(14);
+});
+
+test('before that, and in the queue, by the jobs before it; and before those, by the warm-up, more vaguely', () => {
+  const place = { work: 2560, workAhead: 2560 };
+  expect(queuedEta(stateWith({ state: 'ready' }, { jobMsPerWork: 10 }), 0, place)).toEqual({ low: 35.8, high: 71.7 });
+  const warm = queuedEta(stateWith({ state: 'ready' }, { warmUpMsPerWork: 10 }), 0, place);
+  expect(warm).toEqual({ low: 20.5, high: 102.4 });
+  expect(queuedEta(stateWith({ state: 'ready' }), 0, place), 'nothing was measured yet').toBeNull();
+});
+
+test('a load that is under way comes before everything; a worker that was given up draws nothing', () => {
+  const place = { work: 0, workAhead: 0 };
+  const loading = stateWith({ state: 'loading', load: load(0.5) }, { jobMsPerWork: 10 });
+  expect(queuedEta(loading, 30_000, place)).toEqual({ low: 30, high: 30 });
+  expect(queuedEta(stateWith({ state: 'failed' }, { jobMsPerWork: 10 }), 0, place)).toBeNull();
+});

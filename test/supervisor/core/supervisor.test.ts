@@ -1,0 +1,141 @@
+import type { Job } from '@qwen-supervisor/protocol/job';
+import { type Effect, type Event, initialState, type State, step } from '@qwen-supervisor/supervisor/core/supervisor';
+import { expect, test } from 'vitest';
+import { LIMITS as CHILD_LIMITS, exited } from './child-events.js';
+
+const LIMITS = { inference: CHILD_LIMITS, api: CHILD_LIMITS };
+const JOB = { id: 'a', attempts: 1, step: 0, steps: 5, width: 128, height: 128 } as Job;
+
+function play(...events: Event[]): { state: State; effects: Effect[] } {
+  return events.reduce(({ state }, event) => step(state, event, LIMITS), {
+    state: initialState(),
+    effects: [] as Effect[],
+  });
+}
+
+const child = (name: 'inference' | 'api', event: Extract<Event, { type: 'child' }>['event']): Event => ({
+  type: 'child',
+  name,
+  incarnation: 1,
+  atMs: 1,
+  event,
+});
+const READY: Event[] = [
+  { type: 'start', atMs: 0 },
+  child('inference', { type: 'connected' }),
+  { type: 'loaded', incarnation: 1, atMs: 1, seconds: 1, msPerToken: 1 },
+];
+const DRAWING: Event[] = [...READY, { type: 'job-queued', atMs: 1 }, { type: 'claimed', atMs: 1, job: JOB }];
+
+test('a ready worker gets the job that the store hands out, in that attempt', () => {
+  expect(play(...READY, { type: 'job-queued', atMs: 1 }).effects).toEqual([{ type: 'claim' }]);
+  expect(play(...DRAWING).effects).toContainEqual({ type: 'dispatch', job: JOB, attempt: 1 });
+});
+
+test.each([
+  [exited(null, 'SIGSEGV'), 0, 'own'],
+  [exited(1, null), 3, 'own'],
+  [exited(null, 'SIGKILL'), 0, 'outside'],
+  [exited(null, 'SIGTERM'), 0, 'outside'],
+  [exited(null, 'SIGKILL'), 3, 'outside-after-progress'],
+] as const)('a death by %o after %i steps is laid to: %s', (event, completed, death) => {
+  const steps =
+    completed > 0
+      ? [{ type: 'job-step', incarnation: 1, atMs: 1, jobId: 'a', attempt: 1, step: completed } as const]
+      : [];
+  expect(play(...DRAWING, ...steps, child('inference', event)).effects).toContainEqual(
+    expect.objectContaining({ type: 'release', jobId: 'a', death }),
+  );
+});
+
+test('a death during a planned stop is laid to nobody', () => {
+  const { effects } = play(...DRAWING, { type: 'stop', atMs: 2, finish: false }, child('inference', exited(0, null)));
+  expect(effects).toContainEqual(expect.objectContaining({ type: 'release', jobId: 'a', death: 'none' }));
+});
+
+test('a job whose attempt began after step 3 has not got on until step 4', () => {
+  const begun = { incarnation: 1, atMs: 1, jobId: 'a', attempt: 1, step: 3, startedOverReason: null } as const;
+  const resumed: Event[] = [...DRAWING, { type: 'job-begun', ...begun }];
+  expect(play(...resumed).effects).toEqual([
+    { type: 'begin', jobId: 'a', attempt: 1, start: { step: 3, startedOverReason: null } },
+  ]);
+  const killed = child('inference', exited(null, 'SIGKILL'));
+  expect(play(...resumed, killed).effects).toContainEqual(expect.objectContaining({ death: 'outside', step: 3 }));
+  const step: Event = { type: 'job-step', incarnation: 1, atMs: 1, jobId: 'a', attempt: 1, step: 4 };
+  expect(play(...resumed, step, killed).effects).toContainEqual(
+    expect.objectContaining({ death: 'outside-after-progress', step: 4 }),
+  );
+});
+
+test('an unplanned exit is recorded with its cause, the job in hand and what was decided; a planned one is not', () => {
+  const { effects } = play(...DRAWING, child('inference', exited(null, 'SIGSEGV')));
+  expect(effects).toContainEqual({
+    type: 'record-crash',
+    incarnation: 1,
+    crash: expect.objectContaining({
+      child: 'inference',
+      cause: 'crashed',
+      signal: 'SIGSEGV',
+      during: 'busy',
+      job: { id: 'a', attempt: 1, step: 0 },
+      reason: 'ended by SIGSEGV; starting again at once',
+    }),
+  });
+  const planned = play(
+    ...READY,
+    { type: 'restart', atMs: 2, name: 'inference', reason: 'asked' },
+    child('inference', exited(0, null)),
+  );
+  expect(planned.effects.map(({ type }) => type)).toEqual(['spawn']);
+});
+
+test('a stop that finishes first lets the running job end, begins no other, and then stops', () => {
+  const stop: Event = { type: 'stop', atMs: 2, finish: true };
+  expect(play(...DRAWING, stop).effects).toEqual([]);
+  const outcome = { status: 'done', step: 5, imageId: 'a', file: '', sha256: '', bytes: 1 } as const;
+  const ended: Event = { type: 'job-finished', incarnation: 1, atMs: 3, jobId: 'a', attempt: 1, outcome };
+  const { effects, state } = play(...DRAWING, { type: 'job-queued', atMs: 2 }, stop, ended);
+  expect(effects.map(({ type }) => type)).toEqual(['finish', 'ask-stop', 'kill']);
+  expect(state).toMatchObject({ stopping: true });
+  expect(play(...READY, stop).effects.map(({ type }) => type)).toEqual(['ask-stop', 'kill']);
+  // A claim that hangs on a full disk does not hold it up.
+  const claiming = play(...READY, { type: 'job-queued', atMs: 1 }, stop);
+  expect(claiming.effects.map(({ type }) => type)).toEqual(['ask-stop', 'kill']);
+});
+
+test('a store that fails ends the supervisor with its error, after the children', () => {
+  const error = { code: 'JOB_STORE_UNUSABLE', message: 'full', hint: '' } as const;
+  const failed: Event[] = [...READY, { type: 'store-failed', atMs: 2, error }];
+  expect(play(...failed).effects.map(({ type }) => type)).toEqual(['ask-stop', 'kill']);
+  const ended = play(...failed, child('api', exited(null, 'SIGKILL')), child('inference', exited(0, null)));
+  expect(ended.effects).toEqual([{ type: 'exit', error }]);
+});
+
+test('a port that is taken when the API first listens ends the supervisor; later it is a fault like any other', () => {
+  const error = { code: 'PORT_IN_USE', message: 'taken', hint: '' } as const;
+  const taken = play(...READY, child('api', { type: 'fatal', error, permanent: true }));
+  expect(taken.state).toMatchObject({ stopping: true, exitError: error });
+});
+
+test('a model that was unloaded stays so until a job wants it, or somebody asks; one in use is not unloaded', () => {
+  const unload: Event = { type: 'unload-model', atMs: 2 };
+  expect(play(...DRAWING, unload).effects).toEqual([]);
+  expect(play(...READY, unload).effects.map(({ type }) => type)).toEqual(['ask-stop']);
+  const unloaded = [...READY, unload, child('inference', exited(0, null))];
+  expect(play(...unloaded).state.children.inference.state).toBe('stopped');
+  for (const wanted of ['job-queued', 'load-model'] as const)
+    expect(play(...unloaded, { type: wanted, atMs: 3 }).effects.map(({ type }) => type)).toEqual(['spawn']);
+});
+
+test('a job that comes while the model is being unloaded brings it back', () => {
+  const unloading: Event[] = [...READY, { type: 'unload-model', atMs: 2 }, { type: 'job-queued', atMs: 3 }];
+  expect(play(...unloading, child('inference', exited(0, null))).effects.map(({ type }) => type)).toEqual(['spawn']);
+});
+
+test('an interrupted job keeps the step of its picture', () => {
+  const keep: Event = { type: 'cancel-running', atMs: 2, jobId: 'a', keep: true };
+  expect(play(...DRAWING, keep).effects).toEqual([{ type: 'cancel-run', jobId: 'a', attempt: 1, keep: true }]);
+  const outcome = { status: 'done', step: 3, imageId: 'a', file: '', sha256: '', bytes: 1 } as const;
+  const ended: Event = { type: 'job-finished', incarnation: 1, atMs: 3, jobId: 'a', attempt: 1, outcome };
+  expect(play(...DRAWING, keep, ended).effects).toContainEqual(expect.objectContaining({ type: 'finish', step: 3 }));
+});

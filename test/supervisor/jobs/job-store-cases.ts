@@ -1,0 +1,53 @@
+/** What the specifications of a job store share; a second engine joins the list. */
+import type { Job } from '@qwen-supervisor/protocol/job';
+import type { JobRequest } from '@qwen-supervisor/protocol/job-request';
+import type { JobOutcome } from '@qwen-supervisor/protocol/messages';
+import type { JobStore } from '@qwen-supervisor/supervisor/jobs/job-store';
+import { openSqliteJobStore } from '@qwen-supervisor/supervisor/jobs/sqlite-database';
+import { onTestFinished } from 'vitest';
+import { temporaryFolder } from '../../fixture-files.js';
+
+export type Open = (folder: string) => JobStore;
+export const ENGINES: [string, Open][] = [['SQLite', (folder) => openSqliteJobStore(folder).store]];
+
+export const REQUEST: JobRequest = {
+  prompt: 'a fox',
+  negativePrompt: ' ',
+  width: 128,
+  height: 128,
+  numInferenceSteps: 20,
+  trueCfgScale: 4,
+  seed: 2 ** 53 - 1,
+  initImage: null,
+  strength: null,
+};
+export const DONE: JobOutcome = {
+  status: 'done',
+  step: 20,
+  imageId: 'i1',
+  file: 'images/i1.png',
+  sha256: 'ab',
+  bytes: 3,
+};
+export const FAILED: JobOutcome = { status: 'failed', error: { code: 'INFERENCE_FAILED', message: 'm', hint: 'h' } };
+export const ANY = { status: null, source: null, group: null };
+export const MANY = 1000;
+
+export const order = (priority = 0, request = REQUEST) => ({
+  request,
+  priority,
+  source: 'api' as const,
+  retryOf: null,
+});
+
+export async function put(store: JobStore, priority = 0): Promise<Job> {
+  const { jobs } = await store.put([order(priority)], null, MANY);
+  return jobs[0] as Job;
+}
+
+/** Opens a store that is closed after the test. */
+export function opened(open: Open, folder = temporaryFolder()): JobStore {
+  const store = open(folder);
+  onTestFinished(() => store.close());
+  return store;
+}

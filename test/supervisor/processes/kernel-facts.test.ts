@@ -1,0 +1,138 @@
+/** What is read from the kernel, from nvidia-smi and from systemd. */
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
+import { chmodSync, mkdirSync, writeFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { initialState, type State } from '@qwen-supervisor/supervisor/core/supervisor';
+import { describeToSystemd, takeGifts } from '@qwen-supervisor/supervisor/machine/systemd';
+import { DeviceMemory } from '@qwen-supervisor/supervisor/processes/device-memory';
+import { countOomKills } from '@qwen-supervisor/supervisor/processes/oom-kills';
+import { threadStates } from '@qwen-supervisor/supervisor/processes/thread-states';
+import { afterEach, describe, expect, onTestFinished, test } from 'vitest';
+import { temporaryFolder } from '../../fixture-files.js';
+
+describe('the count of OOM kills', () => {
+  function rootWith(files: Record<string, string>): string {
+    const root = temporaryFolder();
+    for (const [name, content] of Object.entries(files)) {
+      mkdirSync(dirname(join(root, name)), { recursive: true });
+      writeFileSync(join(root, name), content);
+    }
+    return root;
+  }
+
+  test.each([
+    [
+      'cgroup v2',
+      {
+        'proc/self/cgroup': '0::/user.slice/session-1.scope\n',
+        'sys/fs/cgroup/user.slice/session-1.scope/memory.events': 'low 0\nhigh 0\nmax 7\noom 3\noom_kill 2\n',
+        'proc/vmstat': 'oom_kill 9\n',
+      },
+      2,
+    ],
+    [
+      'cgroup v1',
+      {
+        'proc/self/cgroup': '5:cpu,cpuacct:/a\n4:memory:/box/1\n0::/\n',
+        'sys/fs/cgroup/memory/box/1/memory.oom_control': 'oom_kill_disable 0\nunder_oom 0\noom_kill 4\n',
+      },
+      4,
+    ],
+    ['the whole machine', { 'proc/self/cgroup': '0::/\n', 'proc/vmstat': 'nr_free_pages 1\noom_kill 9\n' }, 9],
+    ['no such system', {}, null],
+  ])('comes from %s', (_title, files, count) => {
+    expect(countOomKills(rootWith(files as Record<string, string>))).toBe(count);
+  });
+});
+
+describe('device memory', () => {
+  const { PATH } = process.env;
+  afterEach(() => {
+    process.env.PATH = PATH;
+  });
+
+  /** A program that answers as nvidia-smi does, from two files. */
+  function fakeNvidiaSmi(): (free: number, apps: string) => void {
+    const folder = temporaryFolder();
+    const file = join(folder, 'nvidia-smi');
+    writeFileSync(file, `#!/bin/sh\ncase "$1" in *memory.free*) cat ${folder}/free;; *) cat ${folder}/apps;; esac\n`);
+    chmodSync(file, 0o755);
+    process.env.PATH = `${folder}:${PATH}`;
+    return (free, apps) => {
+      writeFileSync(join(folder, 'free'), `${free}\n`);
+      writeFileSync(join(folder, 'apps'), apps);
+    };
+  }
+
+  test('is free when three quarters of what the process held are back', async () => {
+    const answer = fakeNvidiaSmi();
+    const memory = new DeviceMemory();
+    answer(4000, '77, 20000, node\n');
+    expect(await memory.measure(77)).toBe(20_000 * 2 ** 20);
+    answer(4000, '77, 20000, node\n');
+    expect(await memory.probe()).toEqual({ free: false, holder: 'process 77 (node, 21.0 GB)' });
+    answer(19_500, '');
+    expect(await memory.probe()).toMatchObject({ free: true });
+  });
+
+  test('that a foreign process has taken meanwhile is not, and the largest holder is named', async () => {
+    const answer = fakeNvidiaSmi();
+    const memory = new DeviceMemory();
+    answer(4000, '77, 20000, node\n');
+    await memory.measure(77);
+    answer(5000, '88, 100, Xorg\n99, 19000, python3\n');
+    expect(await memory.probe()).toEqual({ free: false, holder: 'process 99 (python3, 19.9 GB)' });
+  });
+
+  test('is nobody’s concern without a device, or when nvidia-smi fails', async () => {
+    expect(await new DeviceMemory().measure(77)).toBe(0);
+    expect(await new DeviceMemory().probe()).toEqual({ free: true, holder: null });
+  });
+});
+
+describe('systemd', () => {
+  test('gives a socket, a watchdog and a place to tell things only to the process that it means', () => {
+    const env: NodeJS.ProcessEnv = {
+      LISTEN_PID: String(process.pid),
+      LISTEN_FDS: '1',
+      WATCHDOG_USEC: '30000000',
+      NOTIFY_SOCKET: '/run/x',
+      HOME: '/',
+    };
+    expect(takeGifts(env)).toEqual({ listenFd: 3, notify: true, watchdogMs: 30_000 });
+    expect(env).toEqual({ NOTIFY_SOCKET: '/run/x', HOME: '/' });
+    const others = { LISTEN_PID: '1', LISTEN_FDS: '1', WATCHDOG_PID: '1', WATCHDOG_USEC: '1' };
+    expect(takeGifts(others)).toEqual({ listenFd: null, notify: false, watchdogMs: null });
+  });
+
+  test('is told of readiness when requests are taken, or when pictures can be drawn, never by time', () => {
+    const states = (api: 'starting' | 'ready', inference: 'loading' | 'ready', share = 0): State => {
+      const state = initialState();
+      const { children } = state;
+      const load = { ...children.inference.load, share };
+      return {
+        ...state,
+        children: {
+          api: { ...children.api, state: api },
+          inference: { ...children.inference, state: inference, reason: inference, load },
+        },
+      };
+    };
+    expect(describeToSystemd(states('starting', 'ready'), 'api').ready).toBe(false);
+    expect(describeToSystemd(states('ready', 'loading'), 'api').ready).toBe(true);
+    expect(describeToSystemd(states('ready', 'loading', 0.62), 'model')).toEqual({
+      ready: false,
+      status: 'loading the model, 60 %',
+    });
+    expect(describeToSystemd(states('ready', 'ready'), 'model')).toEqual({ ready: true, status: 'ready' });
+  });
+});
+
+test('the threads of a stopped process are named with their states', async () => {
+  const child = spawn('sleep', ['60']);
+  onTestFinished(() => void child.kill('SIGKILL'));
+  await once(child, 'spawn');
+  expect(threadStates(child.pid as number)[0]).toMatch(/^thread \d+ \S+: [RSDT], waits in \S+, \d+ ticks$/);
+  expect(threadStates(2 ** 22 - 1)).toEqual([]);
+});
