@@ -21,7 +21,7 @@ import { ControlSocket } from './control/control-socket.js';
 import { answer, type PeerLink, type Supervised } from './control/peer-methods.js';
 import type { Child, ChildEvent } from './core/child.js';
 import { queuedEta, runningEta, secondsUntilClaim } from './core/expected-times.js';
-import { logChange, stateChanges } from './core/state-changes.js';
+import { stateChanges } from './core/state-changes.js';
 import {
   type Effect,
   type Event,
@@ -42,6 +42,7 @@ import { Children, type Exit, type Incarnation } from './processes/processes.js'
 import { INHERITED_FD } from './processes/spawn-child.js';
 import { CrashLog, readCrashes } from './records/crash-log.js';
 import { EventLog } from './records/event-log.js';
+import { logChange } from './records/log-change.js';
 import { Metrics } from './records/metrics.js';
 import { VERSION } from './version.js';
 

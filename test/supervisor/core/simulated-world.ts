@@ -1,11 +1,10 @@
 /**
  * A world for the supervisor's core: clock, children, messages and disk are simulated, the job store is the real one in
- * memory. Children crash, hang, load slowly and fail; messages come late or are lost with their connection; the disk is
- * full at times; the supervisor itself is killed and started again. Everything follows from the seed.
+ * memory. What can happen in it, and how fast its processes are, is drawn from the seed (swarm.ts).
  */
 import type { Job } from '@qwen-supervisor/protocol/job';
-import type { JobRequest } from '@qwen-supervisor/protocol/job-request';
-import type { ChildName } from '@qwen-supervisor/protocol/status';
+import { type JobRequest, tokensOf } from '@qwen-supervisor/protocol/job-request';
+import type { ChildName, Vitals } from '@qwen-supervisor/protocol/status';
 import type { ChildEvent } from '@qwen-supervisor/supervisor/core/child';
 import {
   type Effect,
@@ -19,29 +18,29 @@ import { openDatabase } from '@qwen-supervisor/supervisor/jobs/sqlite-database';
 import { sqliteJobStore } from '@qwen-supervisor/supervisor/jobs/sqlite-job-store';
 import { expect } from 'vitest';
 import { exited } from './child-events.js';
+import { drawWorld, type Fault, MODEL_BYTES, TAKEN_BYTES, type WorldOptions } from './swarm.js';
 
-const CHILD = {
-  max: 4,
-  windowMs: 60_000,
-  delayCapMs: 5000,
-  stopMs: 1000,
-  loadStallMs: 5000,
-  loadLimitMs: 20_000,
-  beatLimitMs: 3000,
-  stepLimitMs: 10_000,
-  softBytes: null,
-  hardBytes: null,
-};
-const LIMITS = { inference: CHILD, api: { ...CHILD, delayCapMs: 1000 } };
-const STEPS = 5;
 /** Prompts that bring the worker down at their second step. */
 const POISON = 'poison';
+/** As the daemon has it: a timer that is later tells that the supervisor stood still. */
+const LATE_MS = 1000;
+/** How long a process takes to come up and connect. */
+const BOOT_MS = 500;
 
 interface Worker {
   incarnation: number;
   phase: 'booting' | 'loading' | 'idle' | 'drawing';
-  run: { job: Job; attempt: number; step: number; last: number } | null;
-  hung: boolean;
+  /** When this phase, or the current step, began. */
+  sinceMs: number;
+  run: { job: Job; attempt: number; step: number; last: number; stepMs: number } | null;
+  /** Null for a healthy one. */
+  ill: 'silent' | 'does nothing' | 'loops' | 'has said fatal' | null;
+  takenBytes: number;
+  /** Time that it has computed, and read; milliseconds. */
+  computedMs: number;
+  readMs: number;
+  /** It was killed by the supervisor, which may take a while. */
+  askedToStop: boolean;
 }
 
 /** One database for all worlds: opening one takes longer than most of them live. */
@@ -49,6 +48,7 @@ const DATABASE = openDatabase(':memory:');
 const STORE = sqliteJobStore(DATABASE);
 
 export class World {
+  readonly options: WorldOptions;
   state: State = initialState();
   now = 0;
   /** Ids of the jobs that were acknowledged. */
@@ -57,6 +57,8 @@ export class World {
   worker: Worker | null = null;
   api: number | null = null;
   exits = 0;
+  /** What happened last, for the report of a failure. */
+  readonly story: string[] = [];
   /** Times of the worker's deaths that are held against it, since it was last started anew. */
   #charged: number[] = [];
   /** The most completed steps that anybody was told of, by job. */
@@ -67,12 +69,13 @@ export class World {
   #diskFull = false;
   /** Decided operations, in order, as the job desk keeps them. */
   #operations: (() => Promise<void>)[] = [];
-  /** Sent by the worker, not yet received. */
+  /** Sent by a child, not yet received. */
   #messages: Event[] = [];
   #random: number;
 
   constructor(seed: number) {
     this.#random = seed;
+    this.options = drawWorld(() => this.random());
     DATABASE.exec('DELETE FROM jobs');
   }
 
@@ -84,17 +87,27 @@ export class World {
     return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
   }
 
+  get limits() {
+    const { limits } = this.options;
+    return { inference: limits, api: { ...limits, max: null, delayCapMs: 1000, softBytes: null, hardBytes: null } };
+  }
+
   send(event: Event): void {
-    const { state, effects } = step(this.state, event, LIMITS);
+    const { state, effects } = step(this.state, event, this.limits);
     this.state = state;
     for (const effect of effects) this.#perform(effect);
   }
 
+  start(): void {
+    this.send({ type: 'start', atMs: this.now });
+    this.send({ type: 'job-queued', atMs: this.now });
+  }
+
   /** A client sends a request; it is acknowledged unless the disk is full. */
   async submit(): Promise<void> {
-    if (this.#diskFull) return;
+    if (this.#diskFull || this.accepted.length >= this.options.jobs) return;
     const prompt = this.random() < 0.1 ? POISON : 'fox';
-    const size = { width: 128, height: 128, numInferenceSteps: STEPS, trueCfgScale: 4 };
+    const size = { width: 128, height: 128, numInferenceSteps: this.options.steps, trueCfgScale: 4 };
     const request: JobRequest = { prompt, negativePrompt: ' ', ...size, seed: 1, initImage: null, strength: null };
     const { jobs } = await this.store.put(
       [{ request, priority: Math.floor(this.random() * 3), source: 'api', retryOf: null }],
@@ -110,31 +123,26 @@ export class World {
     while (!this.#diskFull && this.#operations.length > 0) await this.#operations.shift()?.();
   }
 
-  /** One thing that could happen now. `calm`: nothing bad does. */
+  /** One moment. `calm`: nothing bad happens. */
   async happen(calm: boolean): Promise<void> {
-    const dice = this.random();
-    if (!calm) {
-      if (dice < 0.08) await this.submit();
-      else if (dice < 0.1) this.die('inference', null, 'SIGSEGV');
-      else if (dice < 0.13) this.die('inference', null, 'SIGKILL');
-      else if (dice < 0.15) this.die('api', 1, null);
-      else if (dice < 0.16) this.#diskFull = !this.#diskFull;
-      else if (dice < 0.17) await this.#killSupervisor();
-      else if (dice < 0.18 && this.worker) this.worker.hung = true;
-      else if (dice < 0.19) await this.#cancelSomething();
-      else if (dice < 0.2) this.restartWorker();
-      else if (dice < 0.22) this.#sendStray();
-      else if (dice < 0.25) this.advance(4000);
-      else if (dice < 0.27 && this.worker?.phase === 'loading') this.#failLoad();
-      else if (dice < 0.29) await this.#moveSomething();
-      else if (dice < 0.32) this.send({ type: 'unload-model', atMs: this.now });
-      else if (dice < 0.325) this.send({ type: 'load-model', atMs: this.now });
-    } else this.#diskFull = false;
+    if (calm) this.#diskFull = false;
+    else {
+      if (this.random() < 0.08) await this.submit();
+      for (const [fault, probability] of Object.entries(this.options.faults))
+        if (probability > 0 && this.random() < probability) await this.#strike(fault as Fault);
+    }
+    if (this.exits > 0 && !calm) return this.#startSupervisor();
     if (this.random() < 0.8) await this.settleStore();
-    this.#work();
-    // Messages come in order, some of them late.
-    while (this.#messages.length > 0 && this.random() < (calm ? 1 : 0.7)) this.send(this.#messages.shift() as Event);
-    this.advance(500);
+    this.#work(this.options.quantumMs);
+    // Messages come in order, some of them a moment late, and in some worlds some of them not at all.
+    const isOverdue = () => (this.#messages[0] as Event).atMs < this.now;
+    while (this.#messages.length > 0 && (calm || isOverdue() || this.random() >= this.options.late)) this.#receive(calm);
+    this.advance(this.options.quantumMs);
+  }
+
+  #receive(calm: boolean): void {
+    const message = this.#messages.shift() as Event;
+    if (calm || this.random() >= this.options.lost) this.send({ ...message, atMs: this.now });
   }
 
   restartWorker(): void {
@@ -142,23 +150,33 @@ export class World {
     this.send({ type: 'restart', atMs: this.now, name: 'inference', reason: 'asked' });
   }
 
-  die(name: ChildName, code: number | null, signal: string | null): void {
+  die(name: ChildName, code: number | null, signal: string | null, oomKilled = false): void {
     const incarnation = name === 'api' ? this.api : (this.worker?.incarnation ?? null);
     if (incarnation === null) return;
+    // What a child has sent is received before its exit is.
+    while (this.#messages.length > 0) this.#receive(false);
     if (name === 'api') this.api = null;
     else this.worker = null;
-    const event: ChildEvent = { ...exited(code, signal), random: this.random() };
+    const event: ChildEvent = { ...exited(code, signal, oomKilled), random: this.random() };
     this.send({ type: 'child', name, incarnation, atMs: this.now, event });
   }
 
-  /** Time passes; what is due happens at its time. */
+  /** Time passes; what is due happens at its time, or as late as this world's timers are. */
   advance(ms: number): void {
     const end = this.now + ms;
     for (let due = nextDeadline(this.state); due !== null && due <= end; due = nextDeadline(this.state)) {
-      this.now = Math.max(this.now, due);
-      this.send({ type: 'tick', atMs: this.now });
+      const firesMs = Math.max(this.now, due) + this.options.timerLateMs;
+      if (firesMs > end) break;
+      this.now = firesMs;
+      this.#fireTimer(due);
     }
     this.now = end;
+  }
+
+  #fireTimer(dueMs: number): void {
+    const lateMs = this.now - dueMs;
+    if (lateMs > LATE_MS) this.send({ type: 'paused', atMs: this.now, ms: lateMs + LATE_MS });
+    else this.send({ type: 'tick', atMs: this.now });
   }
 
   async jobs(): Promise<Job[]> {
@@ -176,8 +194,10 @@ export class World {
     expect(this.worker !== null, `a process in state ${state}`).toBe(hasProcess);
     if (['starting', 'loading', 'stopping', 'backing-off', 'blocked'].includes(state))
       expect(deadlineMs, `nothing will ever happen in state ${state}`).not.toBeNull();
-    const charged = this.#charged.filter((at) => at > this.now - CHILD.windowMs).length;
-    if (state !== 'failed') expect(charged, 'more restarts than the budget allows').toBeLessThanOrEqual(CHILD.max);
+    const { max, windowMs } = this.options.limits;
+    const charged = this.#charged.filter((at) => at > this.now - windowMs).length;
+    if (state !== 'failed')
+      expect(charged, 'more restarts than the budget allows').toBeLessThanOrEqual(max as number);
     const { current } = this.state;
     if (current) this.#told.set(current.job.id, Math.max(current.step, this.#told.get(current.job.id) ?? 0));
     for (const job of jobs)
@@ -190,17 +210,21 @@ export class World {
       case 'spawn':
         return this.#spawn(effect.name, effect.incarnation);
       case 'kill':
+        this.#checkKill(effect.name);
         return this.die(effect.name, null, 'SIGKILL');
       case 'ask-stop':
-        if (effect.name === 'inference' && this.worker?.hung) return;
-        return this.random() < 0.8 ? this.die(effect.name, 0, null) : undefined;
+        if (effect.name === 'inference' && this.worker?.ill) return;
+        return this.random() < 0.8 ? this.die(effect.name, 0, null) : this.#noteAsked(effect.name);
+      case 'probe-memory': {
+        const free = this.random() < 0.5;
+        const { incarnation } = this.state.children[effect.name];
+        const event: ChildEvent = { type: 'memory', free, holder: null };
+        return void this.#messages.push({ type: 'child', name: effect.name, incarnation, atMs: this.now, event });
+      }
       case 'claim':
         return this.#later(async () => this.send({ type: 'claimed', atMs: this.now, job: await this.store.claim() }));
       case 'dispatch':
-        expect(this.worker?.run ?? null, 'two jobs in one worker').toBeNull();
-        // A message to a process that has just died goes nowhere.
-        if (this.worker) Object.assign(this.worker, { phase: 'drawing', run: this.#begin(effect.job, effect.attempt) });
-        return;
+        return this.#dispatch(effect.job, effect.attempt);
       case 'begin':
         return this.#later(async () => void (await this.store.begin(effect.jobId, effect.attempt, effect.start)));
       case 'release':
@@ -212,7 +236,7 @@ export class World {
         });
       case 'cancel-run': {
         const run = this.worker?.run;
-        if (run?.job.id !== effect.jobId) return;
+        if (run?.job.id !== effect.jobId || this.worker?.ill) return;
         if (!effect.keep) return this.#finish({ status: 'cancelled' });
         // A picture that is wanted as far as it is ends after the next step.
         run.last = Math.min(run.last, run.step + 1);
@@ -220,6 +244,7 @@ export class World {
       }
       case 'record-crash': {
         const { child, cause, job } = effect.crash;
+        this.#tell(`${child} died: ${cause}, ${effect.crash.reason}`);
         if (cause === 'killed') expect(this.state.children[child].state, 'given up for a kill').not.toBe('failed');
         else if (child === 'inference' && !job) this.#charged.push(this.now);
         return;
@@ -229,90 +254,229 @@ export class World {
     }
   }
 
+  /** Only what is ill, or was asked to stop, is ever killed. */
+  #checkKill(name: ChildName): void {
+    const { worker, options } = this;
+    const { stopCause, reason } = this.state.children[name];
+    this.#tell(`${name} is killed: ${reason}`);
+    if (name === 'api' || !worker || worker.ill || worker.askedToStop || options.lost > 0) return;
+    const { hardBytes } = options.limits;
+    if (hardBytes !== null && MODEL_BYTES + worker.takenBytes > hardBytes) return;
+    if (stopCause === 'planned') return;
+    expect.fail(`a worker that ${worker.phase === 'drawing' ? 'computes' : 'is well'} was killed: ${reason}`);
+  }
+
+  #noteAsked(name: ChildName): void {
+    if (name === 'inference' && this.worker) this.worker.askedToStop = true;
+  }
+
   #spawn(name: ChildName, incarnation: number): void {
     expect(name === 'api' ? this.api : this.worker, 'two processes of one child').toBeNull();
     if (name === 'api') this.api = incarnation;
-    else this.worker = { incarnation, phase: 'booting', run: null, hung: false };
+    else {
+      const fresh = { run: null, ill: null, takenBytes: 0, computedMs: 0, readMs: 0, askedToStop: false };
+      this.worker = { incarnation, phase: 'booting', sinceMs: this.now, ...fresh };
+    }
     this.send({ type: 'child', name, incarnation, atMs: this.now, event: { type: 'spawned', pid: incarnation } });
   }
 
   /** A worker goes on from its checkpoint and says so. */
-  #begin(job: Job, attempt: number): Worker['run'] {
+  #dispatch(job: Job, attempt: number): void {
+    const { worker, options } = this;
+    // A message to a process that has just died, or that never arrives, goes nowhere.
+    if (!worker || (options.lost > 0 && this.random() < options.lost)) return;
+    expect(worker.run, 'two jobs in one worker').toBeNull();
     const found = this.#checkpoints.get(job.id) ?? 0;
-    expect(found, 'a step that was told is lost').toBeGreaterThanOrEqual(job.step);
-    const { incarnation } = this.worker as Worker;
-    const begun = { incarnation, atMs: this.now, jobId: job.id, attempt, step: found, startedOverReason: null };
+    const startedOverReason = found < job.step ? 'its checkpoint is gone' : null;
+    if (startedOverReason) this.#told.set(job.id, found);
+    worker.run = { job, attempt, step: found, last: job.steps, stepMs: this.#stepMs() };
+    Object.assign(worker, { phase: 'drawing', sinceMs: this.now });
+    const { incarnation } = worker;
+    const begun = { incarnation, atMs: this.now, jobId: job.id, attempt, step: found, startedOverReason };
     this.#messages.push({ type: 'job-begun', ...begun });
-    return { job, attempt, step: found, last: STEPS };
   }
 
-  /** The processes do what they do in half a second. */
-  #work(): void {
-    if (this.api !== null && this.state.children.api.state === 'starting') {
-      const event: ChildEvent = { type: 'ready', msPerToken: 0 };
-      this.send({ type: 'child', name: 'api', incarnation: this.api, atMs: this.now, event });
+  #stepMs(): number {
+    return this.options.stepMs * (0.5 + this.random());
+  }
+
+  /** The processes do what they do in this time. */
+  #work(ms: number): void {
+    if (this.api !== null) {
+      if (this.state.children.api.state === 'starting') this.#say('api', this.api, { type: 'ready', msPerToken: 0 });
+      this.#say('api', this.api, { type: 'beat', vitals: this.#vitals(null) });
     }
-    if (this.api !== null) this.#beat('api', this.api, 0);
     const { worker } = this;
-    if (!worker || worker.hung) return;
+    if (!worker || worker.ill === 'silent') return;
     const { incarnation } = worker;
-    this.#beat('inference', incarnation, worker.run?.step ?? 0);
-    if (worker.phase === 'booting') {
-      worker.phase = 'loading';
-      this.send({ type: 'child', name: 'inference', incarnation, atMs: this.now, event: { type: 'connected' } });
-    } else if (worker.phase === 'loading') {
-      if (this.random() < 0.5) return;
-      worker.phase = 'idle';
-      this.#messages.push({ type: 'loaded', incarnation, atMs: this.now, seconds: 1, msPerToken: 1 });
-    } else if (worker.run) {
-      const { run } = worker;
-      const { job, attempt } = run;
-      if (run.step === run.last)
-        return this.#finish({ status: 'done', step: run.step, imageId: job.id, file: '', sha256: '', bytes: 1 });
-      run.step++;
-      this.#checkpoints.set(job.id, run.step);
-      this.#messages.push({ type: 'job-step', incarnation, atMs: this.now, jobId: job.id, attempt, step: run.step });
-      if (job.prompt === POISON && run.step >= 2) this.die('inference', null, 'SIGABRT');
-    }
+    const works = worker.phase === 'loading' || worker.phase === 'drawing';
+    if (works && worker.ill !== 'does nothing') worker.computedMs += ms;
+    if (worker.phase === 'loading' && worker.ill === null) worker.readMs += ms;
+    if (worker.phase !== 'booting') this.#say('inference', incarnation, { type: 'beat', vitals: this.#vitals(worker) });
+    if (worker.ill !== null) return;
+    if (worker.phase === 'booting' && this.now - worker.sinceMs >= BOOT_MS) {
+      Object.assign(worker, { phase: 'loading', sinceMs: this.now });
+      this.#say('inference', incarnation, { type: 'connected' });
+    } else if (worker.phase === 'loading') this.#load(worker);
+    else if (worker.phase === 'drawing') this.#draw(worker);
+  }
+
+  #load(worker: Worker): void {
+    const { loadMs, stepMs, estimate, deviceBytes } = this.options;
+    const { incarnation, sinceMs } = worker;
+    const share = Math.min(1, (this.now - sinceMs) / loadMs);
+    const progress = { component: 'transformer', bytesDone: share * 1e9, bytesTotal: 1e9 } as const;
+    this.#messages.push({ type: 'loading', incarnation, atMs: this.now, progress });
+    if (share < 1) return;
+    worker.phase = 'idle';
+    const msPerToken = (stepMs * estimate) / tokensOf({ width: 128, height: 128 });
+    this.#messages.push({ type: 'loaded', incarnation, atMs: this.now, seconds: 1, msPerToken });
+    if (deviceBytes > 0) this.#say('inference', incarnation, { type: 'holds', bytes: deviceBytes });
+  }
+
+  #draw(worker: Worker): void {
+    const { run, incarnation } = worker;
+    if (!run || this.now - worker.sinceMs < run.stepMs) return;
+    const { job, attempt } = run;
+    if (run.step >= run.last)
+      return this.#finish({ status: 'done', step: run.step, imageId: job.id, file: '', sha256: '', bytes: 1 });
+    if (job.prompt === POISON && run.step === 1) return this.die('inference', null, 'SIGABRT');
+    run.step++;
+    Object.assign(worker, { sinceMs: this.now });
+    run.stepMs = run.step === run.last ? 0 : this.#stepMs();
+    this.#checkpoints.set(job.id, run.step);
+    this.#messages.push({ type: 'job-step', incarnation, atMs: this.now, jobId: job.id, attempt, step: run.step });
   }
 
   #finish(outcome: Extract<Event, { type: 'job-finished' }>['outcome']): void {
     const { run, incarnation } = this.worker as Worker;
     if (!run) return;
-    this.#messages.push({
-      type: 'job-finished',
-      incarnation,
-      atMs: this.now,
-      jobId: run.job.id,
-      attempt: run.attempt,
-      outcome,
-    });
-    Object.assign(this.worker as Worker, { run: null, phase: 'idle' });
+    const { job, attempt } = run;
+    this.#messages.push({ type: 'job-finished', incarnation, atMs: this.now, jobId: job.id, attempt, outcome });
+    Object.assign(this.worker as Worker, { run: null, phase: 'idle', sinceMs: this.now });
   }
 
-  #beat(name: ChildName, incarnation: number, completed: number): void {
-    const vitals = { rssBytes: this.now * 1e4, readBytes: this.now, cpuSeconds: this.now / 1000, step: completed };
-    this.send({ type: 'child', name, incarnation, atMs: this.now, event: { type: 'beat', vitals } });
+  /** Messages of a child, in the order in which it sent them. */
+  #say(name: ChildName, incarnation: number, event: ChildEvent): void {
+    this.#messages.push({ type: 'child', name, incarnation, atMs: this.now, event });
   }
 
-  #failLoad(): void {
-    const { incarnation } = this.worker as Worker;
-    const error = { code: 'MODEL_LOAD_FAILED', message: '', hint: '' } as const;
-    const event: ChildEvent = { type: 'fatal', error, permanent: this.random() < 0.1 };
-    this.send({ type: 'child', name: 'inference', incarnation, atMs: this.now, event });
-    this.die('inference', 87, null);
+  #vitals(worker: Worker | null): Vitals {
+    if (!worker) return { rssBytes: 1e8, readBytes: 0, cpuSeconds: this.now / 1000, step: 0 };
+    const { takenBytes, readMs, computedMs, run } = worker;
+    const rssBytes = MODEL_BYTES + takenBytes;
+    return { rssBytes, readBytes: readMs, cpuSeconds: computedMs / 1000, step: run?.step ?? this.#lastStep(worker) };
+  }
+
+  /** As the real worker: the step of the job before is shown until the next one has begun. */
+  #lastStep({ phase }: Worker): number {
+    return phase === 'idle' ? this.options.steps : 0;
+  }
+
+  async #strike(fault: Fault): Promise<void> {
+    this.#tell(fault);
+    const { worker } = this;
+    switch (fault) {
+      case 'worker crashes':
+        return this.die('inference', null, 'SIGSEGV');
+      case 'worker is killed':
+        return this.die('inference', null, 'SIGKILL');
+      case 'kernel kills the worker':
+        return this.die('inference', null, 'SIGKILL', true);
+      case 'worker falls silent':
+        if (worker) worker.ill = 'silent';
+        return;
+      case 'worker does nothing':
+        if (worker?.phase === 'drawing' || worker?.phase === 'loading') worker.ill = 'does nothing';
+        return;
+      case 'worker loops':
+        if (worker?.phase === 'drawing' || worker?.phase === 'loading') worker.ill = 'loops';
+        return;
+      case 'worker takes memory':
+        if (worker) worker.takenBytes += TAKEN_BYTES;
+        return;
+      case 'load fails':
+        if (worker?.phase === 'loading') this.#fail('MODEL_LOAD_FAILED', this.random() < 0.1, 87);
+        return;
+      case 'device runs out':
+        if (worker?.phase === 'loading') this.#fail('DEVICE_MEMORY_EXHAUSTED', false, 93);
+        return;
+      case 'api dies':
+        return this.die('api', 1, null);
+      case 'api says fatal':
+        if (this.api !== null) {
+          const error = { code: 'INTERNAL', message: '', hint: '' } as const;
+          this.#say('api', this.api, { type: 'fatal', error, permanent: false });
+          if (this.random() < 0.5) this.die('api', 1, null);
+        }
+        return;
+      case 'disk fills':
+        this.#diskFull = !this.#diskFull;
+        return;
+      case 'supervisor is killed':
+        return this.#startSupervisor();
+      case 'supervisor stands still':
+        return this.#standStill();
+      case 'supervisor is stopped':
+        return this.send({ type: 'stop', atMs: this.now, finish: this.options.onStop === 'finish' });
+      case 'store fails':
+        return this.send({
+          type: 'store-failed',
+          atMs: this.now,
+          error: { code: 'JOB_STORE_UNUSABLE', message: '', hint: '' },
+        });
+      case 'checkpoint is lost':
+        return this.#loseCheckpoint();
+      case 'stray messages':
+        return this.#sendStray();
+      case 'client cancels':
+        return this.#cancelSomething();
+      case 'client moves':
+        return this.#moveSomething();
+      case 'operator restarts':
+        return this.restartWorker();
+      case 'operator unloads':
+        return this.send({ type: 'unload-model', atMs: this.now });
+      case 'operator loads':
+        return this.send({ type: 'load-model', atMs: this.now });
+    }
+  }
+
+  #fail(code: 'MODEL_LOAD_FAILED' | 'DEVICE_MEMORY_EXHAUSTED', permanent: boolean, exitCode: number): void {
+    const worker = this.worker as Worker;
+    this.#say('inference', worker.incarnation, { type: 'fatal', error: { code, message: '', hint: '' }, permanent });
+    worker.ill = 'has said fatal';
+    // One that does not exit by itself is killed for its fault.
+    if (this.random() < 0.8) this.die('inference', exitCode, null);
+  }
+
+  /** SIGSTOP, a suspended machine, a disk that hangs: the processes go on, and what they say is read afterwards. */
+  #standStill(): void {
+    const ms = Math.round(10 ** (3 + 2 * this.random()));
+    const due = nextDeadline(this.state);
+    if (this.random() < 0.5) this.#work(ms);
+    this.now += ms;
+    // What has been sent meanwhile is read first, most of the time.
+    if (this.random() < 0.7) while (this.#messages.length > 0) this.#receive(false);
+    if (due !== null && due <= this.now && nextDeadline(this.state) === due) this.#fireTimer(due);
   }
 
   /** Everything but the store and the disk is gone; the next supervisor finds those. */
-  async #killSupervisor(): Promise<void> {
-    Object.assign(this, { worker: null, api: null, state: initialState() });
+  async #startSupervisor(): Promise<void> {
+    Object.assign(this, { worker: null, api: null, state: initialState(), exits: 0 });
     this.#charged = [];
     this.#operations = [];
     this.#messages = [];
     this.#diskFull = false;
     await this.store.recover((id) => this.#checkpoints.get(id) ?? 0);
-    this.send({ type: 'start', atMs: this.now });
-    this.send({ type: 'job-queued', atMs: this.now });
+    this.start();
+  }
+
+  /** Only of jobs that do not run: those of a running one are written anew. */
+  #loseCheckpoint(): void {
+    const ids = [...this.#checkpoints.keys()].filter((id) => id !== this.worker?.run?.job.id);
+    const lost = ids[Math.floor(this.random() * ids.length)];
+    if (lost !== undefined) this.#checkpoints.delete(lost);
   }
 
   async #cancelSomething(): Promise<void> {
@@ -348,5 +512,11 @@ export class World {
 
   #later(operation: () => Promise<void>): void {
     this.#operations.push(operation);
+  }
+
+  #tell(what: string): void {
+    const { state } = this.state.children.inference;
+    this.story.push(`${(this.now / 1000).toFixed(1)} s, worker ${state}: ${what}`);
+    if (this.story.length > 12) this.story.shift();
   }
 }

@@ -37,6 +37,8 @@ export interface LoadClock {
 }
 
 export interface StepClock {
+  /** Completed steps at the last beat; null until the current job has begun. */
+  step: number | null;
   /** When the step counter of the current job last moved. */
   movedAtMs: number;
   /** When the process was last seen working. */
@@ -50,21 +52,24 @@ export interface StepClock {
 }
 
 export function newStepClock(msPerToken: number, atMs: number): StepClock {
-  return { movedAtMs: atMs, workedAtMs: atMs, tokens: 1, slowestMs: null, msPerToken };
+  return { step: null, movedAtMs: atMs, workedAtMs: atMs, tokens: 1, slowestMs: null, msPerToken };
 }
 
 /** The clock after a beat. */
-export function tickStepClock(clock: StepClock, before: Vitals | null, now: Vitals, elapsedMs: number, atMs: number) {
-  const steps = now.step - (before?.step ?? 0);
+export function tickStepClock(
+  clock: StepClock,
+  before: Vitals | null,
+  now: Vitals,
+  elapsedMs: number,
+  atMs: number,
+): StepClock {
   const unseenMs = Math.max(0, elapsedMs - OBSERVED_MAX_MS);
   const workedAtMs = hasWorked(before, now, elapsedMs) ? atMs : clock.workedAtMs + unseenMs;
   const standsSinceMs = clock.movedAtMs + unseenMs;
-  if (steps === 0) return { ...clock, workedAtMs, movedAtMs: standsSinceMs };
-  // The counter of a new job begins below the last one's.
-  if (steps < 0) return { ...clock, workedAtMs, movedAtMs: atMs };
-  const stepMs = (atMs - standsSinceMs) / steps;
+  if (clock.step === null || now.step <= clock.step) return { ...clock, workedAtMs, movedAtMs: standsSinceMs };
+  const stepMs = (atMs - standsSinceMs) / (now.step - clock.step);
   const slowestMs = Math.max(clock.slowestMs ?? 0, stepMs);
-  return { ...clock, workedAtMs, movedAtMs: atMs, slowestMs, msPerToken: stepMs / clock.tokens };
+  return { ...clock, step: now.step, workedAtMs, movedAtMs: atMs, slowestMs, msPerToken: stepMs / clock.tokens };
 }
 
 /**

@@ -162,9 +162,12 @@ const assign: Handler<'assigned'> = (child, { tokens }, atMs) =>
     state: 'busy',
     reason: 'drawing',
     holdsJob: true,
-    steps: { ...child.steps, movedAtMs: atMs, workedAtMs: atMs, tokens, slowestMs: null },
-    vitals: child.vitals && { ...child.vitals, step: 0 },
+    steps: { ...child.steps, movedAtMs: atMs, workedAtMs: atMs, tokens, slowestMs: null, step: null },
   });
+
+/** Before, beats may still carry the step of the job before; and a resumed one has not made its first steps now. */
+const begin: Handler<'begun'> = (child, { step }, atMs) =>
+  stay({ ...child, steps: { ...child.steps, movedAtMs: atMs, workedAtMs: atMs, step } });
 
 /** A finished job proves health. */
 const finishJob: Handler<'idle'> = (child, _event, atMs, limits) => {
@@ -330,6 +333,7 @@ const IGNORE: Row = {
   progress: stay,
   ready: stay,
   assigned: stay,
+  begun: stay,
   idle: stay,
   beat: stay,
   fatal: stay,
@@ -367,7 +371,7 @@ const TABLE: Record<ChildState, Row> = {
     tick: tickLoading,
   },
   ready: { ...ALIVE, assigned: assign, beat, restart, stop, tick: tickAlive },
-  busy: { ...ALIVE, idle: finishJob, beat, restart, stop, tick: tickAlive },
+  busy: { ...ALIVE, begun: begin, idle: finishJob, beat, restart, stop, tick: tickAlive },
   stopping: {
     ...IGNORE,
     spawned,

@@ -70,6 +70,8 @@ export type ChildEvent =
   /** `msPerToken`: of a denoising step at the warm-up; 0 for a child that has none. */
   | { type: 'ready'; msPerToken: number }
   | { type: 'assigned'; tokens: number }
+  /** The attempt has begun after `step`: from here on its step counter tells how it gets on. */
+  | { type: 'begun'; step: number }
   | { type: 'idle' }
   | { type: 'beat'; vitals: Vitals }
   | { type: 'fatal'; error: ErrorObject; permanent: boolean }

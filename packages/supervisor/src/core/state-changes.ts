@@ -1,7 +1,6 @@
-/** What has changed between two states of the supervisor, as events, and how the log tells them. */
+/** What has changed between two states of the supervisor, as events. */
 import type { SystemEvent } from '@qwen-supervisor/protocol/events';
-import { CHILD_NAMES, type LoadProgress } from '@qwen-supervisor/protocol/status';
-import type { Logger } from 'pino';
+import { CHILD_NAMES } from '@qwen-supervisor/protocol/status';
 import type { State } from './supervisor.js';
 
 export interface Change {
@@ -25,18 +24,4 @@ export function stateChanges(before: State, after: State): Change[] {
     changes.push({ level: 'info', event: { type: 'load', progress: load } });
   }
   return changes;
-}
-
-export function logChange(log: Pick<Logger, Change['level']>, { level, event }: Change): void {
-  if (event.type === 'load') {
-    const { progress } = event;
-    log[level]({ child: 'inference', ...progress }, `loading ${progress.component}, ${percent(progress)}`);
-  } else {
-    const { name: child, pid, state, reason } = event;
-    log[level]({ child, pid, state }, reason === state ? state : `${state}: ${reason}`);
-  }
-}
-
-function percent({ bytesDone, bytesTotal }: LoadProgress): string {
-  return bytesTotal === 0 ? '0 %' : `${Math.floor((100 * bytesDone) / bytesTotal)} %`;
 }

@@ -7,7 +7,7 @@ import type { Job } from '@qwen-supervisor/protocol/job';
 import { tokensOf, workOf } from '@qwen-supervisor/protocol/job-request';
 import type { JobOutcome } from '@qwen-supervisor/protocol/messages';
 import { CHILD_NAMES, type ChildName, type Crash, type LoadProgress } from '@qwen-supervisor/protocol/status';
-import type { AttemptStart, Death } from '../jobs/job-store.js';
+import type { AttemptStart, Death } from './attempt.js';
 import { type Child, type ChildEffect, type ChildEvent, type ChildLimits, causeOf, newChild } from './child.js';
 import { stepChild } from './child-table.js';
 
@@ -166,7 +166,14 @@ function react(state: State, event: Event, limits: Limits): Step {
       const { jobId, attempt, step: firstStep, startedOverReason } = event;
       const begin: Effect = { type: 'begin', jobId, attempt, start: { step: firstStep, startedOverReason } };
       const current = { ...(state.current as CurrentJob), step: firstStep, firstStep };
-      return { state: { ...state, current }, effects: [begin] };
+      const begun = forChild(
+        { ...state, current },
+        'inference',
+        { type: 'begun', step: firstStep },
+        event.atMs,
+        limits,
+      );
+      return { state: begun.state, effects: [begin, ...begun.effects] };
     }
     case 'job-step': {
       if (!isRunning(state, event)) return nothing(state);

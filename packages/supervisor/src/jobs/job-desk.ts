@@ -16,10 +16,11 @@ import {
 import { requestOf } from '@qwen-supervisor/protocol/job-request';
 import type { JobOutcome, PictureEntry } from '@qwen-supervisor/protocol/messages';
 import type { Logger } from 'pino';
+import type { AttemptStart, Death } from '../core/attempt.js';
 import type { CurrentJob } from '../core/supervisor.js';
 import type { EventLog } from '../records/event-log.js';
 import { checkpointedSteps, removeCheckpoints, removeHalfWritten } from './job-checkpoints.js';
-import type { AttemptStart, Death, Expired, JobStore } from './job-store.js';
+import type { Expired, JobStore } from './job-store.js';
 import { OrderedWrites } from './ordered-writes.js';
 import { QueueLine } from './queue-line.js';
 import { removeInputs, removePicture } from './stored-pictures.js';

@@ -4,25 +4,12 @@
  */
 import type { Idempotency, Job, JobFilter, JobOrder } from '@qwen-supervisor/protocol/job';
 import type { JobOutcome, PictureEntry } from '@qwen-supervisor/protocol/messages';
-
-/**
- * How a worker died with a job in its hands: of its own making, killed from outside before or after a completed step, or
- * not at all (a planned stop).
- */
-export type Death = 'own' | 'outside' | 'outside-after-progress' | 'none';
+import type { AttemptStart, Death } from '../core/attempt.js';
 
 /** So many deaths of the worker's own making with the same job in flight are laid to the job. */
 export const OWN_DEATHS_MAX = 2;
 /** So many kills from outside in a row, without one completed step, too: whatever kills, the job does not get on. */
 export const OUTSIDE_DEATHS_MAX = 5;
-
-/** Where an attempt began. */
-export interface AttemptStart {
-  /** Completed steps that it found; 0 where it began at the beginning. */
-  step: number;
-  /** Why it did not go on where the attempt before had stopped. */
-  startedOverReason: string | null;
-}
 
 /** A queued job in line. */
 export interface Waiting {

@@ -7,14 +7,8 @@ import type { Job, JobOrder, JobSource, JobStatus } from '@qwen-supervisor/proto
 import { type JobRequest, requestOf, stepsOf, workOf } from '@qwen-supervisor/protocol/job-request';
 import type { JobOutcome } from '@qwen-supervisor/protocol/messages';
 import type Database from 'libsql';
-import {
-  type Death,
-  type Expired,
-  type JobStore,
-  OUTSIDE_DEATHS_MAX,
-  OWN_DEATHS_MAX,
-  type Waiting,
-} from './job-store.js';
+import type { Death } from '../core/attempt.js';
+import { type Expired, type JobStore, OUTSIDE_DEATHS_MAX, OWN_DEATHS_MAX, type Waiting } from './job-store.js';
 
 const POISONED = `(own_deaths >= ${OWN_DEATHS_MAX} OR outside_deaths >= ${OUTSIDE_DEATHS_MAX})`;
 
