@@ -5,7 +5,7 @@
 import { cpSync, mkdirSync, readFileSync, truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { openCheckpoint } from '@qwen-supervisor/model/checkpoint';
-import { describeModel } from '@qwen-supervisor/model/descriptions';
+import { modelInfo } from '@qwen-supervisor/model/descriptions';
 import { buildGraphs } from '@qwen-supervisor/model/graphs';
 import type { OnnxGraph } from '@qwen-supervisor/model/onnx';
 import { elementCount } from '@qwen-supervisor/model/safetensors';
@@ -187,7 +187,7 @@ const parameters = (...graphs: OnnxGraph[]) =>
 
 test('a checkpoint of the sizes of Qwen-Image is accepted, known by name, and all its weights are in the graphs', () => {
   const checkpoint = openCheckpoint(qwenImage());
-  expect(describeModel(checkpoint.architecture, 'x')).toMatchObject({
+  expect(modelInfo(checkpoint.architecture, 'x')).toMatchObject({
     id: 'qwen-image',
     defaults: { width: 1328, height: 1328, numInferenceSteps: 50, trueCfgScale: 4, negativePrompt: ' ' },
   });

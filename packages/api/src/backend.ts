@@ -1,6 +1,7 @@
 /** The API's view of the supervisor: its methods, and what happens. */
 import { connectIpc } from '@qwen-supervisor/ipc/connect';
 import type { Link } from '@qwen-supervisor/ipc/link';
+import { VERSION } from '@qwen-supervisor/ipc/version';
 import type { ApiKey } from '@qwen-supervisor/protocol/api-keys';
 import { type CodedError, workerGivenUp } from '@qwen-supervisor/protocol/errors';
 import { EventRing } from '@qwen-supervisor/protocol/event-ring';
@@ -75,7 +76,7 @@ export async function connectBackend(
     shutdown: on.shutdown,
   }));
   link.onClose = on.lost;
-  let welcome = await link.request('hello', { role: 'api', pid: process.pid, token });
+  let welcome = await link.request('hello', { role: 'api', pid: process.pid, token, version: VERSION });
   const { keys } = await link.request('apiKeys', {});
   // From the first that is kept: a client that comes back after this process was restarted has missed nothing.
   await link.request('subscribe', { since: 0 });

@@ -6,6 +6,7 @@
 import { writeSync } from 'node:fs';
 import { parentPort, workerData } from 'node:worker_threads';
 import { connectIpc } from '@qwen-supervisor/ipc/connect';
+import { VERSION } from '@qwen-supervisor/ipc/version';
 import type { WorkerMethods, WorkerReports } from '@qwen-supervisor/protocol/messages';
 import sharp from 'sharp';
 import { CheckpointWriter, type JobCheckpoint } from './job-checkpoint.js';
@@ -53,7 +54,7 @@ const link = await connectIpc<WorkerReports, WorkerMethods>(socket, () => ({
   },
 })).catch(endProcess);
 link.onClose = endProcess;
-await link.request('hello', { role: 'inference', pid: process.pid, token }).catch(endProcess);
+await link.request('hello', { role: 'inference', pid: process.pid, token, version: VERSION }).catch(endProcess);
 
 beat();
 

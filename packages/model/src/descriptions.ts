@@ -40,7 +40,7 @@ const POCKET: Known = {
 };
 
 /** The description of a checkpoint; one of other sizes is drawn with Qwen-Image's values under its folder's name. */
-export function describeModel(architecture: Architecture, folder: string): ModelInfo {
+export function modelInfo(architecture: Architecture, folder: string): ModelInfo {
   const known = [QWEN_IMAGE, POCKET].find((model) => model.matches(architecture));
   const { id, defaults, sizes, promptSuffix } = known ?? { ...QWEN_IMAGE, id: folder };
   return { id, folder, defaults, sizes, promptSuffix };

@@ -223,6 +223,14 @@ export const ERRORS = {
     'the API is being restarted; the job goes on',
     'send the request again, with the same Idempotency-Key if it had one, or ask for the job by its id',
     503, 76, 'environment', true),
+  VERSION_MISMATCH: row(
+    'the program was replaced by another version while the supervisor runs',
+    "start it anew: 'qwen-supervisor stop', then start it as before; accepted jobs are kept",
+    503, 76, 'environment'),
+  MESSAGE_INVALID: row(
+    'a process has sent a message that is not understood',
+    "this is a bug, or a program of another version: see 'qwen-supervisor logs'",
+    500, 70, 'us'),
   LINK_LOST: row(
     'the connection to the supervisor was lost',
     "see whether it still runs with 'qwen-supervisor status'; accepted jobs are kept",

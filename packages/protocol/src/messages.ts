@@ -19,6 +19,8 @@ export interface Hello {
   role: 'inference' | 'api' | 'cli';
   pid: number;
   token: string | null;
+  /** Of the program that the peer runs. */
+  version: string;
 }
 
 /** What is known about the model beyond its weights. */
@@ -71,6 +73,8 @@ export type SupervisorMethods = {
   getJob(params: { id: string }): Job;
   /** Newest first, after `cursor`; `next` is the cursor of the page after this one, null at the end. */
   listJobs(params: { filter: JobFilter; cursor: number | null; limit: number }): { jobs: Job[]; next: number | null };
+  /** The first jobs in line, in their order. */
+  waitingJobs(params: { limit: number }): { jobs: Job[] };
   /** `ifQueued`: a running one is left alone. */
   cancelJob(params: { id: string; ifQueued: boolean }): Job;
   /** Tells how many. */

@@ -98,6 +98,8 @@ export interface Crash {
   job: { id: string; attempt: number; step: number } | null;
   /** What happened, and what was decided. */
   reason: string;
+  /** Where its threads stood, of one that hung; none of any other. */
+  threads: string[];
   /** The last lines of its output. */
   tail: string[];
 }

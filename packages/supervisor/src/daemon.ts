@@ -3,64 +3,50 @@
  * into events, and carries out the effects that the core decides on.
  */
 import { basename } from 'node:path';
+import { VERSION } from '@qwen-supervisor/ipc/version';
 import { type Checkpoint, openCheckpoint } from '@qwen-supervisor/model/checkpoint';
-import { describeModel } from '@qwen-supervisor/model/descriptions';
+import { modelInfo } from '@qwen-supervisor/model/descriptions';
 import { buildGraphs } from '@qwen-supervisor/model/graphs';
 import type { ApiKey } from '@qwen-supervisor/protocol/api-keys';
 import type { Config } from '@qwen-supervisor/protocol/config';
-import type { ErrorObject } from '@qwen-supervisor/protocol/errors';
-import type { Job } from '@qwen-supervisor/protocol/job';
+import { CodedError, type ErrorObject } from '@qwen-supervisor/protocol/errors';
 import { requestOf } from '@qwen-supervisor/protocol/job-request';
 import type { ModelInfo, ReloadReport, Snapshot, Welcome } from '@qwen-supervisor/protocol/messages';
 import type { ChildName, Crash, SystemStatus } from '@qwen-supervisor/protocol/status';
-import type { Logger } from 'pino';
 import { changeConfig } from './config/config-change.js';
-import { accessOf, boundsOf, limitsOf } from './config/config-parts.js';
+import { boundsOf, limitsOf } from './config/config-parts.js';
 import { readKeysFile } from './config/keys-file.js';
 import { ControlSocket } from './control/control-socket.js';
 import { answer, type PeerLink, type Supervised } from './control/peer-methods.js';
-import type { Child, ChildEvent } from './core/child.js';
-import { queuedEta, runningEta, secondsUntilClaim } from './core/expected-times.js';
+import type { ChildEvent } from './core/child.js';
+import type { Effect, Event } from './core/events.js';
+import { runningEta } from './core/expected-times.js';
+import { initialState, type Limits, nextDeadline, type State } from './core/state.js';
 import { stateChanges } from './core/state-changes.js';
-import {
-  type Effect,
-  type Event,
-  initialState,
-  type Limits,
-  nextDeadline,
-  type State,
-  step,
-} from './core/supervisor.js';
+import { decide } from './core/supervisor.js';
 import { describeSystem } from './core/system-status.js';
 import { JobDesk } from './jobs/job-desk.js';
 import type { JobStore } from './jobs/job-store.js';
 import { removePresence } from './machine/data-folder.js';
-import { type Listener, refuseUnlessOpen } from './machine/http-port.js';
+import { type HttpPort, refuseUnlessOpen } from './machine/http-port.js';
 import type { SystemdNotifier } from './machine/systemd.js';
-import { DeviceMemory } from './processes/device-memory.js';
-import { Children, type Exit, type Incarnation } from './processes/processes.js';
-import { INHERITED_FD } from './processes/spawn-child.js';
-import { CrashLog, readCrashes } from './records/crash-log.js';
+import { apiSettings, workerSettings } from './processes/child-settings.js';
+import { measureDevice, probeDevice } from './processes/device-memory.js';
+import { type Exit, type Incarnation, Processes } from './processes/processes.js';
+import { CrashLog } from './records/crash-log.js';
 import { EventLog } from './records/event-log.js';
+import type { Log } from './records/log.js';
 import { logChange } from './records/log-change.js';
 import { Metrics } from './records/metrics.js';
-import { VERSION } from './version.js';
 
 /** `setTimeout` takes no longer time. */
 const TIMER_MAX_MS = 2 ** 31 - 1;
-/** A timer that is late by more tells that this process stood still, and nothing could reach it. */
-const LATE_MS = 1000;
-/** Ends of which only the state of the threads can tell more. */
-const HANGS = new Set<Child['stopCause']>(['hung', 'stalled']);
 /** From one look for what nobody needs any more to the next. */
 const TIDY_MS = 3_600_000;
-/** Beats of a living child in the time after which a silent one is taken for dead. */
-const BEATS_PER_LIMIT = 3;
-/** Jobs and crashes in a snapshot. */
+/** Jobs in a snapshot. */
 const SNAPSHOT_JOBS = 50;
-const SNAPSHOT_CRASHES = 10;
 
-export interface Daemon {
+export interface RunningDaemon {
   /** Begins an orderly stop; `ended` resolves when it is done. */
   stop(reason: string): void;
   /** Kills all children now. */
@@ -70,7 +56,7 @@ export interface Daemon {
 }
 
 /** Opens a checkpoint and sees that its graphs can be built. @throws CodedError MODEL_* */
-export function openWhole(folder: string): Checkpoint {
+export function openAndBuild(folder: string): Checkpoint {
   const checkpoint = openCheckpoint(folder);
   buildGraphs(checkpoint);
   return checkpoint;
@@ -83,63 +69,70 @@ export interface Parts {
   checkpoint: Checkpoint;
   dataDir: string;
   store: JobStore;
-  listener: Listener;
-  log: Logger;
+  httpPort: HttpPort;
+  log: Log;
   socket: string;
   keys: ApiKey[];
   systemd: SystemdNotifier | null;
   watchdogMs: number | null;
 }
 
-export class Supervisor implements Daemon, Supervised {
-  readonly url: string;
+export class Daemon implements RunningDaemon, Supervised {
   readonly ended: Promise<ErrorObject | null>;
   readonly jobs: JobDesk;
   readonly events = new EventLog();
+  readonly children: Supervised['children'];
+  readonly ask: Supervised['ask'];
   readonly #parts: Parts;
-  readonly #children: Children;
+  readonly #processes: Processes;
   readonly #crashes: CrashLog;
-  readonly #deviceMemory = new DeviceMemory();
   readonly #metrics = new Metrics();
+  readonly #control: ControlSocket;
+  /** Events that came while another was being handled. */
+  readonly #inbox: Event[] = [];
+  #draining = false;
   #config: Config;
   #keys: ApiKey[];
   #limits: Limits;
   #model: ModelInfo;
   #state: State = initialState();
   #links: Partial<Record<ChildName, PeerLink>> = {};
-  readonly #control: ControlSocket;
+  /** Crashes whose last lines are still awaited. */
+  readonly #recording = new Set<Promise<void>>();
   #timer: NodeJS.Timeout | undefined;
   #immediate: NodeJS.Immediate | undefined;
   #end: (error: ErrorObject | null) => void = () => {};
 
   constructor(parts: Parts) {
-    const { listener, config, checkpoint, log, dataDir, socket, store } = parts;
+    const { httpPort, config, checkpoint, dataDir, socket, store } = parts;
+    const log = parts.log.logger;
     this.#parts = parts;
-    this.url = listener.url;
     this.#config = config;
     this.#keys = parts.keys;
     this.#limits = limitsOf(config);
-    this.#model = describeModel(checkpoint.architecture, basename(checkpoint.folder));
+    this.#model = modelInfo(checkpoint.architecture, basename(checkpoint.folder));
     this.#crashes = new CrashLog(dataDir);
-    this.#control = new ControlSocket(socket, { dataDir, url: this.url, log }, (link) => answer(link, this));
+    this.#control = new ControlSocket(socket, { dataDir, url: httpPort.url, log }, (link) => answer(link, this));
     const socketPath = () => this.#control.path;
-    this.#children = new Children({ socketPath, dataDir, log }, (child, exit) => this.#tellExit(child, exit));
-    this.jobs = new JobDesk(
-      { dataDir, store, log, events: this.events, bounds: boundsOf(config) },
-      {
-        current: () => this.#state.current,
-        secondsUntilClaim: () => secondsUntilClaim(this.#state, this.nowMs()),
-        runningEta: () => runningEta(this.#state, this.nowMs()),
-        queuedEta: (job) => queuedEta(this.#state, this.nowMs(), job),
-        onQueued: () => this.handle({ type: 'job-queued', atMs: this.nowMs() }),
-        onClaimed: (job) => this.handle({ type: 'claimed', atMs: this.nowMs(), job }),
-        onCancelRequest: (jobId, keep) => this.handle({ type: 'cancel-running', atMs: this.nowMs(), jobId, keep }),
-        onStoreFailure: (error) => {
-          log.error({ code: error.code }, error.message);
-          this.handle({ type: 'store-failed', atMs: this.nowMs(), error: error.toObject() });
-        },
+    this.#processes = new Processes({ socketPath, dataDir, log }, (child, exit) => this.#tellExit(child, exit));
+    this.jobs = new JobDesk({ dataDir, store, log, events: this.events, bounds: boundsOf(config) }, this);
+    this.children = {
+      withToken: (token) => this.#processes.find(token),
+      attach: (child, link) => {
+        this.#links[child.name] = link;
+        this.#processes.connected(child);
       },
-    );
+      detach: (child) => this.#processes.disconnected(child),
+    };
+    this.ask = {
+      welcome: () => this.#welcome(),
+      status: () => this.#status(),
+      snapshot: () => this.#snapshot(),
+      metrics: async () => this.#metrics.text(await this.#status()),
+      apiKeys: () => this.#keys,
+      reload: () => this.#reload(),
+      stop: (reason) => this.stop(reason),
+    };
     this.events.subscribe(this.#metrics, null);
     this.ended = new Promise((resolve) => {
       this.#end = resolve;
@@ -147,19 +140,14 @@ export class Supervisor implements Daemon, Supervised {
   }
 
   async open(): Promise<void> {
-    const { dataDir, log } = this.#parts;
+    const { dataDir, log, httpPort, systemd, watchdogMs } = this.#parts;
     await this.#control.open();
-    log.info({ pid: process.pid, model: this.#model.id, data: dataDir }, `listening on ${this.url}`);
+    log.logger.info({ pid: process.pid, model: this.#model.id, data: dataDir }, `listening on ${httpPort.url}`);
     this.jobs.recover();
-    this.handle({ type: 'start', atMs: this.nowMs() });
-    this.handle({ type: 'job-queued', atMs: this.nowMs() });
+    this.send({ type: 'start', atMs: this.nowMs() });
+    this.send({ type: 'job-queued', atMs: this.nowMs() });
     setInterval(() => this.jobs.tidy(), TIDY_MS).unref();
-    const { systemd, watchdogMs } = this.#parts;
     if (systemd && watchdogMs !== null) setInterval(() => systemd.alive(), watchdogMs / 3).unref();
-  }
-
-  apiKeys(): ApiKey[] {
-    return this.#keys;
   }
 
   nowMs(): number {
@@ -170,100 +158,60 @@ export class Supervisor implements Daemon, Supervised {
     return this.#state;
   }
 
-  childOf(token: string): Incarnation | null {
-    return this.#children.find(token);
-  }
-
-  attach(child: Incarnation, link: PeerLink): void {
-    this.#links[child.name] = link;
-    this.#children.connected(child);
-  }
-
-  detach(child: Incarnation): void {
-    this.#children.disconnected(child);
-  }
-
-  fault(peer: string | null, error: Error): void {
-    this.#parts.log.error({ peer }, `connection closed: ${error.message}`);
-  }
-
   stop(reason: string): void {
-    const finish = this.#config['on-stop'] === 'finish' && !this.#state.finishing && !this.#state.stopping;
-    this.#parts.log.info(`stopping: ${reason}${finish && this.#state.current ? ', after the running job' : ''}`);
-    this.handle({ type: 'stop', atMs: this.nowMs(), finish });
+    this.#parts.log.logger.info(`stopping: ${reason}`);
+    this.send({ type: 'stop', how: 'orderly', atMs: this.nowMs() });
   }
 
   kill(): void {
-    this.#children.killAll();
-    this.handle({ type: 'stop', atMs: this.nowMs(), finish: false });
+    this.#processes.killAll();
+    this.send({ type: 'stop', how: 'now', atMs: this.nowMs() });
   }
 
-  restart(name: ChildName, reason: string): void {
-    this.handle({ type: 'restart', atMs: this.nowMs(), name, reason });
+  onFault(peer: string | null, error: Error): void {
+    const code = error instanceof CodedError ? error.code : 'INTERNAL';
+    this.#parts.log.logger.error({ peer, code }, `connection closed: ${error.message}`);
   }
 
-  /** @throws CodedError CONFIG_*, KEYS_FILE_INVALID, HOST_REFUSED, MODEL_*: then nothing has changed */
-  reload(): ReloadReport {
-    const read = this.#parts.readConfig();
-    const keys = readKeysFile(read['keys-file']);
-    const { config, report } = changeConfig(this.#config, read);
-    refuseUnlessOpen(this.#parts.listener.host, keys.length > 0 || config.keyless === 'anywhere');
-    if (report.applied.includes('model')) {
-      const { architecture, folder } = openWhole(config.model);
-      this.#model = describeModel(architecture, basename(folder));
+  /** One event after the other: what an effect brings about at once is decided when all effects are done. */
+  send(event: Event): void {
+    this.#inbox.push(event);
+    if (this.#draining) return;
+    this.#draining = true;
+    try {
+      for (let next = this.#inbox.shift(); next; next = this.#inbox.shift()) this.#handle(next);
+    } finally {
+      this.#draining = false;
     }
-    if (JSON.stringify(keys) !== JSON.stringify(this.#keys) && !report.restarted.includes('api'))
-      report.restarted.push('api');
-    this.#keys = keys;
-    this.#config = config;
-    this.#limits = limitsOf(config);
-    this.jobs.bounds = boundsOf(config);
-    this.#parts.log.level = config['log-level'];
-    this.#links.api?.notify('welcome', this.welcome());
-    this.#parts.log.info(report, 'configuration read again');
-    for (const name of report.restarted) this.restart(name, 'its configuration has changed');
-    this.jobs.expire();
-    return report;
-  }
-
-  handle(event: Event): void {
-    const before = this.#state;
-    const { state, effects } = step(before, event, this.#limits);
-    this.#state = state;
-    for (const change of stateChanges(before, state)) {
-      logChange(this.#parts.log, change);
-      this.events.publish(change.event);
-    }
-    const worker = state.children.inference;
-    if (worker.state !== before.children.inference.state) {
-      if (worker.state === 'failed') this.events.announceFailure(worker.reason);
-      const loaded = worker.state === 'ready' && before.children.inference.state === 'loading';
-      if (loaded && worker.pid !== null) void this.#measureDevice(worker.pid, worker.incarnation);
-    }
-    for (const effect of effects) this.#perform(effect);
     this.#parts.systemd?.update(this.#state, this.#config['systemd-ready']);
     this.#setTimer();
   }
 
-  handleChild(name: ChildName, incarnation: number, event: ChildEvent): void {
-    if (event.type === 'beat') this.#children.beat(name);
-    this.handle({ type: 'child', name, incarnation, atMs: this.nowMs(), event });
+  #handle(event: Event): void {
+    if (event.type === 'child' && event.event.type === 'beat') this.#processes.beat(event.name);
+    const before = this.#state;
+    const { state, effects } = decide(before, event, this.#limits);
+    this.#state = state;
+    for (const change of stateChanges(before, state)) {
+      logChange(this.#parts.log.logger, change);
+      this.events.publish(change.event);
+    }
+    for (const effect of effects) this.#perform(effect);
+  }
+
+  #tellChild(name: ChildName, incarnation: number, event: ChildEvent): void {
+    this.send({ type: 'child', name, incarnation, atMs: this.nowMs(), event });
   }
 
   #setTimer(): void {
     clearTimeout(this.#timer);
     clearImmediate(this.#immediate);
     const dueMs = nextDeadline(this.#state);
-    if (dueMs === null) return;
+    if (dueMs === null || this.#state.phase === 'ended') return;
     const delay = Math.min(Math.max(0, dueMs - this.nowMs()), TIMER_MAX_MS);
-    const fire = () => {
-      const atMs = this.nowMs();
-      if (atMs - dueMs > LATE_MS) this.handle({ type: 'paused', atMs, ms: atMs - dueMs + LATE_MS });
-      else this.handle({ type: 'tick', atMs });
-    };
     // What has been sent by then is read first: it may be the sign of life that was missed.
     this.#timer = setTimeout(() => {
-      this.#immediate = setImmediate(fire);
+      this.#immediate = setImmediate(() => this.send({ type: 'tick', atMs: this.nowMs() }));
     }, delay);
   }
 
@@ -272,30 +220,47 @@ export class Supervisor implements Daemon, Supervised {
       case 'spawn':
         return this.#spawn(effect.name, effect.incarnation);
       case 'ask-stop':
-        return this.#links[effect.name]?.notify('shutdown', { forGood: this.#state.stopping });
+        return this.#links[effect.name]?.notify('shutdown', { forGood: effect.forGood });
       case 'kill':
-        if (HANGS.has(this.#state.children[effect.name].stopCause)) this.#children.noteThreads(effect.name);
-        return this.#children.kill(effect.name, effect.tree);
+        if (effect.noteThreads) this.#processes.noteThreads(effect.name);
+        return this.#processes.kill(effect.name, effect.tree);
+      case 'measure-device':
+        return void measureDevice(effect.pid).then((memory) => {
+          if (memory.heldBytes > 0) this.#tellChild(effect.name, effect.incarnation, { type: 'holds', memory });
+        });
       case 'probe-memory':
-        return void this.#probeMemory(effect.name);
+        return void probeDevice().then((found) =>
+          this.#tellChild(effect.name, effect.incarnation, { type: 'memory', ...found }),
+        );
+      case 'note-impossible':
+        return this.#parts.log.logger.warn(effect, `${effect.name} was told ${effect.event} while ${effect.phase}`);
+      case 'announce-failure':
+        return this.events.announceFailure(effect.reason);
       case 'claim':
         return this.jobs.claim();
-      case 'dispatch':
-        return this.#dispatch(effect.job, effect.attempt);
-      case 'cancel-run':
-        return this.#links.inference?.notify('cancel', {
-          jobId: effect.jobId,
-          attempt: effect.attempt,
-          keep: effect.keep,
-        });
+      case 'dispatch': {
+        const { worker, job, attempt } = effect;
+        return this.#links[worker]?.notify('run', { jobId: job.id, attempt, request: requestOf(job), step: job.step });
+      }
+      case 'cancel-run': {
+        const { worker, jobId, attempt, keep } = effect;
+        return this.#links[worker]?.notify('cancel', { jobId, attempt, keep });
+      }
       case 'begin':
         return this.jobs.begin(effect.jobId, effect.attempt, effect.start);
+      case 'tell-step': {
+        const { jobId, step, steps, preview } = effect;
+        const eta = runningEta(this.#state, this.nowMs(), jobId);
+        return this.events.publish({ type: 'step', jobId, step, steps, preview, eta });
+      }
+      case 'tell-decoding':
+        return this.events.publish({ type: 'decoding', jobId: effect.jobId });
       case 'release':
         return this.jobs.release(effect.jobId, effect.reason, effect.death, effect.step);
       case 'finish':
         return this.jobs.finish(effect.jobId, effect.attempt, effect.step, effect.outcome);
       case 'record-crash':
-        return void this.#recordCrash(effect.crash);
+        return this.#recordCrash(effect.crash);
       case 'exit':
         return void this.#close(effect.error);
     }
@@ -306,97 +271,106 @@ export class Supervisor implements Daemon, Supervised {
     void this.#control.openAnew().then(
       () => this.#spawnNow(name, incarnation),
       (error: Error) => {
-        this.#parts.log.error(`no child can be started: ${error.message}`);
+        this.#parts.log.logger.error(`no child can be started: ${error.message}`);
         this.#tellExit({ name, number: incarnation }, { code: null, signal: null, oomKilled: false });
       },
     );
   }
 
-  #tellExit({ name, number }: Incarnation, exit: Exit): void {
-    this.handleChild(name, number, { type: 'exited', ...exit, at: new Date().toISOString(), random: Math.random() });
-  }
-
   #spawnNow(name: ChildName, incarnation: number): void {
-    const { listener, dataDir } = this.#parts;
-    const { model, 'checkpoint-steps': checkpointSteps, 'picture-metadata': metadata } = this.#config;
-    const nameInPictures = metadata === 'embed' ? this.#model.id : null;
+    const { httpPort, dataDir } = this.#parts;
     const child = { name, number: incarnation };
-    const beatMs = this.#limits[name].beatLimitMs / BEATS_PER_LIMIT;
-    const { host, port, fd } = listener;
     const pid =
       name === 'api'
-        ? this.#children.spawn(
-            child,
-            { listenFd: INHERITED_FD, host, port, beatMs, access: accessOf(this.#config) },
-            fd,
-          )
-        : this.#children.spawn(child, { modelFolder: model, dataDir, checkpointSteps, nameInPictures, beatMs }, null);
-    if (pid !== null) this.handleChild(name, incarnation, { type: 'spawned', pid });
+        ? this.#processes.spawn(child, apiSettings(this.#config, httpPort), httpPort.fd)
+        : this.#processes.spawn(child, workerSettings(this.#config, dataDir, this.#model.id), null);
+    if (pid !== null) this.#tellChild(name, incarnation, { type: 'spawned', pid });
   }
 
-  #dispatch(job: Job, attempt: number): void {
-    this.#links.inference?.notify('run', { jobId: job.id, attempt, request: requestOf(job), step: job.step });
+  /** From here on nothing more is heard of the process. */
+  #tellExit({ name, number }: Incarnation, exit: Exit): void {
+    this.#links[name]?.close();
+    delete this.#links[name];
+    const [at, random] = [new Date().toISOString(), Math.random()];
+    this.#tellChild(name, number, { type: 'exited', ...exit, at, random });
   }
 
-  async #recordCrash(crash: Omit<Crash, 'tail'>): Promise<void> {
-    const whole: Crash = { ...crash, tail: await this.#children.lastLines(crash.child) };
-    this.#crashes.add(whole);
-    this.events.publish({ type: 'crash', crash: whole });
+  #recordCrash(crash: Omit<Crash, 'tail' | 'threads'>): void {
+    const recorded = this.#processes.lastWords(crash.child).then((words) => {
+      const whole: Crash = { ...crash, ...words };
+      this.#crashes.add(whole);
+      this.events.publish({ type: 'crash', crash: whole });
+      this.#recording.delete(recorded);
+    });
+    this.#recording.add(recorded);
   }
 
-  async #measureDevice(pid: number, incarnation: number): Promise<void> {
-    const bytes = await this.#deviceMemory.measure(pid);
-    if (bytes > 0) this.handleChild('inference', incarnation, { type: 'holds', bytes });
+  /** @throws CodedError CONFIG_*, KEYS_FILE_INVALID, HOST_REFUSED, MODEL_*: then nothing has changed */
+  #reload(): ReloadReport {
+    const { readConfig, httpPort, log } = this.#parts;
+    const read = readConfig();
+    const keys = readKeysFile(read['keys-file']);
+    const { config, report } = changeConfig(this.#config, read);
+    refuseUnlessOpen(httpPort.host, keys.length > 0 || config.keyless === 'anywhere');
+    if (report.applied.includes('model')) {
+      const { architecture, folder } = openAndBuild(config.model);
+      this.#model = modelInfo(architecture, basename(folder));
+    }
+    if (JSON.stringify(keys) !== JSON.stringify(this.#keys) && !report.restarted.includes('api'))
+      report.restarted.push('api');
+    this.#keys = keys;
+    this.#config = config;
+    this.#limits = limitsOf(config);
+    this.jobs.bounds = boundsOf(config);
+    log.logger.level = config['log-level'];
+    this.#links.api?.notify('welcome', this.#welcome());
+    log.logger.info(report, 'configuration read again');
+    for (const name of report.restarted)
+      this.send({ type: 'restart', name, reason: 'its configuration has changed', atMs: this.nowMs() });
+    this.jobs.expire();
+    return report;
   }
 
-  async #probeMemory(name: ChildName): Promise<void> {
-    const verdict = await this.#deviceMemory.probe();
-    this.handleChild(name, this.#state.children[name].incarnation, { type: 'memory', ...verdict });
+  #welcome(): Welcome {
+    const { 'max-steps': maxSteps, 'max-pixels': maxPixels } = this.#config;
+    const { dataDir, httpPort } = this.#parts;
+    const limits = { maxSteps, maxPixels };
+    return { version: VERSION, run: this.events.run, model: this.#model, limits, dataDir, url: httpPort.url };
   }
 
-  welcome(): Welcome {
-    return {
-      version: VERSION,
-      run: this.events.run,
-      model: this.#model,
-      limits: { maxSteps: this.#config['max-steps'], maxPixels: this.#config['max-pixels'] },
-      dataDir: this.#parts.dataDir,
-      url: this.url,
-    };
-  }
-
-  async status(): Promise<SystemStatus> {
-    const identity = { pid: process.pid, version: VERSION, uptimeSeconds: process.uptime(), url: this.url };
+  async #status(): Promise<SystemStatus> {
+    const { url } = this.#parts.httpPort;
+    const identity = { pid: process.pid, version: VERSION, uptimeSeconds: process.uptime(), url };
     const model = { id: this.#model.id, folder: this.#config.model };
     const queue = { ...(await this.jobs.counts()), problem: this.jobs.problem };
     return describeSystem(this.#state, identity, model, queue, this.nowMs());
   }
 
-  async snapshot(): Promise<Snapshot> {
+  async #snapshot(): Promise<Snapshot> {
     // Before everything else: what happens meanwhile comes as an event, too.
     const { lastSeq } = this.events;
-    const status = await this.status();
+    const status = await this.#status();
     const running = status.queue.current === null ? null : await this.jobs.get(status.queue.current);
     const queue = await this.jobs.waiting(SNAPSHOT_JOBS);
-    const crashes = readCrashes(this.#parts.dataDir, SNAPSHOT_CRASHES).reverse();
-    return { lastSeq, status, running, preview: this.jobs.preview(), queue, crashes };
-  }
-
-  async metrics(): Promise<string> {
-    return this.#metrics.text(await this.status());
+    const preview = running && this.events.preview(running.id);
+    return { lastSeq, status, running, preview, queue, crashes: [...this.#crashes.newest] };
   }
 
   async #close(error: ErrorObject | null): Promise<void> {
     clearTimeout(this.#timer);
     clearImmediate(this.#immediate);
-    const { log, listener, dataDir, systemd } = this.#parts;
-    await this.jobs.close().catch((cause: Error) => log.error(`the job database was not closed: ${cause.message}`));
+    const { log, httpPort, dataDir, systemd } = this.#parts;
+    await this.jobs.close().catch((cause: Error) => {
+      log.logger.error(`the job database was not closed: ${cause.message}`);
+    });
+    await Promise.all(this.#recording);
     this.#control.close();
-    listener.close();
+    httpPort.close();
     this.#crashes.close();
     removePresence(dataDir);
-    log.info('stopped');
+    log.logger.info('stopped');
     await systemd?.close();
+    await log.flush();
     this.#end(error);
   }
 }

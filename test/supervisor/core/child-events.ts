@@ -1,7 +1,7 @@
 /** Limits, events and histories of a child that several specifications share. */
 import type { Vitals } from '@qwen-supervisor/protocol/status';
 import { type Child, type ChildEffect, type ChildEvent, newChild } from '@qwen-supervisor/supervisor/core/child';
-import { stepChild } from '@qwen-supervisor/supervisor/core/child-table';
+import { decideChild } from '@qwen-supervisor/supervisor/core/child-table';
 
 export const LIMITS = {
   max: 3,
@@ -29,7 +29,7 @@ export type Played = [atMs: number, event: ChildEvent];
 
 /** Plays the events; gives the child and the effects of the last. */
 export function play(events: Played[], limits = LIMITS): { child: Child; effects: ChildEffect[] } {
-  return events.reduce(({ child }, [atMs, event]) => stepChild(child, event, atMs, limits), {
+  return events.reduce(({ child }, [atMs, event]) => decideChild(child, event, atMs, limits), {
     child: newChild('inference'),
     effects: [] as ChildEffect[],
   });
@@ -43,7 +43,7 @@ export const START: Played[] = [
 /** 1 ms for a token of a step. */
 export const READY: Played[] = [...START, [1000, { type: 'ready', msPerToken: 1 }]];
 /** A picture of 64 tokens. */
-export const BUSY: Played[] = [...READY, [1001, { type: 'assigned', tokens: 64 }]];
+export const BUSY: Played[] = [...READY, [1001, { type: 'assigned', tokens: 64 }], [1001, { type: 'begun', step: 0 }]];
 
 /** Beats once a second, from `fromMs` until before `toMs`; each with these vitals, given the seconds since the first. */
 export function beats(fromMs: number, toMs: number, vitalsAt: (seconds: number) => Partial<Vitals>): Played[] {

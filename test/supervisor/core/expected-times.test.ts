@@ -1,15 +1,29 @@
 import type { Job } from '@qwen-supervisor/protocol/job';
+import type { Child } from '@qwen-supervisor/supervisor/core/child';
 import { loadEta, queuedEta, runningEta, secondsUntilClaim } from '@qwen-supervisor/supervisor/core/expected-times';
-import { type CurrentJob, initialState, type State } from '@qwen-supervisor/supervisor/core/supervisor';
+import { initialState, type Run, type State, type Worker, withWorker } from '@qwen-supervisor/supervisor/core/state';
 import { expect, test } from 'vitest';
 
-function stateWith(worker: Partial<State['children']['inference']>, more: Partial<State> = {}): State {
-  const state = { ...initialState(), ...more };
-  return { ...state, children: { ...state.children, inference: { ...state.children.inference, ...worker } } };
+function stateWith(child: Partial<Child>, more: Partial<State & Omit<Worker, 'child'>> = {}): State {
+  const { run = null, warmUpMsPerWork = null, jobMsPerWork = null } = more;
+  const state = { ...initialState(), jobMsPerWork };
+  return withWorker(state, 'inference', {
+    child: { ...state.workers.inference.child, ...child },
+    run,
+    warmUpMsPerWork,
+  });
 }
 
-const JOB = { width: 128, height: 128, numInferenceSteps: 20, steps: 20, trueCfgScale: 4, strength: null } as Job;
-const running = (more: Partial<CurrentJob>): CurrentJob => ({
+const JOB = {
+  id: 'a',
+  width: 128,
+  height: 128,
+  numInferenceSteps: 20,
+  steps: 20,
+  trueCfgScale: 4,
+  strength: null,
+} as Job;
+const running = (more: Partial<Run>): Run => ({
   job: JOB,
   attempt: 1,
   step: 0,
@@ -23,44 +37,44 @@ const running = (more: Partial<CurrentJob>): CurrentJob => ({
 const load = (share: number) => ({ startedMs: 0, movedAtMs: 0, progressedAtMs: 0, share, component: 'vae' });
 
 test('a load that took 30 s for a quarter needs 90 s more; before its first byte nothing is said', () => {
-  expect(loadEta(stateWith({ state: 'loading', load: load(0.25) }), 30_000)).toBe(90);
-  expect(loadEta(stateWith({ state: 'loading', load: load(0) }), 30_000)).toBeNull();
-  expect(loadEta(stateWith({ state: 'ready' }), 30_000)).toBeNull();
+  expect(loadEta(stateWith({ phase: 'loading', load: load(0.25) }).workers.inference.child, 30_000)).toBe(90);
+  expect(loadEta(stateWith({ phase: 'loading', load: load(0) }).workers.inference.child, 30_000)).toBeNull();
+  expect(loadEta(stateWith({ phase: 'ready' }).workers.inference.child, 30_000)).toBeNull();
 });
 
 test('a place in the queue is free when the running job ends, at the speed of the jobs before', () => {
   // 64 tokens, 20 guided steps: 2560 units of work.
   const before = { jobMsPerWork: 40_000 / 2560 };
-  const current = running({ step: 2 });
-  expect(secondsUntilClaim(stateWith({ state: 'busy' }, { ...before, current }), 0)).toBe(36);
-  expect(secondsUntilClaim(stateWith({ state: 'ready' }, before), 0)).toBe(1);
+  const run = running({ step: 2 });
+  expect(secondsUntilClaim(stateWith({ phase: 'busy' }, { ...before, run }), 0)).toBe(36);
+  expect(secondsUntilClaim(stateWith({ phase: 'ready' }, before), 0)).toBe(1);
 });
 
 test('while the worker is away it is free when that is back: after its back-off and a start as long as the last', () => {
-  const away = stateWith({ state: 'backing-off', deadlineMs: 8000, startMs: 180_000 });
+  const away = stateWith({ phase: 'backing-off', deadlineMs: 8000, startMs: 180_000 });
   expect(secondsUntilClaim(away, 2000)).toBe(6 + 180);
-  expect(secondsUntilClaim(stateWith({ state: 'loading', load: load(0.5), startMs: 180_000 }), 40_000)).toBe(40);
+  expect(secondsUntilClaim(stateWith({ phase: 'loading', load: load(0.5), startMs: 180_000 }), 40_000)).toBe(40);
 });
 
 test('after three steps a job is timed by its own pace: 1 s a step, 16 to go, and the picture', () => {
-  const current = running({ step: 4, firstStepAtMs: 5000, lastStepAtMs: 8000 });
-  const eta = runningEta(stateWith({ state: 'busy' }, { current, jobMsPerWork: 1e6 }), 8000);
+  const run = running({ step: 4, firstStepAtMs: 5000, lastStepAtMs: 8000 });
+  const eta = runningEta(stateWith({ phase: 'busy' }, { run, jobMsPerWork: 1e6 }), 8000, 'a');
   expect(eta).toEqual({ low: 14.4, high: 20.4 });
   // Half a step later there is half a step less to go.
-  expect(runningEta(stateWith({ state: 'busy' }, { current }), 8500)?.low).toBe(14);
+  expect(runningEta(stateWith({ phase: 'busy' }, { run }), 8500, 'a')?.low).toBe(14);
 });
 
 test('before that, and in the queue, by the jobs before it; and before those, by the warm-up, more vaguely', () => {
   const place = { work: 2560, workAhead: 2560 };
-  expect(queuedEta(stateWith({ state: 'ready' }, { jobMsPerWork: 10 }), 0, place)).toEqual({ low: 35.8, high: 71.7 });
-  const warm = queuedEta(stateWith({ state: 'ready' }, { warmUpMsPerWork: 10 }), 0, place);
+  expect(queuedEta(stateWith({ phase: 'ready' }, { jobMsPerWork: 10 }), 0, place)).toEqual({ low: 35.8, high: 71.7 });
+  const warm = queuedEta(stateWith({ phase: 'ready' }, { warmUpMsPerWork: 10 }), 0, place);
   expect(warm).toEqual({ low: 20.5, high: 102.4 });
-  expect(queuedEta(stateWith({ state: 'ready' }), 0, place), 'nothing was measured yet').toBeNull();
+  expect(queuedEta(stateWith({ phase: 'ready' }), 0, place), 'nothing was measured yet').toBeNull();
 });
 
 test('a load that is under way comes before everything; a worker that was given up draws nothing', () => {
   const place = { work: 0, workAhead: 0 };
-  const loading = stateWith({ state: 'loading', load: load(0.5) }, { jobMsPerWork: 10 });
+  const loading = stateWith({ phase: 'loading', load: load(0.5) }, { jobMsPerWork: 10 });
   expect(queuedEta(loading, 30_000, place)).toEqual({ low: 30, high: 30 });
-  expect(queuedEta(stateWith({ state: 'failed' }, { jobMsPerWork: 10 }), 0, place)).toBeNull();
+  expect(queuedEta(stateWith({ phase: 'failed' }, { jobMsPerWork: 10 }), 0, place)).toBeNull();
 });

@@ -6,14 +6,9 @@ import type { Job } from '@qwen-supervisor/protocol/job';
 import { type JobRequest, tokensOf } from '@qwen-supervisor/protocol/job-request';
 import type { ChildName, Vitals } from '@qwen-supervisor/protocol/status';
 import type { ChildEvent } from '@qwen-supervisor/supervisor/core/child';
-import {
-  type Effect,
-  type Event,
-  initialState,
-  nextDeadline,
-  type State,
-  step,
-} from '@qwen-supervisor/supervisor/core/supervisor';
+import type { Effect, Event } from '@qwen-supervisor/supervisor/core/events';
+import { initialState, type Limits, nextDeadline, type State } from '@qwen-supervisor/supervisor/core/state';
+import { decide } from '@qwen-supervisor/supervisor/core/supervisor';
 import { openDatabase } from '@qwen-supervisor/supervisor/jobs/sqlite-database';
 import { sqliteJobStore } from '@qwen-supervisor/supervisor/jobs/sqlite-job-store';
 import { expect } from 'vitest';
@@ -22,8 +17,6 @@ import { drawWorld, type Fault, MODEL_BYTES, TAKEN_BYTES, type WorldOptions } fr
 
 /** Prompts that bring the worker down at their second step. */
 const POISON = 'poison';
-/** As the daemon has it: a timer that is later tells that the supervisor stood still. */
-const LATE_MS = 1000;
 /** How long a process takes to come up and connect. */
 const BOOT_MS = 500;
 
@@ -66,9 +59,13 @@ export class World {
   readonly store = STORE;
   /** Completed steps that are on the disk, by job. */
   readonly #checkpoints = new Map<string, number>();
+  /** The incarnation of the API that has said that it serves. */
+  #servesFrom: number | null = null;
   #diskFull = false;
   /** Decided operations, in order, as the job desk keeps them. */
   #operations: (() => Promise<void>)[] = [];
+  /** Received, not yet decided. */
+  readonly #inbox: Event[] = [];
   /** Sent by a child, not yet received. */
   #messages: Event[] = [];
   #random: number;
@@ -87,13 +84,28 @@ export class World {
     return ((t ^ (t >>> 14)) >>> 0) / 2 ** 32;
   }
 
-  get limits() {
-    const { limits } = this.options;
-    return { inference: limits, api: { ...limits, max: null, delayCapMs: 1000, softBytes: null, hardBytes: null } };
+  get #limits(): Limits {
+    const { limits: inference, onStop } = this.options;
+    const api = { ...inference, max: null, delayCapMs: 1000, softBytes: null, hardBytes: null };
+    return { children: { inference, api }, onStop };
   }
 
+  get inference() {
+    return this.state.workers.inference.child;
+  }
+
+  /** As the daemon does it: one event after the other. */
   send(event: Event): void {
-    const { state, effects } = step(this.state, event, this.limits);
+    this.#inbox.push(event);
+    if (this.#inbox.length > 1) return;
+    for (let next: Event | undefined = event; next; next = this.#inbox[0]) {
+      this.#handle(next);
+      this.#inbox.shift();
+    }
+  }
+
+  #handle(event: Event): void {
+    const { state, effects } = decide(this.state, event, this.#limits);
     this.state = state;
     for (const effect of effects) this.#perform(effect);
   }
@@ -136,7 +148,8 @@ export class World {
     this.#work(this.options.quantumMs);
     // Messages come in order, some of them a moment late, and in some worlds some of them not at all.
     const isOverdue = () => (this.#messages[0] as Event).atMs < this.now;
-    while (this.#messages.length > 0 && (calm || isOverdue() || this.random() >= this.options.late)) this.#receive(calm);
+    while (this.#messages.length > 0 && (calm || isOverdue() || this.random() >= this.options.late))
+      this.#receive(calm);
     this.advance(this.options.quantumMs);
   }
 
@@ -155,6 +168,8 @@ export class World {
     if (incarnation === null) return;
     // What a child has sent is received before its exit is.
     while (this.#messages.length > 0) this.#receive(false);
+    // One of them may have been the end of it.
+    if (incarnation !== (name === 'api' ? this.api : (this.worker?.incarnation ?? null))) return;
     if (name === 'api') this.api = null;
     else this.worker = null;
     const event: ChildEvent = { ...exited(code, signal, oomKilled), random: this.random() };
@@ -165,18 +180,16 @@ export class World {
   advance(ms: number): void {
     const end = this.now + ms;
     for (let due = nextDeadline(this.state); due !== null && due <= end; due = nextDeadline(this.state)) {
-      const firesMs = Math.max(this.now, due) + this.options.timerLateMs;
+      const firesMs = Math.max(this.now, due + this.options.timerLateMs);
       if (firesMs > end) break;
       this.now = firesMs;
-      this.#fireTimer(due);
+      this.#tick();
     }
     this.now = end;
   }
 
-  #fireTimer(dueMs: number): void {
-    const lateMs = this.now - dueMs;
-    if (lateMs > LATE_MS) this.send({ type: 'paused', atMs: this.now, ms: lateMs + LATE_MS });
-    else this.send({ type: 'tick', atMs: this.now });
+  #tick(): void {
+    this.send({ type: 'tick', atMs: this.now });
   }
 
   async jobs(): Promise<Job[]> {
@@ -189,19 +202,19 @@ export class World {
     expect(jobs.length, 'an acknowledged job is gone').toBe(this.accepted.length);
     expect(Math.max(0, ...this.doneTimes.values()), 'a job was completed twice').toBeLessThanOrEqual(1);
     expect(jobs.filter(({ status }) => status === 'running').length, 'two jobs run').toBeLessThanOrEqual(1);
-    const { state, deadlineMs } = this.state.children.inference;
+    const { phase: state, deadlineMs } = this.inference;
     const hasProcess = !['stopped', 'backing-off', 'blocked', 'failed'].includes(state);
     expect(this.worker !== null, `a process in state ${state}`).toBe(hasProcess);
-    if (['starting', 'loading', 'stopping', 'backing-off', 'blocked'].includes(state))
+    if (['starting', 'loading', 'stopping', 'dying', 'killing', 'backing-off', 'blocked'].includes(state))
       expect(deadlineMs, `nothing will ever happen in state ${state}`).not.toBeNull();
     const { max, windowMs } = this.options.limits;
     const charged = this.#charged.filter((at) => at > this.now - windowMs).length;
-    if (state !== 'failed')
+    if (state !== 'failed' && this.state.phase === 'running')
       expect(charged, 'more restarts than the budget allows').toBeLessThanOrEqual(max as number);
-    const { current } = this.state;
-    if (current) this.#told.set(current.job.id, Math.max(current.step, this.#told.get(current.job.id) ?? 0));
+    const { run } = this.state.workers.inference;
+    if (run) this.#told.set(run.job.id, Math.max(run.step, this.#told.get(run.job.id) ?? 0));
     for (const job of jobs)
-      if (job.status === 'queued')
+      if (job.status === 'queued' && this.options.lost === 0)
         expect(job.step, 'the step fell').toBeGreaterThanOrEqual(this.#told.get(job.id) ?? 0);
   }
 
@@ -216,16 +229,26 @@ export class World {
         if (effect.name === 'inference' && this.worker?.ill) return;
         return this.random() < 0.8 ? this.die(effect.name, 0, null) : this.#noteAsked(effect.name);
       case 'probe-memory': {
-        const free = this.random() < 0.5;
-        const { incarnation } = this.state.children[effect.name];
-        const event: ChildEvent = { type: 'memory', free, holder: null };
-        return void this.#messages.push({ type: 'child', name: effect.name, incarnation, atMs: this.now, event });
+        const freeBytes = this.random() < 0.5 ? this.options.deviceBytes : 0;
+        return this.#say(effect.name, effect.incarnation, { type: 'memory', freeBytes, holder: null });
       }
+      case 'measure-device': {
+        const memory = { heldBytes: this.options.deviceBytes, freeBytes: 0 };
+        return this.#say(effect.name, effect.incarnation, { type: 'holds', memory });
+      }
+      case 'note-impossible':
+        if (this.options.lost > 0) return;
+        return expect.fail(`${effect.name} was told ${effect.event} while ${effect.phase}`);
+      case 'announce-failure':
+      case 'tell-step':
+      case 'tell-decoding':
+        return;
       case 'claim':
         return this.#later(async () => this.send({ type: 'claimed', atMs: this.now, job: await this.store.claim() }));
       case 'dispatch':
         return this.#dispatch(effect.job, effect.attempt);
       case 'begin':
+        if (effect.start.startedOverReason !== null) this.#told.set(effect.jobId, effect.start.step);
         return this.#later(async () => void (await this.store.begin(effect.jobId, effect.attempt, effect.start)));
       case 'release':
         return this.#later(async () => void (await this.store.release(effect.jobId, effect.death, effect.step)));
@@ -245,7 +268,8 @@ export class World {
       case 'record-crash': {
         const { child, cause, job } = effect.crash;
         this.#tell(`${child} died: ${cause}, ${effect.crash.reason}`);
-        if (cause === 'killed') expect(this.state.children[child].state, 'given up for a kill').not.toBe('failed');
+        if (cause === 'killed' && child === 'inference')
+          expect(this.inference.phase, 'given up for a kill').not.toBe('failed');
         else if (child === 'inference' && !job) this.#charged.push(this.now);
         return;
       }
@@ -257,12 +281,12 @@ export class World {
   /** Only what is ill, or was asked to stop, is ever killed. */
   #checkKill(name: ChildName): void {
     const { worker, options } = this;
-    const { stopCause, reason } = this.state.children[name];
+    const { ending, reason } = name === 'api' ? this.state.api : this.inference;
     this.#tell(`${name} is killed: ${reason}`);
     if (name === 'api' || !worker || worker.ill || worker.askedToStop || options.lost > 0) return;
     const { hardBytes } = options.limits;
     if (hardBytes !== null && MODEL_BYTES + worker.takenBytes > hardBytes) return;
-    if (stopCause === 'planned') return;
+    if (ending?.to !== 'judgement') return;
     expect.fail(`a worker that ${worker.phase === 'drawing' ? 'computes' : 'is well'} was killed: ${reason}`);
   }
 
@@ -288,11 +312,18 @@ export class World {
     expect(worker.run, 'two jobs in one worker').toBeNull();
     const found = this.#checkpoints.get(job.id) ?? 0;
     const startedOverReason = found < job.step ? 'its checkpoint is gone' : null;
-    if (startedOverReason) this.#told.set(job.id, found);
     worker.run = { job, attempt, step: found, last: job.steps, stepMs: this.#stepMs() };
     Object.assign(worker, { phase: 'drawing', sinceMs: this.now });
     const { incarnation } = worker;
-    const begun = { incarnation, atMs: this.now, jobId: job.id, attempt, step: found, startedOverReason };
+    const begun = {
+      worker: 'inference',
+      incarnation,
+      atMs: this.now,
+      jobId: job.id,
+      attempt,
+      step: found,
+      startedOverReason,
+    } as const;
     this.#messages.push({ type: 'job-begun', ...begun });
   }
 
@@ -303,7 +334,8 @@ export class World {
   /** The processes do what they do in this time. */
   #work(ms: number): void {
     if (this.api !== null) {
-      if (this.state.children.api.state === 'starting') this.#say('api', this.api, { type: 'ready', msPerToken: 0 });
+      if (this.#servesFrom !== this.api) this.#say('api', this.api, { type: 'ready', msPerToken: 0 });
+      this.#servesFrom = this.api;
       this.#say('api', this.api, { type: 'beat', vitals: this.#vitals(null) });
     }
     const { worker } = this;
@@ -322,16 +354,15 @@ export class World {
   }
 
   #load(worker: Worker): void {
-    const { loadMs, stepMs, estimate, deviceBytes } = this.options;
+    const { loadMs, stepMs, estimate } = this.options;
     const { incarnation, sinceMs } = worker;
     const share = Math.min(1, (this.now - sinceMs) / loadMs);
     const progress = { component: 'transformer', bytesDone: share * 1e9, bytesTotal: 1e9 } as const;
-    this.#messages.push({ type: 'loading', incarnation, atMs: this.now, progress });
+    this.#messages.push({ type: 'loading', worker: 'inference', incarnation, atMs: this.now, progress });
     if (share < 1) return;
     worker.phase = 'idle';
     const msPerToken = (stepMs * estimate) / tokensOf({ width: 128, height: 128 });
-    this.#messages.push({ type: 'loaded', incarnation, atMs: this.now, seconds: 1, msPerToken });
-    if (deviceBytes > 0) this.#say('inference', incarnation, { type: 'holds', bytes: deviceBytes });
+    this.#messages.push({ type: 'loaded', worker: 'inference', incarnation, atMs: this.now, seconds: 1, msPerToken });
   }
 
   #draw(worker: Worker): void {
@@ -345,14 +376,16 @@ export class World {
     Object.assign(worker, { sinceMs: this.now });
     run.stepMs = run.step === run.last ? 0 : this.#stepMs();
     this.#checkpoints.set(job.id, run.step);
-    this.#messages.push({ type: 'job-step', incarnation, atMs: this.now, jobId: job.id, attempt, step: run.step });
+    const told = { worker: 'inference', incarnation, atMs: this.now, jobId: job.id, attempt } as const;
+    this.#messages.push({ type: 'job-step', ...told, step: run.step, preview: null });
   }
 
   #finish(outcome: Extract<Event, { type: 'job-finished' }>['outcome']): void {
     const { run, incarnation } = this.worker as Worker;
     if (!run) return;
     const { job, attempt } = run;
-    this.#messages.push({ type: 'job-finished', incarnation, atMs: this.now, jobId: job.id, attempt, outcome });
+    const ended = { worker: 'inference', incarnation, atMs: this.now, jobId: job.id, attempt } as const;
+    this.#messages.push({ type: 'job-finished', ...ended, outcome });
     Object.assign(this.worker as Worker, { run: null, phase: 'idle', sinceMs: this.now });
   }
 
@@ -418,7 +451,7 @@ export class World {
       case 'supervisor stands still':
         return this.#standStill();
       case 'supervisor is stopped':
-        return this.send({ type: 'stop', atMs: this.now, finish: this.options.onStop === 'finish' });
+        return this.send({ type: 'stop', atMs: this.now, how: this.random() < 0.7 ? 'orderly' : 'now' });
       case 'store fails':
         return this.send({
           type: 'store-failed',
@@ -458,13 +491,14 @@ export class World {
     this.now += ms;
     // What has been sent meanwhile is read first, most of the time.
     if (this.random() < 0.7) while (this.#messages.length > 0) this.#receive(false);
-    if (due !== null && due <= this.now && nextDeadline(this.state) === due) this.#fireTimer(due);
+    if (due !== null && due <= this.now && nextDeadline(this.state) === due) this.#tick();
   }
 
   /** Everything but the store and the disk is gone; the next supervisor finds those. */
   async #startSupervisor(): Promise<void> {
     Object.assign(this, { worker: null, api: null, state: initialState(), exits: 0 });
     this.#charged = [];
+    this.#servesFrom = null;
     this.#operations = [];
     this.#messages = [];
     this.#diskFull = false;
@@ -501,10 +535,10 @@ export class World {
 
   /** Messages of processes that are gone, and of runs that are over. */
   #sendStray(): void {
-    const incarnation = this.state.children.inference.incarnation - (this.random() < 0.5 ? 1 : 0);
+    const incarnation = this.inference.incarnation - (this.random() < 0.5 ? 1 : 0);
     const jobId = this.accepted[0] ?? 'none';
-    const stray = { incarnation, atMs: this.now, jobId, attempt: 0 };
-    this.send({ type: 'job-step', ...stray, step: 1 });
+    const stray = { worker: 'inference', incarnation, atMs: this.now, jobId, attempt: 0 } as const;
+    this.send({ type: 'job-step', ...stray, step: 1, preview: null });
     this.send({ type: 'job-finished', ...stray, outcome: { status: 'cancelled' } });
     const gone = { name: 'inference' as const, incarnation: incarnation - 1, atMs: this.now };
     this.send({ type: 'child', ...gone, event: exited(1, null) });
@@ -515,8 +549,7 @@ export class World {
   }
 
   #tell(what: string): void {
-    const { state } = this.state.children.inference;
-    this.story.push(`${(this.now / 1000).toFixed(1)} s, worker ${state}: ${what}`);
+    this.story.push(`${(this.now / 1000).toFixed(1)} s, worker ${this.inference.phase}: ${what}`);
     if (this.story.length > 12) this.story.shift();
   }
 }

@@ -5,8 +5,8 @@
  *   npm run check:full                     ten thousand of them
  */
 import { expect, test } from 'vitest';
-import { describeWorld } from './swarm.js';
 import { World } from './simulated-world.js';
+import { describeWorld } from './swarm.js';
 
 const COUNT = Number(process.env.HISTORIES ?? (process.env.FULL ? 10_000 : 200));
 const SEEDS = process.env.SEEDS
@@ -37,7 +37,7 @@ async function live(seed: number): Promise<void> {
       // Its second step kills; it may have been interrupted after the first, or have no second.
       if (job.prompt === 'poison' && job.status === 'done') expect(job.step, 'a poison job is done').toBeLessThan(2);
     }
-    world.send({ type: 'stop', atMs: world.now, finish: world.options.onStop === 'finish' });
+    world.send({ type: 'stop', atMs: world.now, how: 'orderly' });
     for (let i = 0; i < 20; i++) await world.happen(true);
     world.advance(120_000);
     expect([world.worker, world.api], 'a process is left after the stop').toEqual([null, null]);
@@ -54,13 +54,15 @@ async function calmDown(world: World): Promise<void> {
   for (let i = 0; i < CALM_MAX; i++) {
     const open = (await world.jobs()).filter((job) => !job.finishedAt);
     if (open.length === 0 && world.exits === 0) return;
-    if (world.state.children.inference.state === 'failed') world.restartWorker();
+    if (world.inference.phase === 'failed') world.restartWorker();
     await world.happen(world.exits === 0);
     await world.check();
   }
   const stuck = (await world.jobs()).find((job) => !job.finishedAt);
-  const { inference } = world.state.children;
-  expect.fail(`${stuck?.id ?? 'the supervisor'} is stuck: ${stuck?.status}, worker ${inference.state}, ${inference.reason}`);
+  const { inference } = world;
+  expect.fail(
+    `${stuck?.id ?? 'the supervisor'} is stuck: ${stuck?.status}, worker ${inference.phase}, ${inference.reason}`,
+  );
 }
 
 test.each(batches.map((seeds) => [seeds[0], seeds.at(-1), seeds] as const))(

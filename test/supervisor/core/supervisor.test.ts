@@ -1,13 +1,29 @@
 import type { Job } from '@qwen-supervisor/protocol/job';
-import { type Effect, type Event, initialState, type State, step } from '@qwen-supervisor/supervisor/core/supervisor';
+import type { Effect, Event } from '@qwen-supervisor/supervisor/core/events';
+import { initialState, type Limits, type State } from '@qwen-supervisor/supervisor/core/state';
+import { decide } from '@qwen-supervisor/supervisor/core/supervisor';
 import { expect, test } from 'vitest';
 import { LIMITS as CHILD_LIMITS, exited } from './child-events.js';
 
-const LIMITS = { inference: CHILD_LIMITS, api: CHILD_LIMITS };
+const LIMITS: Limits = { children: { inference: CHILD_LIMITS, api: CHILD_LIMITS }, onStop: 'checkpoint' };
+const FINISH: Limits = { ...LIMITS, onStop: 'finish' };
+const STEP = {
+  type: 'job-step',
+  worker: 'inference',
+  incarnation: 1,
+  atMs: 1,
+  jobId: 'a',
+  attempt: 1,
+  preview: null,
+} as const;
+const { type: _type, preview: _preview, ...RUN } = STEP;
+const STEP_1 = { ...STEP, step: 1 };
 const JOB = { id: 'a', attempts: 1, step: 0, steps: 5, width: 128, height: 128 } as Job;
 
-function play(...events: Event[]): { state: State; effects: Effect[] } {
-  return events.reduce(({ state }, event) => step(state, event, LIMITS), {
+const play = (...events: Event[]) => playWith(LIMITS, ...events);
+
+function playWith(limits: Limits, ...events: Event[]): { state: State; effects: Effect[] } {
+  return events.reduce(({ state }, event) => decide(state, event, limits), {
     state: initialState(),
     effects: [] as Effect[],
   });
@@ -22,14 +38,15 @@ const child = (name: 'inference' | 'api', event: Extract<Event, { type: 'child' 
 });
 const READY: Event[] = [
   { type: 'start', atMs: 0 },
+  child('inference', { type: 'spawned', pid: 7 }),
   child('inference', { type: 'connected' }),
-  { type: 'loaded', incarnation: 1, atMs: 1, seconds: 1, msPerToken: 1 },
+  { type: 'loaded', worker: 'inference', incarnation: 1, atMs: 1, seconds: 1, msPerToken: 1 },
 ];
 const DRAWING: Event[] = [...READY, { type: 'job-queued', atMs: 1 }, { type: 'claimed', atMs: 1, job: JOB }];
 
 test('a ready worker gets the job that the store hands out, in that attempt', () => {
   expect(play(...READY, { type: 'job-queued', atMs: 1 }).effects).toEqual([{ type: 'claim' }]);
-  expect(play(...DRAWING).effects).toContainEqual({ type: 'dispatch', job: JOB, attempt: 1 });
+  expect(play(...DRAWING).effects).toContainEqual({ type: 'dispatch', worker: 'inference', job: JOB, attempt: 1 });
 });
 
 test.each([
@@ -39,29 +56,34 @@ test.each([
   [exited(null, 'SIGTERM'), 0, 'outside'],
   [exited(null, 'SIGKILL'), 3, 'outside-after-progress'],
 ] as const)('a death by %o after %i steps is laid to: %s', (event, completed, death) => {
-  const steps =
-    completed > 0
-      ? [{ type: 'job-step', incarnation: 1, atMs: 1, jobId: 'a', attempt: 1, step: completed } as const]
-      : [];
+  const steps = completed > 0 ? [{ ...STEP, step: completed } as const] : [];
   expect(play(...DRAWING, ...steps, child('inference', event)).effects).toContainEqual(
     expect.objectContaining({ type: 'release', jobId: 'a', death }),
   );
 });
 
 test('a death during a planned stop is laid to nobody', () => {
-  const { effects } = play(...DRAWING, { type: 'stop', atMs: 2, finish: false }, child('inference', exited(0, null)));
+  const { effects } = play(...DRAWING, { type: 'stop', atMs: 2, how: 'orderly' }, child('inference', exited(0, null)));
   expect(effects).toContainEqual(expect.objectContaining({ type: 'release', jobId: 'a', death: 'none' }));
 });
 
 test('a job whose attempt began after step 3 has not got on until step 4', () => {
-  const begun = { incarnation: 1, atMs: 1, jobId: 'a', attempt: 1, step: 3, startedOverReason: null } as const;
+  const begun = {
+    worker: 'inference',
+    incarnation: 1,
+    atMs: 1,
+    jobId: 'a',
+    attempt: 1,
+    step: 3,
+    startedOverReason: null,
+  } as const;
   const resumed: Event[] = [...DRAWING, { type: 'job-begun', ...begun }];
   expect(play(...resumed).effects).toEqual([
     { type: 'begin', jobId: 'a', attempt: 1, start: { step: 3, startedOverReason: null } },
   ]);
   const killed = child('inference', exited(null, 'SIGKILL'));
   expect(play(...resumed, killed).effects).toContainEqual(expect.objectContaining({ death: 'outside', step: 3 }));
-  const step: Event = { type: 'job-step', incarnation: 1, atMs: 1, jobId: 'a', attempt: 1, step: 4 };
+  const step: Event = { ...STEP, step: 4 };
   expect(play(...resumed, step, killed).effects).toContainEqual(
     expect.objectContaining({ death: 'outside-after-progress', step: 4 }),
   );
@@ -71,7 +93,6 @@ test('an unplanned exit is recorded with its cause, the job in hand and what was
   const { effects } = play(...DRAWING, child('inference', exited(null, 'SIGSEGV')));
   expect(effects).toContainEqual({
     type: 'record-crash',
-    incarnation: 1,
     crash: expect.objectContaining({
       child: 'inference',
       cause: 'crashed',
@@ -90,16 +111,24 @@ test('an unplanned exit is recorded with its cause, the job in hand and what was
 });
 
 test('a stop that finishes first lets the running job end, begins no other, and then stops', () => {
-  const stop: Event = { type: 'stop', atMs: 2, finish: true };
-  expect(play(...DRAWING, stop).effects).toEqual([]);
+  const stop: Event = { type: 'stop', atMs: 2, how: 'orderly' };
+  expect(playWith(FINISH, ...DRAWING, stop).effects).toEqual([]);
   const outcome = { status: 'done', step: 5, imageId: 'a', file: '', sha256: '', bytes: 1 } as const;
-  const ended: Event = { type: 'job-finished', incarnation: 1, atMs: 3, jobId: 'a', attempt: 1, outcome };
-  const { effects, state } = play(...DRAWING, { type: 'job-queued', atMs: 2 }, stop, ended);
+  const ended: Event = {
+    type: 'job-finished',
+    worker: 'inference',
+    incarnation: 1,
+    atMs: 3,
+    jobId: 'a',
+    attempt: 1,
+    outcome,
+  };
+  const { effects, state } = playWith(FINISH, ...DRAWING, { type: 'job-queued', atMs: 2 }, stop, ended);
   expect(effects.map(({ type }) => type)).toEqual(['finish', 'ask-stop', 'kill']);
-  expect(state).toMatchObject({ stopping: true });
-  expect(play(...READY, stop).effects.map(({ type }) => type)).toEqual(['ask-stop', 'kill']);
+  expect(state).toMatchObject({ phase: 'stopping' });
+  expect(playWith(FINISH, ...READY, stop).effects.map(({ type }) => type)).toEqual(['ask-stop', 'kill']);
   // A claim that hangs on a full disk does not hold it up.
-  const claiming = play(...READY, { type: 'job-queued', atMs: 1 }, stop);
+  const claiming = playWith(FINISH, ...READY, { type: 'job-queued', atMs: 1 }, stop);
   expect(claiming.effects.map(({ type }) => type)).toEqual(['ask-stop', 'kill']);
 });
 
@@ -114,7 +143,7 @@ test('a store that fails ends the supervisor with its error, after the children'
 test('a port that is taken when the API first listens ends the supervisor; later it is a fault like any other', () => {
   const error = { code: 'PORT_IN_USE', message: 'taken', hint: '' } as const;
   const taken = play(...READY, child('api', { type: 'fatal', error, permanent: true }));
-  expect(taken.state).toMatchObject({ stopping: true, exitError: error });
+  expect(taken.state).toMatchObject({ phase: 'stopping', exitError: error });
 });
 
 test('a model that was unloaded stays so until a job wants it, or somebody asks; one in use is not unloaded', () => {
@@ -122,7 +151,7 @@ test('a model that was unloaded stays so until a job wants it, or somebody asks;
   expect(play(...DRAWING, unload).effects).toEqual([]);
   expect(play(...READY, unload).effects.map(({ type }) => type)).toEqual(['ask-stop']);
   const unloaded = [...READY, unload, child('inference', exited(0, null))];
-  expect(play(...unloaded).state.children.inference.state).toBe('stopped');
+  expect(play(...unloaded).state.workers.inference.child.phase).toBe('stopped');
   for (const wanted of ['job-queued', 'load-model'] as const)
     expect(play(...unloaded, { type: wanted, atMs: 3 }).effects.map(({ type }) => type)).toEqual(['spawn']);
 });
@@ -134,8 +163,35 @@ test('a job that comes while the model is being unloaded brings it back', () => 
 
 test('an interrupted job keeps the step of its picture', () => {
   const keep: Event = { type: 'cancel-running', atMs: 2, jobId: 'a', keep: true };
-  expect(play(...DRAWING, keep).effects).toEqual([{ type: 'cancel-run', jobId: 'a', attempt: 1, keep: true }]);
+  expect(play(...DRAWING, keep).effects).toEqual([
+    { type: 'cancel-run', worker: 'inference', jobId: 'a', attempt: 1, keep: true },
+  ]);
   const outcome = { status: 'done', step: 3, imageId: 'a', file: '', sha256: '', bytes: 1 } as const;
-  const ended: Event = { type: 'job-finished', incarnation: 1, atMs: 3, jobId: 'a', attempt: 1, outcome };
+  const ended: Event = {
+    type: 'job-finished',
+    worker: 'inference',
+    incarnation: 1,
+    atMs: 3,
+    jobId: 'a',
+    attempt: 1,
+    outcome,
+  };
   expect(play(...DRAWING, keep, ended).effects).toContainEqual(expect.objectContaining({ type: 'finish', step: 3 }));
+});
+
+test('a running worker that is told to begin again says what it was asked, and its last words are kept apart', () => {
+  const twice = play(...READY, child('inference', { type: 'connected' }));
+  expect(twice.effects).toEqual([expect.objectContaining({ type: 'note-impossible', event: 'connected' })]);
+});
+
+test('steps and the decoding of a run are told; those of a run that is over are not', () => {
+  expect(play(...DRAWING, STEP_1).effects).toEqual([
+    { type: 'tell-step', jobId: 'a', step: 1, steps: 5, preview: null },
+  ]);
+  const decoding = { ...RUN, type: 'job-decoding' } as const;
+  expect(play(...DRAWING, decoding).effects).toEqual([{ type: 'tell-decoding', jobId: 'a' }]);
+  for (const over of [{ attempt: 2 }, { incarnation: 0 }, { jobId: 'b' }]) {
+    expect(play(...DRAWING, { ...STEP_1, ...over }).effects).toEqual([]);
+    expect(play(...DRAWING, { ...decoding, ...over }).effects).toEqual([]);
+  }
 });

@@ -73,7 +73,8 @@ export function drawWorld(random: () => number): WorldOptions {
     stopMs: between(500, 10_000),
     loadStallMs: between(5000, 60_000),
     loadLimitMs: between(10_000, 120_000),
-    beatLimitMs: between(5000, 30_000),
+    // Beats come once in a moment, and a moment late.
+    beatLimitMs: 6 * quantumMs + between(2000, 30_000),
     stepLimitMs: between(5000, 60_000),
     softBytes: often(0.3) ? MODEL_BYTES + TAKEN_BYTES / 2 : null,
     hardBytes: often(0.3) ? MODEL_BYTES + 1.5 * TAKEN_BYTES : null,

@@ -3,9 +3,9 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { chmodSync, mkdirSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
-import { initialState, type State } from '@qwen-supervisor/supervisor/core/supervisor';
-import { describeToSystemd, takeGifts } from '@qwen-supervisor/supervisor/machine/systemd';
-import { DeviceMemory } from '@qwen-supervisor/supervisor/processes/device-memory';
+import { initialState, type State, withChild } from '@qwen-supervisor/supervisor/core/state';
+import { describeToSystemd, takeActivation } from '@qwen-supervisor/supervisor/machine/systemd';
+import { measureDevice, probeDevice } from '@qwen-supervisor/supervisor/processes/device-memory';
 import { countOomKills } from '@qwen-supervisor/supervisor/processes/oom-kills';
 import { threadStates } from '@qwen-supervisor/supervisor/processes/thread-states';
 import { afterEach, describe, expect, onTestFinished, test } from 'vitest';
@@ -53,7 +53,7 @@ describe('device memory', () => {
   });
 
   /** A program that answers as nvidia-smi does, from two files. */
-  function fakeNvidiaSmi(): (free: number, apps: string) => void {
+  function fakeNvidiaSmi(): (free: number | string, apps: string) => void {
     const folder = temporaryFolder();
     const file = join(folder, 'nvidia-smi');
     writeFileSync(file, `#!/bin/sh\ncase "$1" in *memory.free*) cat ${folder}/free;; *) cat ${folder}/apps;; esac\n`);
@@ -65,29 +65,27 @@ describe('device memory', () => {
     };
   }
 
-  test('is free when three quarters of what the process held are back', async () => {
+  test('is what nvidia-smi says: held by a process, free now, and who holds the most', async () => {
     const answer = fakeNvidiaSmi();
-    const memory = new DeviceMemory();
-    answer(4000, '77, 20000, node\n');
-    expect(await memory.measure(77)).toBe(20_000 * 2 ** 20);
-    answer(4000, '77, 20000, node\n');
-    expect(await memory.probe()).toEqual({ free: false, holder: 'process 77 (node, 21.0 GB)' });
-    answer(19_500, '');
-    expect(await memory.probe()).toMatchObject({ free: true });
+    answer(4000, '77, 20000, node\n88, 100, Xorg\n');
+    expect(await measureDevice(77)).toEqual({ heldBytes: 20_000 * 2 ** 20, freeBytes: 4000 * 2 ** 20 });
+    expect(await probeDevice()).toEqual({ freeBytes: 4000 * 2 ** 20, holder: 'process 77 (node, 21.0 GB)' });
   });
 
-  test('that a foreign process has taken meanwhile is not, and the largest holder is named', async () => {
-    const answer = fakeNvidiaSmi();
-    const memory = new DeviceMemory();
-    answer(4000, '77, 20000, node\n');
-    await memory.measure(77);
-    answer(5000, '88, 100, Xorg\n99, 19000, python3\n');
-    expect(await memory.probe()).toEqual({ free: false, holder: 'process 99 (python3, 19.9 GB)' });
+  test('of a process whose name holds commas is not cut', async () => {
+    fakeNvidiaSmi()(5000, '88, 100, Xorg\n99, 19000, /opt/a, b/python3\n');
+    expect(await probeDevice()).toMatchObject({ holder: 'process 99 (/opt/a, b/python3, 19.9 GB)' });
+  });
+
+  test('that is not told as a number keeps nobody waiting', async () => {
+    fakeNvidiaSmi()('[N/A]', '77, 20000, node\n');
+    expect(await measureDevice(77)).toEqual({ heldBytes: 0, freeBytes: 0 });
+    expect(await probeDevice()).toMatchObject({ freeBytes: null });
   });
 
   test('is nobody’s concern without a device, or when nvidia-smi fails', async () => {
-    expect(await new DeviceMemory().measure(77)).toBe(0);
-    expect(await new DeviceMemory().probe()).toEqual({ free: true, holder: null });
+    expect(await measureDevice(77)).toEqual({ heldBytes: 0, freeBytes: 0 });
+    expect(await probeDevice()).toEqual({ freeBytes: null, holder: null });
   });
 });
 
@@ -100,24 +98,19 @@ describe('systemd', () => {
       NOTIFY_SOCKET: '/run/x',
       HOME: '/',
     };
-    expect(takeGifts(env)).toEqual({ listenFd: 3, notify: true, watchdogMs: 30_000 });
+    expect(takeActivation(env)).toEqual({ listenFd: 3, notify: true, watchdogMs: 30_000 });
     expect(env).toEqual({ NOTIFY_SOCKET: '/run/x', HOME: '/' });
     const others = { LISTEN_PID: '1', LISTEN_FDS: '1', WATCHDOG_PID: '1', WATCHDOG_USEC: '1' };
-    expect(takeGifts(others)).toEqual({ listenFd: null, notify: false, watchdogMs: null });
+    expect(takeActivation(others)).toEqual({ listenFd: null, notify: false, watchdogMs: null });
   });
 
   test('is told of readiness when requests are taken, or when pictures can be drawn, never by time', () => {
     const states = (api: 'starting' | 'ready', inference: 'loading' | 'ready', share = 0): State => {
       const state = initialState();
-      const { children } = state;
-      const load = { ...children.inference.load, share };
-      return {
-        ...state,
-        children: {
-          api: { ...children.api, state: api },
-          inference: { ...children.inference, state: inference, reason: inference, load },
-        },
-      };
+      const worker = state.workers.inference.child;
+      const load = { ...worker.load, share };
+      const withApi = withChild(state, { ...state.api, phase: api });
+      return withChild(withApi, { ...worker, phase: inference, reason: inference, load });
     };
     expect(describeToSystemd(states('starting', 'ready'), 'api').ready).toBe(false);
     expect(describeToSystemd(states('ready', 'loading'), 'api').ready).toBe(true);

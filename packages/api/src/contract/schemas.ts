@@ -145,6 +145,7 @@ export const crashSchema = named(
     rssBytes: z.int().nullable(),
     job: z.object({ id: z.string(), attempt: z.int(), step: z.int() }).nullable(),
     reason: z.string(),
+    threads: z.array(z.string()).describe('Where the threads of one that hung stood'),
     tail: z.array(z.string()).describe('The last lines of its output'),
   }) satisfies z.ZodType<Crash>,
 );

@@ -20,7 +20,7 @@ export function modelRoutes(app: App, backend: Backend): void {
     },
     async () => {
       const { model } = await link.request('status', {});
-      return { models: [describeModel(backend, model.state)] };
+      return { models: [modelAnswer(backend, model.state)] };
     },
   );
 
@@ -62,7 +62,7 @@ export function modelRoutes(app: App, backend: Backend): void {
   );
 }
 
-export function describeModel(
+export function modelAnswer(
   { welcome }: Backend,
   state: 'unloaded' | 'loading' | 'ready',
 ): z.output<typeof modelSchema> {

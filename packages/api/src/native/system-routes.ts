@@ -7,7 +7,7 @@ import type { Backend } from '../backend.js';
 import { answers } from '../contract/dialect-errors.js';
 import { type App, crashSchema, jobSchema, modelSchema, okSchema, statusSchema } from '../contract/schemas.js';
 import { idOf } from '../event-stream.js';
-import { describeModel } from './model-routes.js';
+import { modelAnswer } from './model-routes.js';
 
 export function systemRoutes(app: App, backend: Backend, http: Histogram): void {
   const { link } = backend;
@@ -49,7 +49,7 @@ export function systemRoutes(app: App, backend: Backend, http: Histogram): void 
         serverTime: new Date().toISOString(),
         lastEventId: idOf({ run, seq: lastSeq }),
         role: caller.role,
-        models: [describeModel(backend, snapshot.status.model.state)],
+        models: [modelAnswer(backend, snapshot.status.model.state)],
         ...snapshot,
         preview: preview && Buffer.from(preview).toString('base64'),
       };

@@ -1,6 +1,7 @@
 /** How commands reach a running supervisor. */
 import { connectIpc } from '@qwen-supervisor/ipc/connect';
 import type { Link } from '@qwen-supervisor/ipc/link';
+import { VERSION } from '@qwen-supervisor/ipc/version';
 import { CodedError } from '@qwen-supervisor/protocol/errors';
 import type { NumberedEvent } from '@qwen-supervisor/protocol/events';
 import type { ClientMethods, SupervisorMethods, Welcome } from '@qwen-supervisor/protocol/messages';
@@ -24,10 +25,11 @@ export function dataDirOf(options: { dataDir?: string }): string {
   return loadConfig(flags, process.env.QWEN_SUPERVISOR_CONFIG, process.env)['data-dir'];
 }
 
-/** @throws CodedError NOT_RUNNING */
+/** `anyVersion`: for what every version understands. @throws CodedError NOT_RUNNING, VERSION_MISMATCH */
 export async function connect(
   dataDir: string,
   on: { event(event: NumberedEvent): void; workerFailed(reason: string): void } = { event() {}, workerFailed() {} },
+  anyVersion = false,
 ): Promise<Client> {
   const presence = readPresence(dataDir);
   if (!presence) throw new CodedError('NOT_RUNNING', `no supervisor runs on ${dataDir}`);
@@ -37,13 +39,21 @@ export async function connect(
     welcome: () => {},
     shutdown: () => {},
   }));
-  const welcome = await link.request('hello', { role: 'cli', pid: process.pid, token: null });
+  const welcome = await link.request('hello', { role: 'cli', pid: process.pid, token: null, version: VERSION });
+  if (welcome.version !== VERSION && !anyVersion) {
+    link.close();
+    throw new CodedError('VERSION_MISMATCH', `this command is version ${VERSION}, the supervisor ${welcome.version}`);
+  }
   return { link, welcome };
 }
 
 /** Asks the running supervisor and hangs up, also when it refuses. @throws CodedError NOT_RUNNING, or of the answer */
-export async function ask<T>(options: { dataDir?: string }, question: (client: Client) => Promise<T>): Promise<T> {
-  const client = await connect(dataDirOf(options));
+export async function ask<T>(
+  options: { dataDir?: string },
+  question: (client: Client) => Promise<T>,
+  anyVersion = false,
+): Promise<T> {
+  const client = await connect(dataDirOf(options), undefined, anyVersion);
   try {
     return await question(client);
   } finally {

@@ -1,7 +1,8 @@
 /** The command line: one command per file, loaded when it is called. */
+
+import { VERSION } from '@qwen-supervisor/ipc/version';
 import { CodedError, ERRORS, toCodedError } from '@qwen-supervisor/protocol/errors';
 import { Command, CommanderError } from 'commander';
-import { VERSION } from '../version.js';
 import { addCrashes } from './crashes.js';
 import { addEvents } from './events.js';
 import { addGenerate } from './generate.js';

@@ -2,7 +2,7 @@ import { setFlagsFromString } from 'node:v8';
 import { CONFIG_KEYS, describeKey } from '@qwen-supervisor/protocol/config';
 import { CodedError } from '@qwen-supervisor/protocol/errors';
 import type { Command } from 'commander';
-import type { Daemon } from '../daemon.js';
+import type { RunningDaemon } from '../daemon.js';
 import { watchNpmParent } from '../machine/parent-watch.js';
 
 /** Terminal, npm and shell may each deliver the same Ctrl+C. */
@@ -28,7 +28,7 @@ async function start(options: Record<string, string>): Promise<void> {
   setFlagsFromString('--optimize-for-size');
   // Commander names an option `dataDir`; the configuration accepts it so.
   const { config: file, ...flags } = options;
-  let daemon: Daemon | null = null;
+  let daemon: RunningDaemon | null = null;
   let first: { signal: NodeJS.Signals; atMs: number } | null = null;
   let npmIsGone = false;
   watchNpmParent(process.env, () => {

@@ -7,7 +7,7 @@ export function addStatus(program: Command): void {
     .description('show what the supervisor and its children do')
     .option('--json', 'the whole status as one JSON object')
     .action(async (options: { dataDir?: string; json?: boolean }) => {
-      const status = await ask(options, ({ link }) => link.request('status', {}));
+      const status = await ask(options, ({ link }) => link.request('status', {}), true);
       console.log(options.json ? JSON.stringify(status) : describe(status));
     });
 }

@@ -1,7 +1,7 @@
-/** The limits of the core, in its units, from the configuration. */
+/** The parts of a configuration, each in the units of whoever reads it. */
 import type { Config } from '@qwen-supervisor/protocol/config';
 import type { AccessSettings } from '@qwen-supervisor/protocol/messages';
-import type { Limits } from '../core/supervisor.js';
+import type { Limits } from '../core/state.js';
 import type { Bounds } from '../jobs/job-desk.js';
 
 /** Longest delay between two starts. */
@@ -18,16 +18,15 @@ export function limitsOf(config: Config): Limits {
     beatLimitMs: config['beat-limit-seconds'] * 1000,
     stepLimitMs: config['step-limit-seconds'] * 1000,
   };
-  return {
-    inference: {
-      ...shared,
-      delayCapMs: WORKER_DELAY_CAP_MS,
-      softBytes: bytes(config['memory-soft-gigabytes']),
-      hardBytes: bytes(config['memory-hard-gigabytes']),
-    },
-    // Without it nobody is answered: a fault that may pass is waited for, however long.
-    api: { ...shared, max: null, delayCapMs: API_DELAY_CAP_MS, softBytes: null, hardBytes: null },
+  const inference = {
+    ...shared,
+    delayCapMs: WORKER_DELAY_CAP_MS,
+    softBytes: bytes(config['memory-soft-gigabytes']),
+    hardBytes: bytes(config['memory-hard-gigabytes']),
   };
+  // Without it nobody is answered: a fault that may pass is waited for, however long.
+  const api = { ...shared, max: null, delayCapMs: API_DELAY_CAP_MS, softBytes: null, hardBytes: null };
+  return { children: { inference, api }, onStop: config['on-stop'] };
 }
 
 /** What the queue may hold and what is kept. */

@@ -1,7 +1,10 @@
 /** What the peer at the other end of one connection may call. Its first call is `hello`, which tells who it is. */
 import type { Handlers, Link } from '@qwen-supervisor/ipc/link';
+import { VERSION } from '@qwen-supervisor/ipc/version';
 import type { ApiKey } from '@qwen-supervisor/protocol/api-keys';
-import { CodedError, workerGivenUp } from '@qwen-supervisor/protocol/errors';
+import { CodedError } from '@qwen-supervisor/protocol/errors';
+import { describeIssues } from '@qwen-supervisor/protocol/job-request';
+import { MESSAGES } from '@qwen-supervisor/protocol/message-schemas';
 import type {
   ClientMethods,
   Hello,
@@ -12,189 +15,196 @@ import type {
   WorkerMethods,
   WorkerReports,
 } from '@qwen-supervisor/protocol/messages';
-import type { ChildName, SystemStatus } from '@qwen-supervisor/protocol/status';
+import type { SystemStatus } from '@qwen-supervisor/protocol/status';
 import type { ChildEvent } from '../core/child.js';
-import { type Event, isIdle, type State } from '../core/supervisor.js';
+import type { Event } from '../core/events.js';
+import { givenUp, type State, submitRefusal, unloadRefusal, type WorkerName } from '../core/state.js';
 import type { JobDesk } from '../jobs/job-desk.js';
 import type { Incarnation } from '../processes/processes.js';
 import type { EventLog } from '../records/event-log.js';
 
 /** Children and clients differ in their methods; which a peer is shows only in `hello`. */
-export type PeerLink = Link<ClientMethods & WorkerMethods, SupervisorMethods & WorkerReports>;
+export type PeerLink = Link<ClientMethods & WorkerMethods, Answered>;
+type Answered = SupervisorMethods & WorkerReports;
 
 /** What a connection needs of the supervisor. */
 export interface Supervised {
   readonly jobs: JobDesk;
   readonly events: EventLog;
   state(): State;
+  send(event: Event): void;
   /** Monotonic. */
   nowMs(): number;
-  apiKeys(): ApiKey[];
-  handle(event: Event): void;
-  handleChild(name: ChildName, incarnation: number, event: ChildEvent): void;
-  childOf(token: string): Incarnation | null;
-  attach(child: Incarnation, link: PeerLink): void;
-  /** Everything that the child has sent is received. */
-  detach(child: Incarnation): void;
-  fault(peer: string | null, error: Error): void;
-  welcome(): Welcome;
-  status(): Promise<SystemStatus>;
-  snapshot(): Promise<Snapshot>;
-  metrics(): Promise<string>;
-  stop(reason: string): void;
-  restart(name: ChildName, reason: string): void;
-  reload(): ReloadReport;
+  children: {
+    withToken(token: string): Incarnation | null;
+    attach(child: Incarnation, link: PeerLink): void;
+    /** Everything that the child has sent is received. */
+    detach(child: Incarnation): void;
+  };
+  ask: {
+    welcome(): Welcome;
+    status(): Promise<SystemStatus>;
+    snapshot(): Promise<Snapshot>;
+    metrics(): Promise<string>;
+    apiKeys(): ApiKey[];
+    reload(): ReloadReport;
+    stop(reason: string): void;
+  };
+  onFault(peer: string | null, error: Error): void;
 }
 
-export function answer(link: PeerLink, supervisor: Supervised): Handlers<SupervisorMethods & WorkerReports> {
-  let peer: { role: Hello['role']; incarnation: number } | null = null;
-  link.onFault = (error) => supervisor.fault(peer?.role ?? null, error);
-  const { jobs, events } = supervisor;
-  const known = (...roles: Hello['role'][]) => {
-    if (!peer || !roles.includes(peer.role)) throw new CodedError('INTERNAL', 'this connection may not call that');
-    return peer.incarnation;
-  };
-  const client = () => known('api', 'cli');
-  /** Why no new job is accepted now; null if they are. */
-  const refusal = (): CodedError | null => {
-    client();
-    const { stopping, finishing, children } = supervisor.state();
-    if (stopping || finishing) return new CodedError('SUPERVISOR_STOPPING');
-    return children.inference.state === 'failed' ? workerGivenUp(children.inference.reason) : null;
-  };
-  /** An event of the worker that is connected here. */
-  const report = () => ({ incarnation: known('inference'), atMs: supervisor.nowMs() });
+type Role = Hello['role'];
 
-  return {
-    hello: (hello) => {
-      const child = hello.token === null ? null : supervisor.childOf(hello.token);
-      if (hello.role !== 'cli' && child?.name !== hello.role) throw new CodedError('INTERNAL', 'unknown token');
-      peer = { role: hello.role, incarnation: child?.number ?? 0 };
+/** Who may call what; `hello` makes a peer known. */
+const MAY_CALL: Record<Exclude<keyof Answered, 'hello'>, Role[]> = {
+  submitJobs: ['api', 'cli'],
+  retryJob: ['api', 'cli'],
+  getJob: ['api', 'cli'],
+  listJobs: ['api', 'cli'],
+  waitingJobs: ['api', 'cli'],
+  cancelJob: ['api', 'cli'],
+  cancelJobs: ['api', 'cli'],
+  interruptJob: ['api', 'cli'],
+  moveJob: ['api', 'cli'],
+  removeJob: ['api', 'cli'],
+  findImage: ['api', 'cli'],
+  listPictures: ['api', 'cli'],
+  status: ['api', 'cli'],
+  snapshot: ['api', 'cli'],
+  metrics: ['api', 'cli'],
+  loadModel: ['api', 'cli'],
+  unloadModel: ['api', 'cli'],
+  subscribe: ['api', 'cli'],
+  restart: ['api', 'cli'],
+  stop: ['cli'],
+  reload: ['cli'],
+  apiReady: ['api'],
+  apiKeys: ['api'],
+  beat: ['inference', 'api'],
+  fatal: ['inference', 'api'],
+  loading: ['inference'],
+  loaded: ['inference'],
+  begun: ['inference'],
+  step: ['inference'],
+  decoding: ['inference'],
+  finished: ['inference'],
+};
+
+export function answer(link: PeerLink, supervisor: Supervised): Handlers<Answered> {
+  let peer: { role: Role; child: Incarnation | null } | null = null;
+  link.onFault = (error) => supervisor.onFault(peer?.role ?? null, error);
+  const { jobs, events, ask } = supervisor;
+  const send = supervisor.send.bind(supervisor);
+  const now = () => ({ atMs: supervisor.nowMs() });
+  /** The process that is connected here. */
+  const sender = () => peer?.child as Incarnation;
+  const tellChild = (event: ChildEvent) => {
+    const { name, number: incarnation } = sender();
+    send({ type: 'child', name, incarnation, ...now(), event });
+  };
+  const report = () => ({ worker: sender().name as WorkerName, incarnation: sender().number, ...now() });
+  const refusal = () => submitRefusal(supervisor.state());
+
+  const handlers: Handlers<Answered> = {
+    hello: ({ role, token, version }) => {
+      if (peer) throw new CodedError('MESSAGE_INVALID', 'a connection says hello once');
+      const child = token === null ? null : supervisor.children.withToken(token);
+      if (role !== 'cli' && child?.name !== role) throw new CodedError('MESSAGE_INVALID', 'unknown token');
+      peer = { role, child: role === 'cli' ? null : child };
       link.onClose = () => {
         events.unsubscribe(link);
-        if (child) supervisor.detach(child);
+        if (peer?.child) supervisor.children.detach(peer.child);
       };
-      if (child) {
-        supervisor.attach(child, link);
-        supervisor.handleChild(child.name, child.number, { type: 'connected' });
+      if (peer.child) {
+        supervisor.children.attach(peer.child, link);
+        tellChild({ type: 'connected' });
+        if (version !== VERSION) throw refuseVersion(version, tellChild);
       }
-      return supervisor.welcome();
+      return ask.welcome();
     },
     submitJobs: ({ orders, idempotency }) => jobs.submit(orders, idempotency, refusal()),
     retryJob: ({ id, idempotency }) => jobs.retry(id, idempotency, refusal()),
-    getJob: ({ id }) => {
-      client();
-      return jobs.get(id);
-    },
-    listJobs: ({ filter, cursor, limit }) => {
-      client();
-      return jobs.list(filter, cursor, limit);
-    },
-    cancelJob: ({ id, ifQueued }) => {
-      client();
-      return jobs.cancel(id, { ifQueued });
-    },
-    cancelJobs: async (scope) => {
-      client();
-      return { cancelled: await jobs.cancelAll(scope) };
-    },
-    interruptJob: ({ id }) => {
-      client();
-      return jobs.cancel(id, { keep: true });
-    },
-    moveJob: ({ id, priority, before }) => {
-      client();
-      return jobs.move(id, priority, before);
-    },
+    getJob: ({ id }) => jobs.get(id),
+    listJobs: ({ filter, cursor, limit }) => jobs.list(filter, cursor, limit),
+    waitingJobs: async ({ limit }) => ({ jobs: await jobs.waiting(limit) }),
+    cancelJob: ({ id, ifQueued }) => jobs.cancel(id, { ifQueued }),
+    cancelJobs: async (scope) => ({ cancelled: await jobs.cancelAll(scope) }),
+    interruptJob: ({ id }) => jobs.cancel(id, { keep: true }),
+    moveJob: ({ id, priority, before }) => jobs.move(id, priority, before),
     removeJob: async ({ id }) => {
-      client();
       await jobs.remove(id);
       return { ok: true };
     },
-    findImage: ({ id }) => {
-      client();
-      return jobs.findImage(id);
-    },
-    listPictures: ({ cursor, limit }) => {
-      client();
-      return jobs.pictures(cursor, limit);
-    },
-    status: () => {
-      client();
-      return supervisor.status();
-    },
-    snapshot: () => {
-      client();
-      return supervisor.snapshot();
-    },
-    metrics: async () => {
-      client();
-      return { text: await supervisor.metrics() };
-    },
+    findImage: ({ id }) => jobs.findImage(id),
+    listPictures: ({ cursor, limit }) => jobs.pictures(cursor, limit),
+    status: () => ask.status(),
+    snapshot: () => ask.snapshot(),
+    metrics: async () => ({ text: await ask.metrics() }),
     loadModel: () => {
-      client();
-      const { inference } = supervisor.state().children;
-      if (inference.state === 'failed') throw workerGivenUp(inference.reason);
-      supervisor.handle({ type: 'load-model', atMs: supervisor.nowMs() });
+      refuse(givenUp(supervisor.state()));
+      send({ type: 'load-model', ...now() });
       return { ok: true };
     },
     unloadModel: () => {
-      client();
-      const { children } = supervisor.state();
-      // Nothing is loaded.
-      if (children.inference.state === 'stopped' || children.inference.state === 'failed') return { ok: true };
-      if (!isIdle(supervisor.state()))
-        throw new CodedError('MODEL_IN_USE', `the worker is ${children.inference.state}`);
-      supervisor.handle({ type: 'unload-model', atMs: supervisor.nowMs() });
+      refuse(unloadRefusal(supervisor.state()));
+      send({ type: 'unload-model', ...now() });
       return { ok: true };
     },
     subscribe: ({ since }) => {
-      client();
       events.subscribe(link, since);
       return { ok: true };
     },
     stop: () => {
-      known('cli');
       // The answer goes out before the stop takes the connection down.
-      setImmediate(() => supervisor.stop("'qwen-supervisor stop'"));
+      setImmediate(() => ask.stop("'qwen-supervisor stop'"));
       return { ok: true };
     },
     restart: ({ name }) => {
-      client();
       const reason = peer?.role === 'cli' ? "'qwen-supervisor restart'" : 'asked for over HTTP';
       // An API that restarts itself answers first.
-      setImmediate(() => supervisor.restart(name, reason));
+      setImmediate(() => send({ type: 'restart', name, reason, ...now() }));
       return { ok: true };
     },
-    reload: () => {
-      known('cli');
-      return supervisor.reload();
-    },
-    apiKeys: () => {
-      known('api');
-      return { keys: supervisor.apiKeys() };
-    },
-    apiReady: () => supervisor.handleChild('api', known('api'), { type: 'ready', msPerToken: 0 }),
-    fatal: (fault) => {
-      const incarnation = known('inference', 'api');
-      supervisor.handleChild(peer?.role === 'api' ? 'api' : 'inference', incarnation, { type: 'fatal', ...fault });
-    },
-    beat: (vitals) => {
-      const incarnation = known('inference', 'api');
-      supervisor.handleChild(peer?.role === 'api' ? 'api' : 'inference', incarnation, { type: 'beat', vitals });
-    },
-    loading: (progress) => supervisor.handle({ type: 'loading', ...report(), progress }),
-    loaded: (loaded) => supervisor.handle({ type: 'loaded', ...report(), ...loaded }),
-    begun: (begun) => supervisor.handle({ type: 'job-begun', ...report(), ...begun }),
-    step: ({ jobId, attempt, step, preview }) => {
-      supervisor.handle({ type: 'job-step', ...report(), jobId, attempt, step });
-      const { current } = supervisor.state();
-      if (current?.job.id === jobId && current.attempt === attempt) jobs.step(jobId, step, current.job.steps, preview);
-    },
-    decoding: ({ jobId }) => {
-      known('inference');
-      if (supervisor.state().current?.job.id === jobId) jobs.decoding(jobId);
-    },
-    finished: (finished) => supervisor.handle({ type: 'job-finished', ...report(), ...finished }),
+    reload: () => ask.reload(),
+    apiKeys: () => ({ keys: ask.apiKeys() }),
+    apiReady: () => tellChild({ type: 'ready', msPerToken: 0 }),
+    fatal: (fault) => tellChild({ type: 'fatal', ...fault }),
+    beat: (vitals) => tellChild({ type: 'beat', vitals }),
+    loading: (progress) => send({ type: 'loading', ...report(), progress }),
+    loaded: (loaded) => send({ type: 'loaded', ...report(), ...loaded }),
+    begun: (begun) => send({ type: 'job-begun', ...report(), ...begun }),
+    step: (step) => send({ type: 'job-step', ...report(), ...step }),
+    decoding: (run) => send({ type: 'job-decoding', ...report(), ...run }),
+    finished: (finished) => send({ type: 'job-finished', ...report(), ...finished }),
   };
+  return guarded(handlers, () => peer?.role ?? null);
+}
+
+/** Each method behind a look at who calls, and with what. */
+function guarded(handlers: Handlers<Answered>, role: () => Role | null): Handlers<Answered> {
+  const entries = Object.entries(handlers).map(([name, handler]) => {
+    const method = name as keyof Answered;
+    const checked = (params: unknown) => {
+      const caller = role();
+      if (method !== 'hello' && (caller === null || !MAY_CALL[method].includes(caller)))
+        throw new CodedError('MESSAGE_INVALID', `${caller ?? 'a stranger'} may not call ${method}`);
+      const parsed = MESSAGES[method].safeParse(params);
+      if (!parsed.success) throw new CodedError('MESSAGE_INVALID', `${method}: ${describeIssues(parsed.error)}`);
+      return (handler as (params: unknown) => unknown)(parsed.data);
+    };
+    return [method, checked];
+  });
+  return Object.fromEntries(entries) as Handlers<Answered>;
+}
+
+/** The program on the disk is not the one that runs here: what the two say to each other may differ. */
+function refuseVersion(version: string, tellChild: (event: ChildEvent) => void): CodedError {
+  const error = new CodedError('VERSION_MISMATCH', `the supervisor is version ${VERSION}, its child ${version}`);
+  tellChild({ type: 'fatal', error: error.toObject(), permanent: true });
+  return error;
+}
+
+/** @throws CodedError the refusal */
+function refuse(refusal: CodedError | null): void {
+  if (refusal) throw refusal;
 }

@@ -5,10 +5,15 @@ import type { Vitals } from '@qwen-supervisor/protocol/status';
 const RSS_GROWTH_MIN = 1 << 20;
 /** Processor time from one beat to the next that counts as one, as a share of the time between. */
 const CPU_SHARE_MIN = 0.05;
-/** Beats come every second. Time beyond this between two was not observed, and is nobody's idleness. */
+/** A busy child beats every second. Time beyond this between two beats was not observed, and is nobody's idleness. */
 const OBSERVED_MAX_MS = 5000;
-/** A step may take so many times as long as the slowest one of its size before. */
+/** A step may take this many times as long as the slowest one before, for its size. */
 const STEP_SLACK = 10;
+
+/** The part of the time between two beats in which nobody could watch. */
+export function unseenMs(elapsedMs: number): number {
+  return Math.max(0, elapsedMs - OBSERVED_MAX_MS);
+}
 
 /** Whether the process worked between two beats: it read, grew or computed. */
 export function hasWorked(before: Vitals | null, now: Vitals, elapsedMs: number): boolean {
@@ -36,6 +41,8 @@ export interface LoadClock {
   component: string;
 }
 
+export const NO_LOAD: LoadClock = { startedMs: 0, movedAtMs: 0, progressedAtMs: 0, share: 0, component: '' };
+
 export interface StepClock {
   /** Completed steps at the last beat; null until the current job has begun. */
   step: number | null;
@@ -45,14 +52,12 @@ export interface StepClock {
   workedAtMs: number;
   /** Tokens of the current job's picture. */
   tokens: number;
-  /** Slowest step of the current job; null before its first. */
-  slowestMs: number | null;
-  /** Of the last step that was measured, per token; the first is the warm-up's. */
+  /** Of the slowest step so far, per token; the first is the warm-up's. */
   msPerToken: number;
 }
 
 export function newStepClock(msPerToken: number, atMs: number): StepClock {
-  return { step: null, movedAtMs: atMs, workedAtMs: atMs, tokens: 1, slowestMs: null, msPerToken };
+  return { step: null, movedAtMs: atMs, workedAtMs: atMs, tokens: 1, msPerToken };
 }
 
 /** The clock after a beat. */
@@ -63,13 +68,14 @@ export function tickStepClock(
   elapsedMs: number,
   atMs: number,
 ): StepClock {
-  const unseenMs = Math.max(0, elapsedMs - OBSERVED_MAX_MS);
-  const workedAtMs = hasWorked(before, now, elapsedMs) ? atMs : clock.workedAtMs + unseenMs;
-  const standsSinceMs = clock.movedAtMs + unseenMs;
+  const unseen = unseenMs(elapsedMs);
+  const workedAtMs = hasWorked(before, now, elapsedMs) ? atMs : clock.workedAtMs + unseen;
+  const standsSinceMs = clock.movedAtMs + unseen;
   if (clock.step === null || now.step <= clock.step) return { ...clock, workedAtMs, movedAtMs: standsSinceMs };
   const stepMs = (atMs - standsSinceMs) / (now.step - clock.step);
-  const slowestMs = Math.max(clock.slowestMs ?? 0, stepMs);
-  return { ...clock, step: now.step, workedAtMs, movedAtMs: atMs, slowestMs, msPerToken: stepMs / clock.tokens };
+  // Never faster: after this process stood still several beats are read at once, and seem to have come in no time.
+  const msPerToken = Math.max(clock.msPerToken, stepMs / clock.tokens);
+  return { ...clock, step: now.step, workedAtMs, movedAtMs: atMs, msPerToken };
 }
 
 /**
@@ -79,7 +85,7 @@ export function tickStepClock(
 export function hangReason(clock: StepClock, stepLimitMs: number, atMs: number): string | null {
   const standingMs = atMs - clock.movedAtMs;
   const idleMs = atMs - clock.workedAtMs;
-  const expectedMs = clock.slowestMs ?? clock.msPerToken * clock.tokens;
+  const expectedMs = clock.msPerToken * clock.tokens;
   if (idleMs > stepLimitMs && standingMs > stepLimitMs)
     return `no step, and nothing read or computed, for ${seconds(idleMs)} s`;
   if (standingMs > Math.max(stepLimitMs, STEP_SLACK * expectedMs))

@@ -2,7 +2,8 @@
 import type { Eta } from '@qwen-supervisor/protocol/job';
 import { workOf } from '@qwen-supervisor/protocol/job-request';
 import { isUp } from '@qwen-supervisor/protocol/status';
-import type { CurrentJob, State } from './supervisor.js';
+import { type Child, stateOf } from './child.js';
+import { type Run, runs, type State, WORKER_NAMES } from './state.js';
 
 /** Guesses until something was measured, seconds. */
 const LOAD_GUESS = 60;
@@ -15,75 +16,79 @@ const SPREAD = { warmUp: [0.4, 2], jobs: [0.7, 1.4], ownPace: [0.9, 1.15] } as c
 const FINISH_STEPS = 2;
 
 /** Seconds until the load is done, at the rate so far; null where nothing can be said. */
-export function loadEta(state: State, atMs: number): number | null {
-  const { state: worker, load } = state.children.inference;
-  if (worker !== 'loading' || load.share === 0) return null;
+export function loadEta({ phase, load }: Child, atMs: number): number | null {
+  if (phase !== 'loading' || load.share === 0) return null;
   const elapsed = (atMs - load.startedMs) / 1000;
   return round(elapsed * (1 / load.share - 1));
 }
 
 /** Seconds until the next job leaves the queue; at least 1. */
 export function secondsUntilClaim(state: State, atMs: number): number {
-  const { current } = state;
-  const remaining = current ? (remainingMs(state, current, atMs) ?? guessMs(current)) / 1000 : 0;
-  return Math.max(1, Math.ceil(isUp(state.children.inference.state) ? remaining : secondsUntilReady(state, atMs)));
+  const each = WORKER_NAMES.map((name) => {
+    const { child, run } = state.workers[name];
+    if (!isUp(stateOf(child))) return secondsUntilReady(child, atMs);
+    return run ? (remainingMs(state, run, atMs) ?? guessMs(run)) / 1000 : 0;
+  });
+  return Math.max(1, Math.ceil(Math.min(...each)));
 }
 
 /** When the running job will have its picture. */
-export function runningEta(state: State, atMs: number): Eta | null {
-  const { current } = state;
-  const ms = current && remainingMs(state, current, atMs);
-  if (current === null || ms === null) return null;
-  const stepMs = ownStepMs(current);
+export function runningEta(state: State, atMs: number, jobId: string): Eta | null {
+  const run = runs(state).find(({ job }) => job.id === jobId);
+  const ms = run ? remainingMs(state, run, atMs) : null;
+  if (!run || ms === null) return null;
+  const stepMs = ownStepMs(run);
   const [low, high] = stepMs === null ? spreadOf(state) : SPREAD.ownPace;
   return { low: round((low * ms) / 1000), high: round((high * ms + FINISH_STEPS * (stepMs ?? 0)) / 1000) };
 }
 
-/** When a queued job will have its picture, with so much work before it. */
+/** When a queued job will have its picture, with this much work before it; several workers share that. */
 export function queuedEta(state: State, atMs: number, job: { work: number; workAhead: number }): Eta | null {
-  const { current, children } = state;
+  const able = WORKER_NAMES.map((name) => state.workers[name]).filter(({ child }) => child.phase !== 'failed');
   const pace = msPerWork(state);
-  if (pace === null || children.inference.state === 'failed') return null;
-  const running = current ? (remainingMs(state, current, atMs) ?? 0) : 0;
-  const ms = running + pace * (job.workAhead + job.work);
-  const waitSeconds = isUp(children.inference.state) ? 0 : secondsUntilReady(state, atMs);
+  if (pace === null || able.length === 0) return null;
+  const running = runs(state).reduce((sum, run) => sum + (remainingMs(state, run, atMs) ?? 0), 0);
+  const ms = (running + pace * job.workAhead) / able.length + pace * job.work;
+  const waits = able.map(({ child }) => (isUp(stateOf(child)) ? 0 : secondsUntilReady(child, atMs)));
+  const waitSeconds = Math.min(...waits);
   const [low, high] = spreadOf(state);
   return { low: round((low * ms) / 1000 + waitSeconds), high: round((high * ms) / 1000 + waitSeconds) };
 }
 
-/** Seconds until the worker can draw: its back-off, and a start as long as the last. */
-function secondsUntilReady(state: State, atMs: number): number {
-  const { inference } = state.children;
-  const startSeconds = inference.startMs > 0 ? inference.startMs / 1000 : LOAD_GUESS;
-  const waitMs = inference.deadlineMs === null ? 0 : Math.max(0, inference.deadlineMs - atMs);
-  if (inference.state === 'backing-off') return waitMs / 1000 + startSeconds;
-  return loadEta(state, atMs) ?? startSeconds;
+/** Seconds until a worker can draw: its back-off, and a start as long as the last. */
+function secondsUntilReady(child: Child, atMs: number): number {
+  const startSeconds = child.startMs > 0 ? child.startMs / 1000 : LOAD_GUESS;
+  const waitMs = child.deadlineMs === null ? 0 : Math.max(0, child.deadlineMs - atMs);
+  if (child.phase === 'backing-off') return waitMs / 1000 + startSeconds;
+  return loadEta(child, atMs) ?? startSeconds;
 }
 
-function remainingMs(state: State, current: CurrentJob, atMs: number): number | null {
-  const { job, step, lastStepAtMs } = current;
+function remainingMs(state: State, run: Run, atMs: number): number | null {
+  const { job, step, lastStepAtMs } = run;
   const left = job.steps - step;
-  const stepMs = ownStepMs(current);
+  const stepMs = ownStepMs(run);
   if (stepMs !== null) return Math.max(0, left * stepMs - (atMs - lastStepAtMs));
   const pace = msPerWork(state);
   return pace === null ? null : pace * workOf(job) * (left / job.steps);
 }
 
 /** The pace of the job itself. Its first step, with the text before it, does not count. */
-function ownStepMs({ step, firstStep, firstStepAtMs, lastStepAtMs }: CurrentJob): number | null {
+function ownStepMs({ step, firstStep, firstStepAtMs, lastStepAtMs }: Run): number | null {
   const made = step - firstStep;
   return made < OWN_PACE_STEPS ? null : (lastStepAtMs - firstStepAtMs) / (made - 1);
 }
 
-function msPerWork({ jobMsPerWork, warmUpMsPerWork }: State): number | null {
-  return jobMsPerWork ?? warmUpMsPerWork;
+/** Of jobs before, else of the fastest warm-up. */
+function msPerWork({ jobMsPerWork, workers }: State): number | null {
+  const warmUps = WORKER_NAMES.flatMap((name) => workers[name].warmUpMsPerWork ?? []);
+  return jobMsPerWork ?? (warmUps.length === 0 ? null : Math.min(...warmUps));
 }
 
 function spreadOf({ jobMsPerWork }: State): readonly [number, number] {
   return jobMsPerWork === null ? SPREAD.warmUp : SPREAD.jobs;
 }
 
-function guessMs({ job, step }: CurrentJob): number {
+function guessMs({ job, step }: Run): number {
   return JOB_GUESS * 1000 * (1 - step / job.steps);
 }
 

@@ -74,7 +74,7 @@ const JITTER = 0.25;
 /** Want of device memory is tried once more, no further: the next load would fail alike. */
 const DEVICE_MEMORY_MAX = 2;
 /**
- * So many deaths in a row are laid to jobs (two to each) and not charged. Beyond that the worker is at fault, and would eat
+ * This many deaths in a row are laid to jobs (two to each) and not charged. Beyond that the worker is at fault, and would eat
  * the whole queue.
  */
 const JOB_DEATHS_MAX = 6;
@@ -94,14 +94,13 @@ export function decideRestart(
   const { cause, atMs } = exit;
   if (cause === 'permanent') return { decision: { kind: 'give-up', reason: exit.what }, history };
   const row = ROWS[cause];
-  const laidToJob = exit.heldJob && row.charged;
-  const jobDeaths = history.jobDeaths + (laidToJob ? 1 : 0);
-  const { max } = limits;
-  const charged = max !== null && row.charged && (!laidToJob || jobDeaths > JOB_DEATHS_MAX);
-  const windowMs = Math.max(limits.windowMs, 2 * ((max ?? 0) + 1) * exit.startMs);
+  const isLaidToJob = exit.heldJob && row.charged;
+  const jobDeaths = history.jobDeaths + (isLaidToJob ? 1 : 0);
+  const isCharged = limits.max !== null && row.charged && (!isLaidToJob || jobDeaths > JOB_DEATHS_MAX);
+  const windowMs = widenedWindowMs(limits, exit);
   const recent = history.chargedAtMs.filter((at) => at > atMs - windowMs);
   const next: RestartHistory = {
-    chargedAtMs: charged ? [...recent, atMs] : recent,
+    chargedAtMs: isCharged ? [...recent, atMs] : recent,
     streak: history.streak + 1,
     deviceMemoryStreak: cause === 'device-memory' ? history.deviceMemoryStreak + 1 : 0,
     jobDeaths,
@@ -111,13 +110,16 @@ export function decideRestart(
     history: next,
   });
   if (next.deviceMemoryStreak >= DEVICE_MEMORY_MAX) return giveUp(`${next.deviceMemoryStreak} times in a row`);
-  // Wide enough a window that a child whose starts are slow can use its budget up.
-  if (charged && next.chargedAtMs.length > max) {
+  if (limits.max !== null && isCharged && next.chargedAtMs.length > limits.max)
     return giveUp(`${next.chargedAtMs.length} failures within ${Math.round(windowMs / 1000)} s`);
-  }
   const delayMs = restartDelay(next.streak, row, exit, limits);
   const reason = `${exit.what}; starting again ${delayMs === 0 ? 'at once' : `in ${(delayMs / 1000).toFixed(1)} s`}`;
   return { decision: { kind: 'restart', delayMs, reason }, history: next };
+}
+
+/** Wide enough that a child whose starts are slow can use its budget up. */
+function widenedWindowMs({ max, windowMs }: RestartLimits, { startMs }: UnplannedExit): number {
+  return max === null ? windowMs : Math.max(windowMs, 2 * (max + 1) * startMs);
 }
 
 /** At once after the first death of a healthy child, else the cause's first delay, doubled with each in a row, up to the cap. */

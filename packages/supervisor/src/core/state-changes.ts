@@ -1,7 +1,8 @@
 /** What has changed between two states of the supervisor, as events. */
 import type { SystemEvent } from '@qwen-supervisor/protocol/events';
 import { CHILD_NAMES } from '@qwen-supervisor/protocol/status';
-import type { State } from './supervisor.js';
+import { type Child, stateOf } from './child.js';
+import { childOf, type State, WORKER_NAMES } from './state.js';
 
 export interface Change {
   level: 'error' | 'warn' | 'info' | 'debug';
@@ -9,19 +10,20 @@ export interface Change {
 }
 
 export function stateChanges(before: State, after: State): Change[] {
-  const changes: Change[] = [];
-  for (const name of CHILD_NAMES) {
-    const [old, now] = [before.children[name], after.children[name]];
-    if (old.state === now.state && old.incarnation === now.incarnation && old.reason === now.reason) continue;
-    const { state, reason } = now;
-    // A crash is a warning, a surrender an error; the turns of every job are details.
-    const turn = state === 'busy' || old.state === 'busy';
-    const level = state === 'failed' ? 'error' : now.restarts > old.restarts ? 'warn' : turn ? 'debug' : 'info';
-    changes.push({ level, event: { type: 'child', name, state, pid: now.pid ?? old.pid, reason } });
-  }
-  const { load } = after;
-  if (load && load.component !== before.load?.component) {
-    changes.push({ level: 'info', event: { type: 'load', progress: load } });
+  const changes = CHILD_NAMES.flatMap((name) => changesOf(childOf(before, name), childOf(after, name)));
+  for (const name of WORKER_NAMES) {
+    const { load } = after.workers[name];
+    if (load && load.component !== before.workers[name].load?.component)
+      changes.push({ level: 'info', event: { type: 'load', progress: load } });
   }
   return changes;
+}
+
+function changesOf(old: Child, now: Child): Change[] {
+  if (old.phase === now.phase && old.incarnation === now.incarnation && old.reason === now.reason) return [];
+  const { name, phase, reason } = now;
+  // A crash is a warning, giving up an error; the turns of every job are details.
+  const isTurn = phase === 'busy' || old.phase === 'busy';
+  const level = phase === 'failed' ? 'error' : now.restarts > old.restarts ? 'warn' : isTurn ? 'debug' : 'info';
+  return [{ level, event: { type: 'child', name, state: stateOf(now), pid: now.pid ?? old.pid, reason } }];
 }

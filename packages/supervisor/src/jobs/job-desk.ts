@@ -5,7 +5,6 @@
 import { CodedError } from '@qwen-supervisor/protocol/errors';
 import {
   type CancelScope,
-  type Eta,
   type Idempotency,
   isTerminal,
   type Job,
@@ -17,7 +16,9 @@ import { requestOf } from '@qwen-supervisor/protocol/job-request';
 import type { JobOutcome, PictureEntry } from '@qwen-supervisor/protocol/messages';
 import type { Logger } from 'pino';
 import type { AttemptStart, Death } from '../core/attempt.js';
-import type { CurrentJob } from '../core/supervisor.js';
+import type { Event } from '../core/events.js';
+import { queuedEta, runningEta, secondsUntilClaim } from '../core/expected-times.js';
+import { runs, type State } from '../core/state.js';
 import type { EventLog } from '../records/event-log.js';
 import { checkpointedSteps, removeCheckpoints, removeHalfWritten } from './job-checkpoints.js';
 import type { Expired, JobStore } from './job-store.js';
@@ -29,19 +30,12 @@ const DAY_MS = 86_400_000;
 /** Events that are published before the listeners get time to read them. */
 const EVENTS_AT_ONCE = 50;
 
-export interface JobDeskHooks {
-  /** The job in the worker's hands. */
-  current(): CurrentJob | null;
-  /** Seconds until the next job leaves the queue. */
-  secondsUntilClaim(): number;
-  runningEta(): Eta | null;
-  queuedEta(job: { work: number; workAhead: number }): Eta | null;
-  onQueued(): void;
-  onClaimed(job: Job | null): void;
-  /** `keep`: with the picture that it has reached. */
-  onCancelRequest(id: string, keep: boolean): void;
-  /** The store failed in mid-operation: nothing it would say from now on is sure to be true. */
-  onStoreFailure(error: CodedError): void;
+/** What the desk reads of the core, and what it tells it. */
+export interface Core {
+  state(): State;
+  /** Monotonic. */
+  nowMs(): number;
+  send(event: Event): void;
 }
 
 export interface Bounds {
@@ -57,27 +51,26 @@ export class JobDesk {
   readonly #store: JobStore;
   readonly #log: Logger;
   readonly #events: EventLog;
-  readonly #hooks: JobDeskHooks;
+  readonly #core: Core;
   readonly #writes: OrderedWrites;
   readonly #line: QueueLine;
-  #preview: { jobId: string; png: Uint8Array } | null = null;
 
-  constructor(
-    parts: { dataDir: string; store: JobStore; log: Logger; events: EventLog; bounds: Bounds },
-    hooks: JobDeskHooks,
-  ) {
+  constructor(parts: { dataDir: string; store: JobStore; log: Logger; events: EventLog; bounds: Bounds }, core: Core) {
     this.bounds = parts.bounds;
     this.#dataDir = parts.dataDir;
     this.#store = parts.store;
     this.#log = parts.log;
     this.#events = parts.events;
-    this.#hooks = hooks;
+    this.#core = core;
     this.#writes = new OrderedWrites(parts.log, {
       isTransient: (error) => parts.store.isTransient(error),
       onWritten: () => this.#line.changed(),
-      onFailure: (error) => hooks.onStoreFailure(error),
+      onFailure: (error) => {
+        parts.log.error({ code: error.code }, error.message);
+        core.send({ type: 'store-failed', atMs: core.nowMs(), error: error.toObject() });
+      },
     });
-    this.#line = new QueueLine((limit) => this.#asked(parts.store.waiting(limit)));
+    this.#line = new QueueLine((limit) => this.#inOurErrors(parts.store.waiting(limit)));
   }
 
   /** Why decided operations wait for the disk; null if they do not. */
@@ -92,17 +85,20 @@ export class JobDesk {
     refusal: CodedError | null = null,
   ): Promise<{ jobs: Job[]; replayed: boolean }> {
     // Who repeats a request that was accepted is answered even while new ones are refused.
-    if (refusal && !(idempotency && (await this.#asked(this.#store.knows(idempotency.key))))) throw refusal;
+    if (refusal && !(idempotency && (await this.#inOurErrors(this.#store.knows(idempotency.key))))) throw refusal;
+    const core = this.#core;
     const put = this.#store.put(orders, idempotency, this.bounds.maxQueued).catch((error: unknown) => {
       if (!(error instanceof CodedError) || error.code !== 'QUEUE_FULL') throw error;
-      throw new CodedError(error.code, error.message, { retryAfterSeconds: this.#hooks.secondsUntilClaim() });
+      throw new CodedError(error.code, error.message, {
+        retryAfterSeconds: secondsUntilClaim(core.state(), core.nowMs()),
+      });
     });
-    const { jobs: stored, replayed } = await this.#asked(put);
+    const { jobs: stored, replayed } = await this.#inOurErrors(put);
     this.#line.changed();
-    const jobs = await this.#seen(stored);
+    const jobs = await this.#withLiveFields(stored);
     if (replayed) return { jobs, replayed };
     for (const job of jobs) this.#publish({ type: 'queued', jobId: job.id, job });
-    this.#hooks.onQueued();
+    this.#core.send({ type: 'job-queued', atMs: this.#core.nowMs() });
     return { jobs, replayed };
   }
 
@@ -125,33 +121,28 @@ export class JobDesk {
 
   /** @throws CodedError JOB_NOT_FOUND */
   async get(id: string): Promise<Job> {
-    return this.#seenOne(found(await this.#asked(this.#store.get(id))));
+    return this.#withLiveField(found(await this.#inOurErrors(this.#store.get(id))));
   }
 
   async list(filter: JobFilter, cursor: number | null, limit: number): Promise<{ jobs: Job[]; next: number | null }> {
-    const { jobs, next } = await this.#asked(this.#store.list(filter, cursor, limit));
-    return { jobs: await this.#seen(jobs), next };
+    const { jobs, next } = await this.#inOurErrors(this.#store.list(filter, cursor, limit));
+    return { jobs: await this.#withLiveFields(jobs), next };
   }
 
   /** The first jobs in line, in their order. */
   async waiting(limit: number): Promise<Job[]> {
     const ids = [...(await this.#line.places()).keys()].slice(0, limit);
-    const jobs = await this.#asked(Promise.all(ids.map((id) => this.#store.get(id))));
-    return this.#seen(jobs.filter((job) => job?.status === 'queued') as Job[]);
+    const jobs = await this.#inOurErrors(Promise.all(ids.map((id) => this.#store.get(id))));
+    return this.#withLiveFields(jobs.filter((job) => job?.status === 'queued') as Job[]);
   }
 
   pictures(cursor: number | null, limit: number): Promise<{ pictures: PictureEntry[]; next: number | null }> {
-    return this.#asked(this.#store.pictures(cursor, limit));
-  }
-
-  /** The last preview of the running job. */
-  preview(): Uint8Array | null {
-    return this.#preview?.jobId === this.#hooks.current()?.job.id ? (this.#preview?.png ?? null) : null;
+    return this.#inOurErrors(this.#store.pictures(cursor, limit));
   }
 
   /** @throws CodedError IMAGE_NOT_FOUND */
   async findImage(id: string): Promise<{ file: string; sha256: string }> {
-    const image = await this.#asked(this.#store.findImage(id));
+    const image = await this.#inOurErrors(this.#store.findImage(id));
     if (!image) throw new CodedError('IMAGE_NOT_FOUND');
     return image;
   }
@@ -168,33 +159,50 @@ export class JobDesk {
       if (ifQueued && before?.status !== 'queued') return before;
       const after = await this.#store.cancel(id);
       if (after && before?.status === 'queued') this.#publish({ type: 'cancelled', jobId: id, job: after });
-      this.#hooks.onCancelRequest(id, keep);
+      this.#cancelRunning(id, keep);
       return after;
     };
     const job = await this.#writes.ask(operation).catch((error: CodedError) => {
       // The worker can obey, even though nothing can be written now.
-      if (error.code === 'DISK_FULL' && !ifQueued) this.#hooks.onCancelRequest(id, keep);
+      if (error.code === 'DISK_FULL' && !ifQueued) this.#cancelRunning(id, keep);
       throw error;
     });
-    return this.#seenOne(found(job));
+    return this.#withLiveField(found(job));
+  }
+
+  #cancelRunning(jobId: string, keep: boolean): void {
+    this.#core.send({ type: 'cancel-running', atMs: this.#core.nowMs(), jobId, keep });
   }
 
   /** Cancels all jobs of a scope; tells how many. @throws CodedError DISK_FULL */
   async cancelAll(scope: CancelScope): Promise<number> {
-    const group = scope.scope === 'group' ? scope.group : null;
-    const current = this.#hooks.current()?.job;
-    const ofGroup = scope.scope === 'group' && scope.queued !== true && current?.group === group;
-    const running = scope.scope === 'running' || ofGroup ? current : undefined;
-    if (running) await this.cancel(running.id);
-    const alone = running ? 1 : 0;
-    if (scope.scope === 'running') return alone;
+    switch (scope.scope) {
+      case 'running':
+        return this.#cancelRuns(() => true);
+      case 'queued':
+        return this.#cancelQueued(null);
+      case 'group': {
+        const running = scope.queued ? 0 : await this.#cancelRuns((job) => job.group === scope.group);
+        return running + (await this.#cancelQueued(scope.group));
+      }
+    }
+  }
+
+  /** One that has ended meanwhile is not counted. */
+  async #cancelRuns(isMeant: (job: Job) => boolean): Promise<number> {
+    const ids = runs(this.#core.state()).flatMap(({ job }) => (isMeant(job) ? [job.id] : []));
+    const jobs = await Promise.all(ids.map((id) => this.cancel(id)));
+    return jobs.filter(({ status }) => status === 'running' || status === 'cancelled').length;
+  }
+
+  async #cancelQueued(group: string | null): Promise<number> {
     const queued = await this.#writes.ask(() => this.#store.cancelQueued(group));
     for (const [index, job] of queued.entries()) {
       this.#publish({ type: 'cancelled', jobId: job.id, job });
-      // So many events at once would be more than a listener may have waiting.
+      // All events at once would be more than a listener may have waiting.
       if (index % EVENTS_AT_ONCE === EVENTS_AT_ONCE - 1) await this.#events.drained();
     }
-    return alone + queued.length;
+    return queued.length;
   }
 
   /** @throws CodedError JOB_NOT_FOUND, JOB_NOT_QUEUED, DISK_FULL */
@@ -207,7 +215,7 @@ export class JobDesk {
     const place = before === null ? { priority: priority ?? 0 } : { before };
     const moved = await this.#writes.ask(() => this.#store.move(id, place));
     if (!moved) throw new CodedError('JOB_NOT_QUEUED');
-    const job = await this.#seenOne(moved);
+    const job = await this.#withLiveField(moved);
     this.#publish({ type: 'moved', jobId: id, job });
     return job;
   }
@@ -222,7 +230,10 @@ export class JobDesk {
   }
 
   claim(): void {
-    this.#writes.later(async () => this.#hooks.onClaimed(await this.#store.claim()));
+    this.#writes.later(async () => {
+      const job = await this.#store.claim();
+      this.#core.send({ type: 'claimed', atMs: this.#core.nowMs(), job });
+    });
   }
 
   begin(id: string, attempt: number, start: AttemptStart): void {
@@ -247,16 +258,6 @@ export class JobDesk {
       if (job) this.#publish({ type: outcome.status, jobId: id, job });
     });
     this.expire();
-  }
-
-  /** Of the running job; nothing else is told of steps. */
-  step(id: string, step: number, steps: number, preview: Uint8Array | null): void {
-    if (preview) this.#preview = { jobId: id, png: preview };
-    this.#events.publish({ type: 'step', jobId: id, step, steps, preview, eta: this.#hooks.runningEta() });
-  }
-
-  decoding(id: string): void {
-    this.#events.publish({ type: 'decoding', jobId: id });
   }
 
   /** Puts right what an earlier supervisor left in mid-air. */
@@ -306,13 +307,13 @@ export class JobDesk {
     this.#tidy(() => {
       for (const { file } of jobs) if (file) removePicture(this.#dataDir, file);
     });
-    await this.#asked(this.#store.remove(jobs.map(({ id }) => id)));
-    const inputs = await this.#asked(this.#store.inputs());
+    await this.#inOurErrors(this.#store.remove(jobs.map(({ id }) => id)));
+    const inputs = await this.#inOurErrors(this.#store.inputs());
     this.#tidy(() => removeInputs(this.#dataDir, inputs));
   }
 
   counts(): Promise<{ queued: number; running: number }> {
-    return this.#asked(this.#store.counts());
+    return this.#inOurErrors(this.#store.counts());
   }
 
   /** After the operations that are under way. */
@@ -344,7 +345,7 @@ export class JobDesk {
   }
 
   /** What an engine throws at a client's question, in our words. */
-  #asked<T>(operation: Promise<T>): Promise<T> {
+  #inOurErrors<T>(operation: Promise<T>): Promise<T> {
     return operation.catch((cause: unknown) => {
       if (cause instanceof CodedError) throw cause;
       const code = this.#store.isTransient(cause) ? 'DISK_FULL' : 'JOB_STORE_UNUSABLE';
@@ -352,19 +353,19 @@ export class JobDesk {
     });
   }
 
-  async #seenOne(job: Job): Promise<Job> {
-    return (await this.#seen([job]))[0] as Job;
+  async #withLiveField(job: Job): Promise<Job> {
+    return (await this.#withLiveFields([job]))[0] as Job;
   }
 
-  /** With what the store does not know: the step of the running job, and place and time of those that wait. */
-  async #seen(jobs: Job[]): Promise<Job[]> {
-    const current = this.#hooks.current();
+  /** With what the store does not know: the step of a running job, and place and time of those that wait. */
+  async #withLiveFields(jobs: Job[]): Promise<Job[]> {
     const line = jobs.some((job) => job.status === 'queued') ? await this.#line.places() : null;
+    const [state, atMs] = [this.#core.state(), this.#core.nowMs()];
     return jobs.map((job) => {
-      if (job.status === 'running' && current?.job.id === job.id)
-        return { ...job, step: current.step, eta: this.#hooks.runningEta() };
+      const run = runs(state).find((one) => one.job.id === job.id);
+      if (job.status === 'running' && run) return { ...job, step: run.step, eta: runningEta(state, atMs, job.id) };
       const place = job.status === 'queued' ? line?.get(job.id) : undefined;
-      return place ? { ...job, position: place.position, eta: this.#hooks.queuedEta(place) } : job;
+      return place ? { ...job, position: place.position, eta: queuedEta(state, atMs, place) } : job;
     });
   }
 }

@@ -9,7 +9,7 @@
 import { isIP } from 'node:net';
 import { CodedError } from '@qwen-supervisor/protocol/errors';
 
-export interface Listener {
+export interface HttpPort {
   fd: number;
   host: string;
   port: number;
@@ -38,7 +38,7 @@ interface TcpWrap {
 const LOOPBACK = /^(127(\.\d{1,3}){3}|::1)$/;
 
 /** `open`: addresses beyond loopback may be served, too. @throws CodedError HOST_REFUSED, PORT_IN_USE, PORT_UNUSABLE */
-export function bindListener(host: string, port: number, open: boolean): Listener {
+export function bindHttpPort(host: string, port: number, open: boolean): HttpPort {
   const address = host === 'localhost' ? '127.0.0.1' : host;
   const family = isIP(address);
   if (family === 0) throw new CodedError('PORT_UNUSABLE', `'${host}' is not an IP address`);
@@ -55,18 +55,18 @@ export function bindListener(host: string, port: number, open: boolean): Listene
     handle.close();
     throw new CodedError('PORT_IN_USE', `port ${port} of ${host} is taken by another process`);
   }
-  return listenerOf(handle, address, name.port);
+  return httpPortOf(handle, address, name.port);
 }
 
 /** Takes over a socket that systemd has bound; its address comes from the socket unit. @throws CodedError HOST_REFUSED, PORT_UNUSABLE */
-export function adoptListener(fd: number, open: boolean): Listener {
+export function adoptHttpPort(fd: number, open: boolean): HttpPort {
   const handle = newHandle();
   const name: SocketName = {};
   if (handle.open(fd) !== 0 || handle.getsockname(name) !== 0 || !name.address || !name.port) {
     throw new CodedError('PORT_UNUSABLE', `descriptor ${fd} from systemd is no TCP socket`);
   }
   refuseUnlessOpen(name.address, open);
-  return listenerOf(handle, name.address, name.port);
+  return httpPortOf(handle, name.address, name.port);
 }
 
 /** @throws CodedError HOST_REFUSED for an address beyond loopback, unless it is `open` */
@@ -79,7 +79,7 @@ function newHandle(): TcpHandle {
   return new TCP(constants.SERVER);
 }
 
-function listenerOf(handle: TcpHandle, host: string, port: number): Listener {
+function httpPortOf(handle: TcpHandle, host: string, port: number): HttpPort {
   const shown = isIP(host) === 6 ? `[${host}]` : host;
   return { fd: handle.fd, host, port, url: `http://${shown}:${port}`, close: () => handle.close() };
 }

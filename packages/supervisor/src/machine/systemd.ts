@@ -6,7 +6,8 @@
  */
 import { isUp } from '@qwen-supervisor/protocol/status';
 import { execa } from 'execa';
-import type { State } from '../core/supervisor.js';
+import { type Child, stateOf } from '../core/child.js';
+import { type State, WORKER_NAMES } from '../core/state.js';
 
 /** The first descriptor that systemd passes. */
 const FIRST_FD = 3;
@@ -16,7 +17,7 @@ const EXTEND_EVERY_MS = 20_000;
 const TELL_LIMIT_MS = 5000;
 
 /** What systemd has given to this process, taken out of the environment so that no child thinks it is meant. */
-export interface SystemdGifts {
+export interface Activation {
   /** Descriptor of a socket unit's socket, which listens already; null without one. */
   listenFd: number | null;
   notify: boolean;
@@ -24,25 +25,27 @@ export interface SystemdGifts {
   watchdogMs: number | null;
 }
 
-export function takeGifts(env: NodeJS.ProcessEnv): SystemdGifts {
+export function takeActivation(env: NodeJS.ProcessEnv): Activation {
   const forUs = Number(env.LISTEN_PID) === process.pid && Number(env.LISTEN_FDS) > 0;
   const watched = env.WATCHDOG_PID === undefined || Number(env.WATCHDOG_PID) === process.pid;
-  const gifts = {
+  const activation = {
     listenFd: forUs ? FIRST_FD : null,
     notify: env.NOTIFY_SOCKET !== undefined,
     watchdogMs: watched && env.WATCHDOG_USEC !== undefined ? Number(env.WATCHDOG_USEC) / 1000 : null,
   };
   for (const name of ['LISTEN_PID', 'LISTEN_FDS', 'LISTEN_FDNAMES', 'WATCHDOG_PID', 'WATCHDOG_USEC']) delete env[name];
-  return gifts;
+  return activation;
 }
 
 /** Where the start stands, in systemd's words. */
 export function describeToSystemd(state: State, readyWhen: 'api' | 'model'): { ready: boolean; status: string } {
-  const { inference, api } = state.children;
-  const ready = readyWhen === 'api' ? isUp(api.state) : isUp(api.state) && isUp(inference.state);
+  const workers = WORKER_NAMES.map((name) => state.workers[name].child);
+  const canDraw = workers.some((worker) => isUp(stateOf(worker)));
+  const ready = isUp(stateOf(state.api)) && (readyWhen === 'api' || canDraw);
+  const [first] = workers as [Child];
   // A status line for every per cent would be a process for every per cent.
-  const tenths = Math.floor(10 * inference.load.share);
-  const status = inference.state === 'loading' ? `loading the model, ${10 * tenths} %` : inference.reason;
+  const tenths = Math.floor(10 * first.load.share);
+  const status = first.phase === 'loading' ? `loading the model, ${10 * tenths} %` : first.reason;
   return { ready, status };
 }
 
@@ -67,9 +70,9 @@ export class SystemdNotifier {
 
   /** Tells what has changed. */
   update(state: State, readyWhen: 'api' | 'model'): void {
-    if ((state.stopping || state.finishing) && !this.#stopping) {
+    if (state.phase !== 'running' && !this.#stopping) {
       this.#stopping = true;
-      const status = state.stopping ? 'stopping' : 'stopping after the running job';
+      const status = state.phase === 'finishing' ? 'stopping after the running job' : 'stopping';
       this.#tell(['STOPPING=1', `EXTEND_TIMEOUT_USEC=${EXTEND_SECONDS * 1e6}`, `STATUS=${status}`]);
     }
     if (this.#stopping) return;

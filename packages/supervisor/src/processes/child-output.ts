@@ -50,11 +50,6 @@ export class ChildOutput {
     this.#onLine(stream, line);
   }
 
-  /** A line of ours about the child, for the end that is kept. */
-  note(line: string): void {
-    this.#keep(line);
-  }
-
   /** Says how many lines were dropped since it last did; also to be called at the end. */
   tellDropped(): void {
     if (this.#dropped > 0) this.#onDropped(this.#dropped);

@@ -27,12 +27,12 @@ export interface Incarnation {
   number: number;
 }
 
-export class Children {
+export class Processes {
   /** `socketPath`: where a child that is spawned now finds us. */
   readonly #parts: { socketPath(): string; dataDir: string; log: Logger };
   readonly #onExit: (child: Incarnation, exit: Exit) => void;
   readonly #processes = new Map<ChildName, SpawnedChild>();
-  readonly #outputs = new Map<ChildName, { output: ChildOutput; ended: Promise<unknown> }>();
+  readonly #outputs = new Map<ChildName, { output: ChildOutput; ended: Promise<unknown>; threads: string[] }>();
   /** The kernel's count at the last sign of life. */
   readonly #oomKills = new Map<ChildName, number | null>();
   readonly #tokens = new Map<string, Incarnation>();
@@ -76,7 +76,7 @@ export class Children {
       },
     });
     const ended = (spawned?.outputEnded ?? Promise.resolve()).then(() => output.tellDropped());
-    this.#outputs.set(name, { output, ended });
+    this.#outputs.set(name, { output, ended, threads: [] });
     if (!spawned) return null;
     this.#processes.set(name, spawned);
     if (name === 'inference') preferForOomKill(spawned.pid);
@@ -104,7 +104,8 @@ export class Children {
   #afterLastWords(child: Incarnation, tellExit: () => void): void {
     const connection = this.#connections.get(child.name);
     if (connection?.number !== child.number) return tellExit();
-    const timer = setTimeout(() => this.disconnected(child), LAST_WORDS_MS);
+    // Where this process itself was late, what has been sent by then is read first.
+    const timer = setTimeout(() => setImmediate(() => this.disconnected(child)), LAST_WORDS_MS);
     connection.onEnd = () => {
       clearTimeout(timer);
       tellExit();
@@ -120,23 +121,23 @@ export class Children {
     this.#processes.get(name)?.kill(tree);
   }
 
-  /** Keeps where the threads of a child that hangs stand, with its last lines. */
+  /** Keeps where the threads of a child that hangs stand, for the record of its end. */
   noteThreads(name: ChildName): void {
     const pid = this.#processes.get(name)?.pid;
-    if (pid === undefined) return;
-    for (const line of threadStates(pid)) this.#outputs.get(name)?.output.note(line);
+    const captured = this.#outputs.get(name);
+    if (pid !== undefined && captured) captured.threads = threadStates(pid);
   }
 
   killAll(): void {
     for (const child of this.#processes.values()) child.kill(true);
   }
 
-  /** The last lines of the process that was spawned last. */
-  async lastLines(name: ChildName): Promise<string[]> {
+  /** What is known of the end of the process that was spawned last. */
+  async lastWords(name: ChildName): Promise<{ threads: string[]; tail: string[] }> {
     const captured = this.#outputs.get(name);
-    if (!captured) return [];
+    if (!captured) return { threads: [], tail: [] };
     await Promise.race([captured.ended, new Promise((resolve) => setTimeout(resolve, LAST_LINES_MS))]);
-    return captured.output.tail;
+    return { threads: captured.threads, tail: captured.output.tail };
   }
 }
 

@@ -10,14 +10,25 @@ function crashFile(dataDir: string): string {
   return join(dataDir, 'logs', 'crashes.jsonl');
 }
 
+/** Crashes that are kept at hand. */
+const AT_HAND = 10;
+
 export class CrashLog {
   readonly #file: RotatingFile;
+  #newest: Crash[];
 
   constructor(dataDir: string) {
+    this.#newest = readCrashes(dataDir, AT_HAND).reverse();
     this.#file = new RotatingFile(crashFile(dataDir), MAX_BYTES, 1, () => '');
   }
 
+  /** The last ten, newest first. */
+  get newest(): readonly Crash[] {
+    return this.#newest;
+  }
+
   add(crash: Crash): void {
+    this.#newest = [crash, ...this.#newest].slice(0, AT_HAND);
     this.#file.write(`${JSON.stringify(crash)}\n`);
   }
 
@@ -38,7 +49,8 @@ export function readCrashes(dataDir: string, count: number): Crash[] {
 
 function parse(line: string): Crash | null {
   try {
-    return JSON.parse(line) as Crash;
+    // Records of earlier versions have no threads.
+    return { threads: [], ...(JSON.parse(line) as Omit<Crash, 'threads'>) };
   } catch (error) {
     if (error instanceof SyntaxError) return null;
     throw error;

@@ -19,6 +19,7 @@ export class EventLog {
   /** Those that were waited for, and have not read what they were sent. */
   readonly #stalled = new WeakSet<Subscriber>();
   #seq = 0;
+  #preview: { jobId: string; png: Uint8Array } | null = null;
 
   /** Number of the last event. */
   get lastSeq(): number {
@@ -27,8 +28,14 @@ export class EventLog {
 
   publish(event: SystemEvent): void {
     const numbered: NumberedEvent = { ...event, run: this.run, seq: ++this.#seq, at: new Date().toISOString() };
+    if (event.type === 'step' && event.preview) this.#preview = { jobId: event.jobId, png: event.preview };
     for (const subscriber of this.#subscribers) subscriber.notify('event', numbered);
     this.#ring.push(numbered);
+  }
+
+  /** The last preview of this job, if it is the last of all. */
+  preview(jobId: string): Uint8Array | null {
+    return this.#preview?.jobId === jobId ? this.#preview.png : null;
   }
 
   /** First what is kept of the events after `since`, then all that come. */

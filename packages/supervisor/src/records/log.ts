@@ -8,25 +8,44 @@ import { RotatingFile } from './rotating-file.js';
 /** Size at which the file is set aside, and how many older ones are kept. */
 const FILE_MAX_BYTES = 16 << 20;
 const OLDER_FILES = 3;
+/** Characters that wait for a terminal or a pipe that does not read; what is more is in the file alone. */
+const UNREAD_MAX = 1 << 20;
+/** How long the end of the supervisor waits for its reader. */
+const FLUSH_MS = 500;
+
+export interface Log {
+  logger: Logger;
+  /** Resolves when stdout has taken what was written, or does not read. */
+  flush(): Promise<void>;
+}
 
 /** @throws CodedError DATA_DIR_UNUSABLE */
-export function openLog(file: string, level: string): Logger {
+export function openLog(file: string, level: string): Log {
   try {
     const toFile = new RotatingFile(file, FILE_MAX_BYTES, OLDER_FILES, (lines, cause) => {
       const msg = `${lines} lines of this log are lost: ${cause.message}`;
       return `${JSON.stringify({ level: 50, time: new Date().toISOString(), msg })}\n`;
     });
+    // Never waited for: process.stdout is written synchronously, and a Ctrl+S would stop the whole service.
+    const stdout = pino.destination({ dest: 1, sync: false, maxLength: UNREAD_MAX });
+    // A closed terminal costs its own lines, not the supervisor.
+    stdout.on('error', (error: Error) =>
+      toFile.write(`${JSON.stringify({ level: 20, msg: `stdout: ${error.message}` })}\n`),
+    );
     const toStdout = new Writable({
       write(chunk: Buffer, _encoding, done) {
         const text = chunk.toString('utf8');
-        process.stdout.write(process.stdout.isTTY ? `${formatLine(text, true)}\n` : text);
+        stdout.write(process.stdout.isTTY ? `${formatLine(text, true)}\n` : text);
         done();
       },
     });
-    // A closed terminal costs its own lines, not the supervisor.
-    process.stdout.on('error', () => {});
     const streams = [toFile, toStdout].map((stream) => ({ level: 'debug' as const, stream }));
-    return pino({ level, base: null, timestamp: pino.stdTimeFunctions.isoTime }, pino.multistream(streams));
+    const logger = pino({ level, base: null, timestamp: pino.stdTimeFunctions.isoTime }, pino.multistream(streams));
+    const flush = () => {
+      const taken = new Promise<void>((resolve) => stdout.flush(() => resolve()));
+      return Promise.race([taken, new Promise<void>((resolve) => setTimeout(resolve, FLUSH_MS).unref())]);
+    };
+    return { logger, flush };
   } catch (cause) {
     throw new CodedError('DATA_DIR_UNUSABLE', `${file}: ${(cause as Error).message}`, { cause });
   }

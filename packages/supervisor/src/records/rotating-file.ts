@@ -6,7 +6,8 @@ export class RotatingFile {
   readonly #maxBytes: number;
   readonly #older: number;
   readonly #onLost: (lines: number, cause: Error) => string;
-  #fd: number;
+  /** Null once it is closed: a descriptor's number is given to other files. */
+  #fd: number | null;
   #size: number;
   #lost: { lines: number; cause: Error } | null = null;
 
@@ -20,17 +21,19 @@ export class RotatingFile {
     this.#maxBytes = maxBytes;
     this.#older = older;
     this.#onLost = onLost;
-    this.#fd = openSync(path, 'a', 0o600);
-    this.#size = fstatSync(this.#fd).size;
+    const fd = openSync(path, 'a', 0o600);
+    this.#fd = fd;
+    this.#size = fstatSync(fd).size;
   }
 
-  /** `line` ends with a newline. */
+  /** `line` ends with a newline. After `close` it is lost. */
   write(line: string): void {
+    if (this.#fd === null) return;
     const lost = this.#lost;
     // The line that was lost may have been written in part.
     const bytes = Buffer.from(lost ? `\n${this.#onLost(lost.lines, lost.cause)}${line}` : line);
     try {
-      if (this.#size > 0 && this.#size + bytes.length > this.#maxBytes) this.#rotate();
+      if (this.#size > 0 && this.#size + bytes.length > this.#maxBytes) this.#rotate(this.#fd);
       const written = writeSync(this.#fd, bytes);
       this.#size += written;
       if (written < bytes.length) throw new Error('the disk is full');
@@ -41,10 +44,11 @@ export class RotatingFile {
   }
 
   close(): void {
-    closeSync(this.#fd);
+    if (this.#fd !== null) closeSync(this.#fd);
+    this.#fd = null;
   }
 
-  #rotate(): void {
+  #rotate(old: number): void {
     for (let generation = this.#older; generation > 0; generation--) {
       const from = generation === 1 ? this.#path : `${this.#path}.${generation - 1}`;
       try {
@@ -53,7 +57,6 @@ export class RotatingFile {
         if ((error as NodeJS.ErrnoException).code !== 'ENOENT') throw error;
       }
     }
-    const old = this.#fd;
     this.#fd = openSync(this.#path, 'a', 0o600);
     this.#size = 0;
     closeSync(old);

@@ -1,0 +1,133 @@
+/**
+ * What the supervisor takes from its peers, method by method: a child that is sick, or a client of another version, may send
+ * anything. Fields that are not known are dropped.
+ */
+import { z } from 'zod';
+import { ERRORS, type ErrorCode, type ErrorObject } from './errors.js';
+import { JOB_SOURCES, JOB_STATUSES, type JobOrder } from './job.js';
+import { type JobRequest, PRIORITY_MAX, PROMPT_MAX, SEED_MAX, SIDE_MAX, STEPS_MAX } from './job-request.js';
+import type { JobOutcome, Params, SupervisorMethods, WorkerReports } from './messages.js';
+import { CHILD_NAMES, type LoadProgress, MODEL_COMPONENTS, type Vitals } from './status.js';
+
+/** Characters of a text that is no prompt. */
+const TEXT_MAX = 10_000;
+/** Bytes of a preview. */
+const PREVIEW_MAX = 1 << 20;
+
+const id = z.string().max(100);
+const text = z.string().max(TEXT_MAX);
+const count = z.number().int().min(0);
+/** Measured, so that it may be a fraction. */
+const amount = z.number().min(0);
+const step = z.int().min(0).max(STEPS_MAX);
+const nothing = z.object({});
+const cursor = z.number().int().nullable();
+
+const error = z.object({
+  code: z.enum(Object.keys(ERRORS) as [ErrorCode, ...ErrorCode[]]).catch('INTERNAL'),
+  message: text,
+  hint: text,
+  retryAfterSeconds: amount.optional(),
+}) satisfies z.ZodType<ErrorObject>;
+
+const hello = z.object({
+  role: z.enum(['inference', 'api', 'cli']),
+  pid: z.int(),
+  token: id.nullable(),
+  version: id.catch('unknown'),
+});
+
+const request = z.object({
+  prompt: z.string().max(PROMPT_MAX),
+  negativePrompt: z.string().max(PROMPT_MAX),
+  width: z.int().min(1).max(SIDE_MAX),
+  height: z.int().min(1).max(SIDE_MAX),
+  numInferenceSteps: z.int().min(1).max(STEPS_MAX),
+  trueCfgScale: amount,
+  seed: z.int().min(0).max(SEED_MAX),
+  initImage: id.nullable(),
+  strength: amount.max(1).nullable(),
+}) satisfies z.ZodType<JobRequest>;
+
+const order = z.object({
+  request,
+  priority: z.int().min(-PRIORITY_MAX).max(PRIORITY_MAX),
+  source: z.enum(JOB_SOURCES),
+  retryOf: id.nullable(),
+}) satisfies z.ZodType<JobOrder>;
+
+const idempotency = z.object({ key: z.string().max(1000), fingerprint: id }).nullable();
+const filter = z.object({
+  status: z.enum(JOB_STATUSES).nullable(),
+  source: z.enum(JOB_SOURCES).nullable(),
+  group: id.nullable(),
+});
+
+const vitals = z.object({ rssBytes: amount, readBytes: amount, cpuSeconds: amount, step }) satisfies z.ZodType<Vitals>;
+
+const progress = z.object({
+  component: z.enum(MODEL_COMPONENTS),
+  bytesDone: amount,
+  bytesTotal: amount,
+}) satisfies z.ZodType<LoadProgress>;
+
+/** Of one attempt. */
+const run = { jobId: id, attempt: count };
+
+const preview = z.instanceof(Uint8Array<ArrayBufferLike>).refine((png) => png.length <= PREVIEW_MAX);
+
+const outcome = z.discriminatedUnion('status', [
+  z.object({
+    status: z.literal('done'),
+    step,
+    imageId: id,
+    // Below the data folder, and nowhere else.
+    file: z.string().regex(/^images\/\w{1,100}\.png$/),
+    sha256: z.string().regex(/^[0-9a-f]{64}$/),
+    bytes: count,
+  }),
+  z.object({ status: z.literal('failed'), error }),
+  z.object({ status: z.literal('cancelled') }),
+]) satisfies z.ZodType<JobOutcome>;
+
+type Received = SupervisorMethods & WorkerReports;
+
+/** The parameters of every method that the supervisor answers. */
+export const MESSAGES: { [K in keyof Received]: z.ZodType<Params<Received, K>> } = {
+  hello,
+  submitJobs: z.object({ orders: z.array(order).min(1).max(100), idempotency }),
+  retryJob: z.object({ id, idempotency }),
+  getJob: z.object({ id }),
+  listJobs: z.object({ filter, cursor, limit: count.max(1000) }),
+  waitingJobs: z.object({ limit: count.max(1000) }),
+  cancelJob: z.object({ id, ifQueued: z.boolean() }),
+  cancelJobs: z.discriminatedUnion('scope', [
+    z.object({ scope: z.literal('running') }),
+    z.object({ scope: z.literal('queued') }),
+    z.object({ scope: z.literal('group'), group: id, queued: z.boolean().optional() }),
+  ]) as z.ZodType<Params<Received, 'cancelJobs'>>,
+  interruptJob: z.object({ id }),
+  moveJob: z.object({ id, priority: z.int().nullable(), before: id.nullable() }),
+  removeJob: z.object({ id }),
+  findImage: z.object({ id }),
+  listPictures: z.object({ cursor, limit: count.max(100_000) }),
+  status: nothing,
+  snapshot: nothing,
+  metrics: nothing,
+  loadModel: nothing,
+  unloadModel: nothing,
+  subscribe: z.object({ since: count.nullable() }),
+  stop: nothing,
+  restart: z.object({ name: z.enum(CHILD_NAMES) }),
+  reload: nothing,
+  apiReady: nothing,
+  apiKeys: nothing,
+  beat: vitals,
+  fatal: z.object({ error, permanent: z.boolean() }),
+  loading: progress,
+  loaded: z.object({ seconds: amount, msPerToken: amount }),
+  begun: z.object({ ...run, step, startedOverReason: text.nullable() }),
+  step: z.object({ ...run, step, preview: preview.nullable() }),
+  decoding: z.object(run),
+  finished: z.object({ ...run, outcome }),
+};

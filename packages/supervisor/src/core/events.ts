@@ -1,0 +1,62 @@
+/** What happens to the supervisor, and what it decides to do. Events carry the time and the chance that they need. */
+import type { ErrorObject } from '@qwen-supervisor/protocol/errors';
+import type { Job } from '@qwen-supervisor/protocol/job';
+import type { JobOutcome } from '@qwen-supervisor/protocol/messages';
+import type { ChildName, Crash, LoadProgress } from '@qwen-supervisor/protocol/status';
+import type { AttemptStart, Death } from './attempt.js';
+import type { ChildEffect, ChildEvent } from './child.js';
+import type { WorkerName } from './state.js';
+
+/** Of one process of a worker; ignored unless it is the current one. */
+interface FromWorker {
+  worker: WorkerName;
+  incarnation: number;
+}
+
+/** Of one attempt at a job; ignored unless that worker is at it. */
+export interface FromRun extends FromWorker {
+  jobId: string;
+  attempt: number;
+}
+
+export type Event = { atMs: number } & (
+  | { type: 'start' }
+  /** `orderly`: running jobs may end first, if the operator wants that. */
+  | { type: 'stop'; how: 'orderly' | 'now' }
+  | { type: 'restart'; name: ChildName; reason: string }
+  /** Somebody wants the model in memory, or out of it until a job wants it. */
+  | { type: 'load-model' }
+  | { type: 'unload-model' }
+  | { type: 'tick' }
+  /** Of one process of a child; ignored unless it is the current one. */
+  | { type: 'child'; name: ChildName; incarnation: number; event: ChildEvent }
+  | ({ type: 'loading'; progress: LoadProgress } & FromWorker)
+  | ({ type: 'loaded'; seconds: number; msPerToken: number } & FromWorker)
+  | { type: 'job-queued' }
+  | { type: 'claimed'; job: Job | null }
+  | ({ type: 'job-begun' } & FromRun & AttemptStart)
+  | ({ type: 'job-step'; step: number; preview: Uint8Array | null } & FromRun)
+  | ({ type: 'job-decoding' } & FromRun)
+  | ({ type: 'job-finished'; outcome: JobOutcome } & FromRun)
+  /** `keep`: with the picture that it has reached. */
+  | { type: 'cancel-running'; jobId: string; keep: boolean }
+  /** Nothing that the store says from now on is sure to be true. */
+  | { type: 'store-failed'; error: ErrorObject }
+);
+
+export type Effect =
+  | ChildEffect
+  /** A worker will do no job until somebody repairs it: those who wait are told. */
+  | { type: 'announce-failure'; reason: string }
+  | { type: 'claim' }
+  | { type: 'dispatch'; worker: WorkerName; job: Job; attempt: number }
+  | { type: 'cancel-run'; worker: WorkerName; jobId: string; attempt: number; keep: boolean }
+  | { type: 'begin'; jobId: string; attempt: number; start: AttemptStart }
+  | { type: 'tell-step'; jobId: string; step: number; steps: number; preview: Uint8Array | null }
+  | { type: 'tell-decoding'; jobId: string }
+  /** Back into the queue: the attempt ended without an outcome. */
+  | { type: 'release'; jobId: string; reason: string; death: Death; step: number }
+  | { type: 'finish'; jobId: string; attempt: number; step: number; outcome: JobOutcome }
+  /** An unplanned exit, to be kept with what the shell knows of the child's output. */
+  | { type: 'record-crash'; crash: Omit<Crash, 'tail' | 'threads'> }
+  | { type: 'exit'; error: ErrorObject | null };

@@ -1,0 +1,28 @@
+/** What a child is started with, from the configuration. */
+import type { Config } from '@qwen-supervisor/protocol/config';
+import type { ApiSettings, WorkerSettings } from '@qwen-supervisor/protocol/messages';
+import { accessOf } from '../config/config-parts.js';
+import type { HttpPort } from '../machine/http-port.js';
+import { INHERITED_FD } from './spawn-child.js';
+
+/** Beats of a living child in the time after which a silent one is taken for dead: one at least between two looks. */
+const BEATS_PER_LIMIT = 4;
+
+function beatMs(config: Config): number {
+  return (config['beat-limit-seconds'] * 1000) / BEATS_PER_LIMIT;
+}
+
+export function apiSettings(config: Config, { host, port }: HttpPort): ApiSettings {
+  return { listenFd: INHERITED_FD, host, port, beatMs: beatMs(config), access: accessOf(config) };
+}
+
+/** `model`: the name of the model, for the metadata of pictures. */
+export function workerSettings(config: Config, dataDir: string, model: string): WorkerSettings {
+  return {
+    modelFolder: config.model,
+    dataDir,
+    checkpointSteps: config['checkpoint-steps'],
+    nameInPictures: config['picture-metadata'] === 'embed' ? model : null,
+    beatMs: beatMs(config),
+  };
+}
