@@ -2,24 +2,33 @@ import { defineConfig } from 'vitest/config';
 
 /** Tests read the sources: no build is needed, and a failure names the line that was written. */
 const conditions = ['source', 'node', 'import', 'module', 'default'];
+/** Whole networks, and pictures of megabytes over real connections. */
+const LONG = ['test/inference/recipe/golden.test.ts', 'test/api/event-stream.test.ts'];
+const HISTORIES = 'test/supervisor/core/simulation.test.ts';
 
 export default defineConfig({
+  resolve: { conditions },
+  ssr: { resolve: { conditions } },
   test: {
     // Two cores are the least that we support; the tests of the whole system use both.
     maxWorkers: 2,
-    testTimeout: 60_000,
-    hookTimeout: 60_000,
+    // Longer than any wait in them, on a machine that is busy with something else.
+    testTimeout: 300_000,
+    hookTimeout: 120_000,
     reporters: ['default', './test/count-reporter.ts'],
     projects: [
       {
-        resolve: { conditions },
-        ssr: { resolve: { conditions } },
-        test: { name: 'unit', include: ['test/!(system)/**/*.test.ts'] },
+        extends: true,
+        test: {
+          name: 'unit',
+          include: ['test/!(system)/**/*.test.ts'],
+          exclude: LONG,
+          env: { HISTORIES: '20' },
+        },
       },
       {
-        resolve: { conditions },
-        ssr: { resolve: { conditions } },
-        test: { name: 'system', include: ['test/system/**/*.test.ts'] },
+        extends: true,
+        test: { name: 'system', include: ['test/system/**/*.test.ts', ...LONG, HISTORIES] },
       },
     ],
   },

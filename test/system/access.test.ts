@@ -286,13 +286,13 @@ describe('without keys', () => {
     ] as const)
       expect(await announced(path, bytes, type), path).toMatch(/^HTTP\/1.1 413 [\s\S]*BODY_TOO_LARGE/);
     const header = await rawRequest(product, `GET /healthz HTTP/1.1\r\nx-large: ${'x'.repeat(20_000)}\r\n\r\n`);
-    expect(header).toMatch(/^HTTP\/1.1 400 [\s\S]*REQUEST_INVALID/);
+    expect(header).toMatch(/^HTTP\/1.1 431 [\s\S]*HEADERS_TOO_LARGE/);
   });
 
   test('a client that never ends the head of its request is cut off', async () => {
     const started = Date.now();
     const answer = await rawRequest(product, 'GET /healthz HTTP/1.1\r\nhost: localhost\r\nx-slow: ');
-    expect(answer).toMatch(/^(HTTP\/1.1 4\d\d|$)/);
+    expect(answer).toMatch(/^HTTP\/1.1 408 [\s\S]*REQUEST_TIMEOUT/);
     expect(Date.now() - started).toBeLessThan(30_000);
   });
 

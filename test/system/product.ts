@@ -113,13 +113,16 @@ export async function startProduct(
   return product;
 }
 
-/** The first value that is not null; asks again and again, for half a minute. */
+/** Longer than anything takes, on a machine that is busy with something else. */
+const PATIENCE_MS = 120_000;
+
+/** The first value that is not null; asks again and again. */
 export async function until<T>(probe: () => Promise<T | null>): Promise<T> {
-  const deadline = Date.now() + 30_000;
+  const deadline = Date.now() + PATIENCE_MS;
   for (;;) {
     const value = await probe();
     if (value !== null) return value;
-    if (Date.now() > deadline) throw new Error('waited for half a minute in vain');
+    if (Date.now() > deadline) throw new Error('waited for two minutes, and it did not come');
     await new Promise((resolve) => setTimeout(resolve, 20));
   }
 }

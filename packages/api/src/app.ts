@@ -1,4 +1,5 @@
 /** The HTTP application. One file per dialect; errors leave through one door. */
+import { STATUS_CODES } from 'node:http';
 import type { Duplex } from 'node:stream';
 import multipart from '@fastify/multipart';
 import { CodedError, ERRORS, type ErrorCode, toCodedError } from '@qwen-supervisor/protocol/errors';
@@ -41,7 +42,7 @@ export async function buildApp(backend: Backend): Promise<App> {
     bodyLimit: BODY_MAX,
     forceCloseConnections: true,
     requestTimeout: REQUEST_LIMIT_MS,
-    // Here rather than with setValidatorCompiler: fastify's own, which nobody uses, are not even loaded then.
+    // Here, so that fastify's own, which nobody uses, are not even loaded.
     schemaController: {
       compilersFactory: {
         // Its type knows Ajv's schemas only.
@@ -79,13 +80,6 @@ export async function buildApp(backend: Backend): Promise<App> {
       );
     }
   });
-  app.setValidatorCompiler<z.ZodType>(
-    ({ schema, httpPart }) =>
-      (data) =>
-        validate(schema, data, httpPart === 'body'),
-  );
-  // Answers are what the routes make them; the schemas describe them.
-  app.setSerializerCompiler(() => (data) => JSON.stringify(data));
   app.setErrorHandler((error: FastifyError | Error, request, reply) => answerError(error, request.url, reply));
   app.setNotFoundHandler((request) => {
     throw new CodedError('NOT_FOUND', `there is nothing at ${request.method} ${request.url.slice(0, 200)}`);
@@ -137,14 +131,21 @@ function answerError(error: FastifyError | Error, url: string, reply: FastifyRep
     .send(JSON.stringify(errorBody(url, coded)));
 }
 
-/** What is not HTTP, or has headers beyond Node's limit, never becomes a request. */
-function answerBrokenRequest(error: Error, socket: Duplex): void {
-  const body = JSON.stringify({
-    error: new CodedError('REQUEST_INVALID', `not valid HTTP: ${error.message}`).toObject(),
-  });
-  const head = `HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\ncontent-length: ${Buffer.byteLength(body)}`;
-  if (socket.writable) socket.end(`${head}\r\nconnection: close\r\n\r\n${body}`);
-  else socket.destroy();
+/** What Node says of requests that never became one. */
+const BROKEN: Record<string, ErrorCode> = {
+  ERR_HTTP_REQUEST_TIMEOUT: 'REQUEST_TIMEOUT',
+  HPE_HEADER_OVERFLOW: 'HEADERS_TOO_LARGE',
+};
+
+/** What is not HTTP, comes too slowly, or has headers beyond Node's limit, never becomes a request. */
+function answerBrokenRequest(error: NodeJS.ErrnoException, socket: Duplex): void {
+  if (!socket.writable) return void socket.destroy();
+  const code = BROKEN[error.code ?? ''];
+  const coded = code ? new CodedError(code) : new CodedError('REQUEST_INVALID', `not valid HTTP: ${error.message}`);
+  const body = JSON.stringify({ error: coded.toObject() });
+  const { http } = ERRORS[coded.code];
+  const head = `HTTP/1.1 ${http} ${STATUS_CODES[http]}\r\ncontent-type: application/json\r\nconnection: close`;
+  socket.end(`${head}\r\ncontent-length: ${Buffer.byteLength(body)}\r\n\r\n${body}`);
 }
 
 /** Fastify's own failures, in our words. */

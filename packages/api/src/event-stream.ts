@@ -5,11 +5,11 @@ import type { FastifyReply } from 'fastify';
 /** A comment line on an idle stream, so that proxies and clients see that it lives. */
 const HEARTBEAT_MS = 15_000;
 /**
- * Characters that wait for a listener before it is dropped; it comes back with Last-Event-ID and has missed nothing. More than all
- * that can be replayed. What waits is shared: an event is one text, however many listen.
+ * Bytes that wait for a listener before it is dropped; it comes back with Last-Event-ID and has missed nothing. More than
+ * all that can be replayed. What waits is shared: the bytes of an event are there once, however many listen.
  */
 const PENDING_MAX = 16 << 20;
-/** Characters that are given to the connection at once: how fast it takes them tells whether anybody reads. */
+/** Bytes that are given to the connection at once: how fast it takes them tells whether anybody reads. */
 const PIECE = 64 << 10;
 
 export interface StreamLimits {
@@ -22,7 +22,7 @@ export class EventStream {
   readonly #onEnd: () => void;
   readonly #pendingMax: number;
   readonly #heartbeat: NodeJS.Timeout | undefined;
-  #queue: string[] = [];
+  #queue: Uint8Array[] = [];
   #pending = 0;
   #ending = false;
   /** What the client had taken at the last heartbeat. */
@@ -64,10 +64,11 @@ export class EventStream {
   }
 
   /** Whole events, as `formatEvent` gives them. */
-  write(text: string): void {
+  write(events: string | Buffer): void {
     if (this.#ending) return;
-    for (let at = 0; at < text.length; at += PIECE) this.#queue.push(text.slice(at, at + PIECE));
-    this.#pending += text.length;
+    const bytes = typeof events === 'string' ? Buffer.from(events) : events;
+    for (let at = 0; at < bytes.length; at += PIECE) this.#queue.push(bytes.subarray(at, at + PIECE));
+    this.#pending += bytes.length;
     this.#flush();
     if (this.#pending > this.#pendingMax) this.#raw.destroy();
   }
@@ -93,9 +94,9 @@ export class EventStream {
     const { destroyed, writableEnded } = this.#raw;
     if (destroyed || writableEnded) return;
     while (this.#queue.length > 0 && !this.#raw.writableNeedDrain) {
-      const text = this.#queue.shift() as string;
-      this.#pending -= text.length;
-      this.#raw.write(text);
+      const piece = this.#queue.shift() as Uint8Array;
+      this.#pending -= piece.length;
+      this.#raw.write(piece);
     }
     if (this.#ending && this.#queue.length === 0) this.#raw.end();
   }
@@ -127,17 +128,18 @@ export function seqOf(id: string, run: string): number | null {
 }
 
 /** An event as listeners read it; formatted once, however many listen. */
-export function toText(event: NumberedEvent): string {
-  const known = TEXTS.get(event);
-  if (known !== undefined) return known;
+export function toBytes(event: NumberedEvent): Buffer {
+  const known = FORMATTED.get(event);
+  if (known) return known;
   const parts = describe(event);
   const last = parts.length - 1;
   const text = parts.map(([name, data], i) => formatEvent(name, data, i === last ? idOf(event) : null)).join('');
-  TEXTS.set(event, text);
-  return text;
+  const bytes = Buffer.from(text);
+  FORMATTED.set(event, bytes);
+  return bytes;
 }
 
-const TEXTS = new WeakMap<NumberedEvent, string>();
+const FORMATTED = new WeakMap<NumberedEvent, Buffer>();
 
 type Told = [name: string, data: unknown];
 

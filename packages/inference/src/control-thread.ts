@@ -93,7 +93,7 @@ async function forward(message: MainMessage): Promise<void> {
       const { jobId, attempt } = message.run;
       // Before the step is told: what has been told is not lost.
       if (message.latents) await writeCheckpoint({ step: message.step, latents: message.latents });
-      const preview = message.preview ? await encodePreview(message.preview) : null;
+      const preview = message.preview && (await encodePreview(message.preview));
       return link.notify('step', { jobId, attempt, step: message.step, preview });
     }
     case 'decoding': {
@@ -119,11 +119,17 @@ async function writeCheckpoint(checkpoint: JobCheckpoint): Promise<void> {
   }
 }
 
-function encodePreview({ pixels, width, height }: Preview): Promise<Buffer> {
-  return sharp(pixels, { raw: { width, height, channels: 3 } })
-    .resize(PREVIEW_MAX, PREVIEW_MAX, { fit: 'inside', withoutEnlargement: true })
-    .png()
-    .toBuffer();
+/** A preview is an ornament: one that cannot be made is left out. */
+async function encodePreview({ pixels, width, height }: Preview): Promise<Buffer | null> {
+  try {
+    return await sharp(pixels, { raw: { width, height, channels: 3 } })
+      .resize(PREVIEW_MAX, PREVIEW_MAX, { fit: 'inside', withoutEnlargement: true })
+      .png()
+      .toBuffer();
+  } catch (error) {
+    console.error(`preview left out: ${(error as Error).message}`);
+    return null;
+  }
 }
 
 /** `process.exit` would end this thread only, and the main thread may be inside a native call. */

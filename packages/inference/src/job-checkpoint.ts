@@ -21,6 +21,7 @@ import {
 import { arch, availableParallelism, cpus } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
+import { syncFolder } from '@qwen-supervisor/files/replace-file';
 import { CHECKPOINTS_FOLDER, checkpointName, parseCheckpointName } from '@qwen-supervisor/protocol/data-files';
 import { type JobRequest, requestOf } from '@qwen-supervisor/protocol/job-request';
 
@@ -94,6 +95,7 @@ export class CheckpointWriter {
         closeSync(fd);
       }
       renameSync(temporary, path);
+      if (sync) await syncFolder(this.#folder);
     } catch (error) {
       rmSync(temporary, { force: true });
       throw error;

@@ -1,7 +1,8 @@
 /** Writes a picture to the data folder: whole and durable under its name, or not at all. */
 import { createHash } from 'node:crypto';
-import { mkdir, open, rename, rm } from 'node:fs/promises';
+import { mkdir } from 'node:fs/promises';
 import { join } from 'node:path';
+import { replaceFile } from '@qwen-supervisor/files/replace-file';
 import { IMAGES_FOLDER, imageFile, inputFile } from '@qwen-supervisor/protocol/data-files';
 import { CodedError } from '@qwen-supervisor/protocol/errors';
 import { addPngTexts } from '@qwen-supervisor/protocol/png-text';
@@ -29,19 +30,10 @@ export async function writePicture(
   const png = addPngTexts(await encodePng(picture), texts);
   const file = imageFile(id);
   const path = join(dataDir, file);
-  const temporary = `${path}.${process.pid}.tmp`;
   try {
     await mkdir(join(dataDir, IMAGES_FOLDER), { recursive: true });
-    const handle = await open(temporary, 'w');
-    try {
-      await handle.writeFile(png);
-      await handle.sync();
-    } finally {
-      await handle.close();
-    }
-    await rename(temporary, path);
+    await replaceFile(path, png);
   } catch (cause) {
-    await rm(temporary, { force: true });
     throw new CodedError('IMAGE_WRITE_FAILED', `${path}: ${(cause as Error).message}`, { cause });
   }
   return { file, sha256: createHash('sha256').update(png).digest('hex'), bytes: png.length };

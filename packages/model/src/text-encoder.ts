@@ -6,6 +6,7 @@
  */
 import type { TextEncoderConfig } from './architecture.js';
 import type { Tensors } from './checkpoint.js';
+import { linear, rmsNorm, silu } from './layers.js';
 import { OnnxGraph } from './onnx.js';
 
 /**
@@ -15,21 +16,9 @@ import { OnnxGraph } from './onnx.js';
 export function buildTextEncoder(config: TextEncoderConfig, tensors: Tensors): OnnxGraph {
   const { hiddenSize: hidden, headDim, numHeads, numKeyValueHeads, intermediateSize } = config;
   const g = new OnnxGraph('text_encoder');
-  const linear = (x: string, name: string, rows: number, columns: number, bias: boolean) =>
-    g.node(
-      'Gemm',
-      [
-        x,
-        g.weight(tensors.get(`${name}.weight`, [rows, columns])),
-        ...(bias ? [g.weight(tensors.get(`${name}.bias`, [rows]))] : []),
-      ],
-      { transB: 1 },
-    );
-  const rmsNorm = (x: string, name: string) =>
-    g.node('SimplifiedLayerNormalization', [x, g.weight(tensors.get(name, [hidden]))], {
-      axis: -1,
-      epsilon: { float: config.rmsNormEps },
-    });
+  const dense = (x: string, name: string, rows: number, columns: number, bias: boolean) =>
+    linear(g, tensors, x, name, [rows, columns], { bias });
+  const norm = (x: string, name: string) => rmsNorm(g, tensors, x, name, hidden, config.rmsNormEps);
   const batched = (x: string) => g.node('Unsqueeze', [x, g.ints([0])]);
 
   const embeddings = g.input('embeddings', [1, 'n', hidden]);
@@ -41,26 +30,26 @@ export function buildTextEncoder(config: TextEncoderConfig, tensors: Tensors): O
   let x = g.node('Squeeze', [embeddings, g.ints([0])]);
   for (let i = 0; i < config.numLayers; i++) {
     const layer = `layers.${i}`;
-    const h = rmsNorm(x, `${layer}.input_layernorm.weight`);
-    const q = linear(h, `${layer}.self_attn.q_proj`, numHeads * headDim, hidden, true);
-    const k = linear(h, `${layer}.self_attn.k_proj`, numKeyValueHeads * headDim, hidden, true);
-    const v = linear(h, `${layer}.self_attn.v_proj`, numKeyValueHeads * headDim, hidden, true);
+    const h = norm(x, `${layer}.input_layernorm.weight`);
+    const q = dense(h, `${layer}.self_attn.q_proj`, numHeads * headDim, hidden, true);
+    const k = dense(h, `${layer}.self_attn.k_proj`, numKeyValueHeads * headDim, hidden, true);
+    const v = dense(h, `${layer}.self_attn.v_proj`, numKeyValueHeads * headDim, hidden, true);
     const attention = g.node('Attention', [rotate(q, numHeads), rotate(k, numKeyValueHeads), batched(v)], {
       q_num_heads: numHeads,
       kv_num_heads: numKeyValueHeads,
       is_causal: 1,
     });
     const out = g.node('Squeeze', [attention, g.ints([0])]);
-    x = g.node('Add', [x, linear(out, `${layer}.self_attn.o_proj`, hidden, numHeads * headDim, false)]);
+    x = g.node('Add', [x, dense(out, `${layer}.self_attn.o_proj`, hidden, numHeads * headDim, false)]);
 
-    const m = rmsNorm(x, `${layer}.post_attention_layernorm.weight`);
-    const gate = linear(m, `${layer}.mlp.gate_proj`, intermediateSize, hidden, false);
-    const up = linear(m, `${layer}.mlp.up_proj`, intermediateSize, hidden, false);
-    const silu = g.node('Mul', [gate, g.node('Sigmoid', [gate])]);
-    const down = linear(g.node('Mul', [silu, up]), `${layer}.mlp.down_proj`, hidden, intermediateSize, false);
+    const m = norm(x, `${layer}.post_attention_layernorm.weight`);
+    const gate = dense(m, `${layer}.mlp.gate_proj`, intermediateSize, hidden, false);
+    const up = dense(m, `${layer}.mlp.up_proj`, intermediateSize, hidden, false);
+    const gated = g.node('Mul', [silu(g, gate), up]);
+    const down = dense(gated, `${layer}.mlp.down_proj`, hidden, intermediateSize, false);
     x = g.node('Add', [x, down]);
   }
-  g.output('states', rmsNorm(x, 'norm.weight'), ['n', hidden]);
+  g.output('states', norm(x, 'norm.weight'), ['n', hidden]);
   return g;
 }
 

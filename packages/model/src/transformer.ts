@@ -6,6 +6,7 @@
  */
 import type { TransformerConfig } from './architecture.js';
 import type { Tensors } from './checkpoint.js';
+import { linear, rmsNorm, silu } from './layers.js';
 import { MICROSOFT, OnnxGraph } from './onnx.js';
 
 const EPSILON = 1e-6;
@@ -26,15 +27,8 @@ export function modulationRows(config: TransformerConfig): number {
 export function buildModulation(config: TransformerConfig, tensors: Tensors): OnnxGraph {
   const { dim } = config;
   const g = new OnnxGraph('modulation');
-  const linear = (x: string, name: string, rows: number, columns: number) =>
-    g.node(
-      'Gemm',
-      [x, g.weight(tensors.get(`${name}.weight`, [rows, columns])), g.weight(tensors.get(`${name}.bias`, [rows]))],
-      {
-        transB: 1,
-      },
-    );
-  const silu = (x: string) => g.node('Mul', [x, g.node('Sigmoid', [x])]);
+  const project = (x: string, name: string, rows: number, columns: number) =>
+    linear(g, tensors, x, name, [rows, columns]);
   const onesAt = (rows: number, scales: number[]) => {
     const ones = new Float32Array(rows * dim);
     for (const row of scales) ones.fill(1, row * dim, (row + 1) * dim);
@@ -42,18 +36,18 @@ export function buildModulation(config: TransformerConfig, tensors: Tensors): On
   };
 
   const time = g.input('time', ['steps', TIME_CHANNELS]);
-  const embedded = silu(linear(time, 'time_text_embed.timestep_embedder.linear_1', dim, TIME_CHANNELS));
-  const temb = silu(linear(embedded, 'time_text_embed.timestep_embedder.linear_2', dim, dim));
+  const embedded = silu(g, project(time, 'time_text_embed.timestep_embedder.linear_1', dim, TIME_CHANNELS));
+  const temb = silu(g, project(embedded, 'time_text_embed.timestep_embedder.linear_2', dim, dim));
   const blockOnes = onesAt(ROWS, [1, 4]);
   const parts: string[] = [];
   for (let i = 0; i < config.numLayers; i++) {
     for (const stream of ['img_mod', 'txt_mod']) {
-      const rows = linear(temb, `transformer_blocks.${i}.${stream}.1`, ROWS * dim, dim);
+      const rows = project(temb, `transformer_blocks.${i}.${stream}.1`, ROWS * dim, dim);
       parts.push(g.node('Add', [rows, blockOnes]));
     }
   }
   // The final layer's order is scale, shift: the opposite of the blocks.
-  parts.push(g.node('Add', [linear(temb, 'norm_out.linear', 2 * dim, dim), onesAt(2, [0])]));
+  parts.push(g.node('Add', [project(temb, 'norm_out.linear', 2 * dim, dim), onesAt(2, [0])]));
   g.output('modulation', g.node('Concat', parts, { axis: 1 }), ['steps', modulationRows(config) * dim]);
   return g;
 }
@@ -65,28 +59,16 @@ export function buildModulation(config: TransformerConfig, tensors: Tensors): On
 export function buildTransformer(config: TransformerConfig, tensors: Tensors): OnnxGraph {
   const { dim, headDim, numHeads, inChannels, jointAttentionDim } = config;
   const g = new OnnxGraph('transformer');
-  const linear = (x: string, name: string, rows: number, columns: number) =>
-    g.node(
-      'Gemm',
-      [x, g.weight(tensors.get(`${name}.weight`, [rows, columns])), g.weight(tensors.get(`${name}.bias`, [rows]))],
-      {
-        transB: 1,
-      },
-    );
-  const rmsNorm = (x: string, name: string, width: number) =>
-    g.node('SimplifiedLayerNormalization', [x, g.weight(tensors.get(name, [width]))], {
-      axis: -1,
-      epsilon: { float: EPSILON },
-    });
+  const dense = (x: string, name: string, rows: number, columns: number) =>
+    linear(g, tensors, x, name, [rows, columns]);
   const modulated = (x: string, scale: string, shift: string) =>
     g.node('LayerNormalization', [x, scale, shift], { axis: -1, epsilon: { float: EPSILON } });
   const gated = (x: string, gate: string, out: string) => g.node('Add', [x, g.node('Mul', [gate, out])]);
   /** [n, dim] → RMS norm of every head → [1, n, dim]. */
-  const normedHeads = (x: string, name: string) =>
-    g.node('Reshape', [
-      rmsNorm(g.node('Reshape', [x, g.ints([0, numHeads, headDim])]), name, headDim),
-      g.ints([1, -1, dim]),
-    ]);
+  const normedHeads = (x: string, name: string) => {
+    const heads = g.node('Reshape', [x, g.ints([0, numHeads, headDim])]);
+    return g.node('Reshape', [rmsNorm(g, tensors, heads, name, headDim, EPSILON), g.ints([1, -1, dim])]);
+  };
 
   const latents = g.input('latents', ['s', inChannels]);
   const text = g.input('text', ['t', jointAttentionDim]);
@@ -96,50 +78,64 @@ export function buildTransformer(config: TransformerConfig, tensors: Tensors): O
   const rotate = (x: string) => g.node('RotaryEmbedding', [x, cos, sin], { num_heads: numHeads, interleaved: 1 });
 
   const rows = g.nodes('Split', [modulation], modulationRows(config), { axis: 0, num_outputs: modulationRows(config) });
-  const row = (block: number, stream: number, index: number) => rows[(block * 2 + stream) * ROWS + index] as string;
+  /** Of one block and stream, each [dim]: for attention (1) and for the MLP (2). */
+  const modulationOf = (block: number, stream: 'image' | 'text') => {
+    const first = (2 * block + (stream === 'image' ? 0 : 1)) * ROWS;
+    type Six = [string, string, string, string, string, string];
+    const [shift1, scale1, gate1, shift2, scale2, gate2] = rows.slice(first, first + ROWS) as Six;
+    return { shift1, scale1, gate1, shift2, scale2, gate2 };
+  };
   // Text comes first in the joint sequence; the image tokens are the rest.
   const textLength = g.node('Shape', [text], { start: 0, end: 1 });
   const imageLength = g.node('Shape', [latents], { start: 0, end: 1 });
   const lengths = g.node('Concat', [textLength, imageLength], { axis: 0 });
 
-  let image = linear(latents, 'img_in', dim, inChannels);
-  let words = linear(rmsNorm(text, 'txt_norm.weight', jointAttentionDim), 'txt_in', dim, jointAttentionDim);
+  let image = dense(latents, 'img_in', dim, inChannels); // [s, dim]
+  const normedText = rmsNorm(g, tensors, text, 'txt_norm.weight', jointAttentionDim, EPSILON); // [t, jointAttentionDim]
+  let words = dense(normedText, 'txt_in', dim, jointAttentionDim); // [t, dim]
 
   for (let i = 0; i < config.numLayers; i++) {
     const block = `transformer_blocks.${i}`;
-    const last = i === config.numLayers - 1;
-    const imageIn = modulated(image, row(i, 0, 1), row(i, 0, 0));
-    const wordsIn = modulated(words, row(i, 1, 1), row(i, 1, 0));
-    const project = (x: string, name: string) => linear(x, `${block}.attn.${name}`, dim, dim);
+    const isLast = i === config.numLayers - 1;
+    const ofImage = modulationOf(i, 'image');
+    const ofText = modulationOf(i, 'text');
+    const project = (x: string, name: string) => dense(x, `${block}.attn.${name}`, dim, dim);
     const joint = (wordsPart: string, imagePart: string) => g.node('Concat', [wordsPart, imagePart], { axis: 1 });
     const batched = (x: string) => g.node('Unsqueeze', [x, g.ints([0])]);
-    const q = joint(
-      normedHeads(project(wordsIn, 'add_q_proj'), `${block}.attn.norm_added_q.weight`),
-      normedHeads(project(imageIn, 'to_q'), `${block}.attn.norm_q.weight`),
-    );
-    const k = joint(
-      normedHeads(project(wordsIn, 'add_k_proj'), `${block}.attn.norm_added_k.weight`),
-      normedHeads(project(imageIn, 'to_k'), `${block}.attn.norm_k.weight`),
-    );
-    const v = joint(batched(project(wordsIn, 'add_v_proj')), batched(project(imageIn, 'to_v')));
-    const attention = g.node('MultiHeadAttention', [rotate(q), rotate(k), v], { num_heads: numHeads }, MICROSOFT);
-    const [wordsOut, imageOut] = g.nodes('Split', [g.node('Squeeze', [attention, g.ints([0])]), lengths], 2, {
-      axis: 0,
-    }) as [string, string];
-
     const mlp = (x: string, name: string) => {
-      const hidden = linear(x, `${block}.${name}.net.0.proj`, 4 * dim, dim);
-      return linear(g.node('Gelu', [hidden], { approximate: 'tanh' }), `${block}.${name}.net.2`, dim, 4 * dim);
+      const hidden = dense(x, `${block}.${name}.net.0.proj`, 4 * dim, dim); // [n, 4 * dim]
+      const active = g.node('Gelu', [hidden], { approximate: 'tanh' }); // [n, 4 * dim]
+      return dense(active, `${block}.${name}.net.2`, dim, 4 * dim); // [n, dim]
     };
-    image = gated(image, row(i, 0, 2), project(imageOut, 'to_out.0'));
-    image = gated(image, row(i, 0, 5), mlp(modulated(image, row(i, 0, 4), row(i, 0, 3)), 'img_mlp'));
+
+    const imageIn = modulated(image, ofImage.scale1, ofImage.shift1); // [s, dim]
+    const wordsIn = modulated(words, ofText.scale1, ofText.shift1); // [t, dim]
+    const q = joint(
+      normedHeads(project(wordsIn, 'add_q_proj'), `${block}.attn.norm_added_q.weight`), // [1, t, dim]
+      normedHeads(project(imageIn, 'to_q'), `${block}.attn.norm_q.weight`), // [1, s, dim]
+    ); // [1, t + s, dim]
+    const k = joint(
+      normedHeads(project(wordsIn, 'add_k_proj'), `${block}.attn.norm_added_k.weight`), // [1, t, dim]
+      normedHeads(project(imageIn, 'to_k'), `${block}.attn.norm_k.weight`), // [1, s, dim]
+    ); // [1, t + s, dim]
+    const v = joint(batched(project(wordsIn, 'add_v_proj')), batched(project(imageIn, 'to_v'))); // [1, t + s, dim]
+    const rotated = [rotate(q), rotate(k), v]; // [1, t + s, dim] each
+    const attended = g.node('MultiHeadAttention', rotated, { num_heads: numHeads }, MICROSOFT); // [1, t + s, dim]
+    const flat = g.node('Squeeze', [attended, g.ints([0])]); // [t + s, dim]
+    const [wordsOut, imageOut] = g.nodes('Split', [flat, lengths], 2, { axis: 0 }) as [string, string]; // [t, dim], [s, dim]
+
+    image = gated(image, ofImage.gate1, project(imageOut, 'to_out.0')); // [s, dim]
+    const imageMlp = mlp(modulated(image, ofImage.scale2, ofImage.shift2), 'img_mlp'); // [s, dim]
+    image = gated(image, ofImage.gate2, imageMlp); // [s, dim]
     // Nothing reads the last block's text stream.
-    if (last) continue;
-    words = gated(words, row(i, 1, 2), project(wordsOut, 'to_add_out'));
-    words = gated(words, row(i, 1, 5), mlp(modulated(words, row(i, 1, 4), row(i, 1, 3)), 'txt_mlp'));
+    if (isLast) continue;
+    words = gated(words, ofText.gate1, project(wordsOut, 'to_add_out')); // [t, dim]
+    const wordsMlp = mlp(modulated(words, ofText.scale2, ofText.shift2), 'txt_mlp'); // [t, dim]
+    words = gated(words, ofText.gate2, wordsMlp); // [t, dim]
   }
   const [scale, shift] = rows.slice(-2) as [string, string];
-  g.output('velocity', linear(modulated(image, scale, shift), 'proj_out', inChannels, dim), ['s', inChannels]);
+  const velocity = dense(modulated(image, scale, shift), 'proj_out', inChannels, dim); // [s, inChannels]
+  g.output('velocity', velocity, ['s', inChannels]);
   return g;
 }
 

@@ -6,6 +6,7 @@
  */
 import type { VaeConfig } from './architecture.js';
 import type { Tensors } from './checkpoint.js';
+import { silu } from './layers.js';
 import { MICROSOFT, OnnxGraph } from './onnx.js';
 
 /** Pixels per latent side. */
@@ -108,8 +109,7 @@ function blocks(g: OnnxGraph, tensors: Tensors) {
     const rms = g.node('Max', [g.node('Sqrt', [square]), g.scalar(1e-12 / Math.sqrt(width))]);
     return g.node('Mul', [g.node('Div', [x, rms]), gamma]);
   };
-  const silu = (x: string) => g.node('Mul', [x, g.node('Sigmoid', [x])]);
-  const normSilu = (x: string, name: string, width: number) => silu(norm(x, name, width, [width, 1, 1, 1]));
+  const normSilu = (x: string, name: string, width: number) => silu(g, norm(x, name, width, [width, 1, 1, 1]));
 
   const residual = (x: string, name: string, from: number, to: number) => {
     const shortcut = from === to ? x : conv(x, `${name}.conv_shortcut`, from, to, 1);

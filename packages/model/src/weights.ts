@@ -52,9 +52,8 @@ export function placeWeights(
   const bytes = weightBytes(graph);
   const inPlace = placeInFiles(graph.weights);
   if (inPlace) return { model: graph.encode(inPlace.placements), folder: inPlace.folder, bytes };
-  const { placements, size } = layOut(graph.weights);
   const file = `${name}-${fingerprint(graph.weights)}.f32`;
-  for (const placement of placements.values()) placement.location = file;
+  const { placements, size } = layOut(graph.weights, file);
   if (!existsSync(join(cacheFolder, file)))
     writeSideFile(graph.weights, placements, size, cacheFolder, file, name, onProgress);
   return { model: graph.encode(placements), folder: cacheFolder, bytes };
@@ -81,13 +80,13 @@ function placeInFiles(weights: Weight[]): { placements: Map<string, Placement>; 
   return { placements: new Map(placements), folder };
 }
 
-function layOut(weights: Weight[]): { placements: Map<string, Placement>; size: number } {
+function layOut(weights: Weight[], location: string): { placements: Map<string, Placement>; size: number } {
   const placements = new Map<string, Placement>();
   let size = 0;
   for (const weight of weights) {
     const offset = Math.ceil(size / ALIGNMENT) * ALIGNMENT;
     const length = 4 * elementCount(weight.dims);
-    placements.set(weight.name, { location: '', offset, length });
+    placements.set(weight.name, { location, offset, length });
     size = offset + length;
   }
   return { placements, size };
@@ -135,6 +134,10 @@ function writeSideFile(
       closeSync(out);
     }
     renameSync(temporary, join(folder, file));
+    // A rename is durable when its folder is.
+    const opened = openSync(folder, 'r');
+    fsyncSync(opened);
+    closeSync(opened);
     removeOlder(folder, name, file);
   } catch (cause) {
     rmSync(temporary, { force: true });

@@ -5,6 +5,13 @@
 import { z } from 'zod';
 import { CodedError } from './errors.js';
 import { STEPS_MAX } from './job-request.js';
+import type { ChildName } from './status.js';
+
+/**
+ * When a changed setting is obeyed: at once, when that child is started anew (a reload does it), or at the next start because it
+ * is bound to what is open, or all children were started with it.
+ */
+export type TakesEffect = 'at once' | ChildName | 'start';
 
 const seconds = z.number().positive().max(86_400);
 
@@ -12,102 +19,178 @@ export const configSchema = z.strictObject({
   'data-dir': z
     .string()
     .min(1)
-    .describe('Folder for jobs, pictures, logs and prepared weights. Default: $XDG_DATA_HOME/qwen-supervisor'),
-  host: z.string().min(1).default('127.0.0.1').describe('Address to listen on; one beyond loopback needs keys-file'),
-  port: z.int().min(0).max(65_535).default(8000).describe('Port to listen on; 0 picks a free one'),
+    .describe('Folder for jobs, pictures, logs and prepared weights. Default: $XDG_DATA_HOME/qwen-supervisor')
+    .meta({ takesEffect: 'start' }),
+  host: z
+    .string()
+    .min(1)
+    .default('127.0.0.1')
+    .describe('Address to listen on; one beyond loopback needs keys-file')
+    .meta({ takesEffect: 'start' }),
+  port: z
+    .int()
+    .min(0)
+    .max(65_535)
+    .default(8000)
+    .describe('Port to listen on; 0 picks a free one')
+    .meta({ takesEffect: 'start' }),
   'keys-file': z
     .string()
     .default('')
-    .describe("File with the API keys, a line each: 'use KEY' or 'admin KEY'. Without it no key is asked for"),
+    .describe("File with the API keys, a line each: 'use KEY' or 'admin KEY'. Without it no key is asked for")
+    .meta({ takesEffect: 'api' }),
   keyless: z
     .enum(['loopback', 'anywhere'])
     .default('loopback')
-    .describe("Where the API may be served without keys; 'anywhere' trusts everybody who can reach it"),
+    .describe("Where the API may be served without keys; 'anywhere' trusts everybody who can reach it")
+    .meta({ takesEffect: 'start' }),
   'allow-hosts': z
     .string()
     .default('')
-    .describe('Names by which clients may call this server besides its addresses, separated by commas'),
+    .describe('Names by which clients may call this server besides its addresses, separated by commas')
+    .meta({ takesEffect: 'api' }),
   'allow-origins': z
     .string()
     .default('')
-    .describe('Origins of pages elsewhere that may call it (https://example.org), separated by commas'),
-  'requests-per-minute': z.int().min(0).max(1e6).default(6000).describe('Most requests of one API key; 0 for no limit'),
-  'max-connections': z.int().min(1).max(1e5).default(2048).describe('Most open connections of clients'),
-  'max-upload-megabytes': z.int().min(1).max(1024).default(32).describe('Largest body with a picture in it'),
+    .describe('Origins of pages elsewhere that may call it (https://example.org), separated by commas')
+    .meta({ takesEffect: 'api' }),
+  'requests-per-minute': z
+    .int()
+    .min(0)
+    .max(1e6)
+    .default(6000)
+    .describe('Most requests of one API key; 0 for no limit')
+    .meta({ takesEffect: 'api' }),
+  'max-connections': z
+    .int()
+    .min(1)
+    .max(1e5)
+    .default(2048)
+    .describe('Most open connections of clients')
+    .meta({ takesEffect: 'api' }),
+  'max-upload-megabytes': z
+    .int()
+    .min(1)
+    .max(1024)
+    .default(32)
+    .describe('Largest body with a picture in it')
+    .meta({ takesEffect: 'api' }),
   'model-names': z
     .enum(['any', 'strict'])
     .default('any')
-    .describe("Model names that clients of compatible APIs may send: 'any' is answered by the model that is loaded"),
-  model: z.string().min(1).describe('Checkpoint folder in the diffusers layout. Default: the pocket model'),
-  'max-steps': z.int().min(1).max(STEPS_MAX).default(STEPS_MAX).describe('Most denoising steps a request may ask for'),
+    .describe("Model names that clients of compatible APIs may send: 'any' is answered by the model that is loaded")
+    .meta({ takesEffect: 'api' }),
+  model: z
+    .string()
+    .min(1)
+    .describe('Checkpoint folder in the diffusers layout. Default: the pocket model')
+    .meta({ takesEffect: 'inference' }),
+  'max-steps': z
+    .int()
+    .min(1)
+    .max(STEPS_MAX)
+    .default(STEPS_MAX)
+    .describe('Most denoising steps a request may ask for')
+    .meta({ takesEffect: 'at once' }),
   'max-pixels': z
     .int()
     .min(256)
     .max(16_777_216)
     .default(4_194_304)
-    .describe('Most pixels (width x height) of a request'),
-  'max-queued': z.int().min(1).max(1_000_000).default(1000).describe('Most jobs that may wait; further ones get 429'),
+    .describe('Most pixels (width x height) of a request')
+    .meta({ takesEffect: 'at once' }),
+  'max-queued': z
+    .int()
+    .min(1)
+    .max(1_000_000)
+    .default(1000)
+    .describe('Most jobs that may wait; further ones get 429')
+    .meta({ takesEffect: 'at once' }),
   'keep-days': z
     .number()
     .min(0)
     .max(36_500)
     .default(0)
-    .describe('Finished jobs and their pictures are removed after so many days; 0 keeps them'),
+    .describe('Finished jobs and their pictures are removed after so many days; 0 keeps them')
+    .meta({ takesEffect: 'at once' }),
   'keep-gigabytes': z
     .number()
     .min(0)
     .max(1e6)
     .default(0)
-    .describe('The oldest pictures are removed, with their jobs, when all together are larger; 0 keeps them'),
+    .describe('The oldest pictures are removed, with their jobs, when all together are larger; 0 keeps them')
+    .meta({ takesEffect: 'at once' }),
   'checkpoint-steps': z
     .int()
     .min(1)
     .max(STEPS_MAX)
     .default(1)
-    .describe('Denoising steps from one checkpoint of a running job to the next'),
+    .describe('Denoising steps from one checkpoint of a running job to the next')
+    .meta({ takesEffect: 'inference' }),
   'picture-metadata': z
     .enum(['embed', 'omit'])
     .default('embed')
-    .describe("Whether the PNG tells how it was made: request, seed and model, as A1111's text and as JSON"),
-  'stop-seconds': seconds.default(10).describe('Time that a child gets to stop by itself before it is killed'),
+    .describe("Whether the PNG tells how it was made: request, seed and model, as A1111's text and as JSON")
+    .meta({ takesEffect: 'inference' }),
+  'stop-seconds': seconds
+    .default(10)
+    .describe('Time that a child gets to stop by itself before it is killed')
+    .meta({ takesEffect: 'at once' }),
   'on-stop': z
     .enum(['checkpoint', 'finish'])
     .default('checkpoint')
-    .describe("What a stop does with the running job: 'checkpoint' keeps its last step, 'finish' lets it end first"),
-  'load-stall-seconds': seconds.default(120).describe('A model load without progress for so long is given up'),
+    .describe("What a stop does with the running job: 'checkpoint' keeps its last step, 'finish' lets it end first")
+    .meta({ takesEffect: 'at once' }),
+  'load-stall-seconds': seconds
+    .default(120)
+    .describe('A model load without progress for so long is given up')
+    .meta({ takesEffect: 'at once' }),
   'load-limit-seconds': seconds
     .default(600)
-    .describe('A model load that takes longer, and longer than three times what its rate predicts, is given up'),
-  'beat-limit-seconds': seconds.default(15).describe('A worker that gives no sign of life for so long is killed'),
+    .describe('A model load that takes longer, and longer than three times what its rate predicts, is given up')
+    .meta({ takesEffect: 'at once' }),
+  'beat-limit-seconds': seconds
+    .default(15)
+    .describe('A worker that gives no sign of life for so long is killed')
+    .meta({ takesEffect: 'start' }),
   'step-limit-seconds': seconds
     .default(120)
     .describe(
       'A worker that completes no step for so long, and for ten times the longest so far if it computes, is killed',
-    ),
+    )
+    .meta({ takesEffect: 'at once' }),
   'memory-soft-gigabytes': z
     .number()
     .min(0)
     .max(1e5)
     .default(0)
-    .describe('A worker with more resident memory is restarted after its job; 0 for no limit'),
+    .describe('A worker with more resident memory is restarted after its job; 0 for no limit')
+    .meta({ takesEffect: 'at once' }),
   'memory-hard-gigabytes': z
     .number()
     .min(0)
     .max(1e5)
     .default(0)
-    .describe('A worker with more resident memory is killed; 0 for no limit'),
+    .describe('A worker with more resident memory is killed; 0 for no limit')
+    .meta({ takesEffect: 'at once' }),
   'restart-max': z
     .int()
     .min(1)
     .max(1000)
     .default(8)
-    .describe('Unplanned exits within the window before a child is given up'),
-  'restart-window-seconds': seconds.default(120).describe('The window of restart-max'),
+    .describe('Unplanned exits within the window before a child is given up')
+    .meta({ takesEffect: 'at once' }),
+  'restart-window-seconds': seconds.default(120).describe('The window of restart-max').meta({ takesEffect: 'at once' }),
   'systemd-ready': z
     .enum(['api', 'model'])
     .default('api')
-    .describe("When systemd is told that the service is up: 'api', requests are taken; 'model', pictures can be drawn"),
-  'log-level': z.enum(['debug', 'info', 'warn', 'error']).default('info').describe('Least level that is logged'),
+    .describe("When systemd is told that the service is up: 'api', requests are taken; 'model', pictures can be drawn")
+    .meta({ takesEffect: 'at once' }),
+  'log-level': z
+    .enum(['debug', 'info', 'warn', 'error'])
+    .default('info')
+    .describe('Least level that is logged')
+    .meta({ takesEffect: 'at once' }),
 });
 
 export type Config = z.infer<typeof configSchema>;
@@ -124,6 +207,10 @@ export function describeKey(key: ConfigKey): { doc: string; default: string | nu
     default: json.default,
     numeric: json.type === 'integer' || json.type === 'number',
   };
+}
+
+export function takesEffect(key: ConfigKey): TakesEffect {
+  return configSchema.shape[key].meta()?.takesEffect as TakesEffect;
 }
 
 export function environmentName(key: ConfigKey): string {

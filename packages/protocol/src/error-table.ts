@@ -46,6 +46,11 @@ export const ERRORS = {
     'the body is too large',
     'send less: at most 4 MiB, and where a picture goes along what the operator allows with max-upload-megabytes',
     413, 64, 'caller'),
+  REQUEST_TIMEOUT: row(
+    'the request did not come in time',
+    'send the head of a request within 10 seconds and all of it within 5 minutes',
+    408, 64, 'caller', true),
+  HEADERS_TOO_LARGE: row('the headers are too large', 'send less than 16 KiB of headers', 431, 64, 'caller'),
   NOT_FOUND: row('there is nothing at this address', 'see /docs on this server for the routes', 404, 66, 'caller'),
   METHOD_NOT_ALLOWED: row(
     'this address takes another method',

@@ -14,7 +14,8 @@ const TEXT_MAX = 10_000;
 /** Bytes of a preview. */
 const PREVIEW_MAX = 1 << 20;
 
-const id = z.string().max(100);
+/** Clients may ask for anything that a header or an address can hold; what is not there is said to be so. */
+const id = z.string().max(20_000);
 const text = z.string().max(TEXT_MAX);
 const count = z.number().int().min(0);
 /** Measured, so that it may be a fraction. */
@@ -56,7 +57,7 @@ const order = z.object({
   retryOf: id.nullable(),
 }) satisfies z.ZodType<JobOrder>;
 
-const idempotency = z.object({ key: z.string().max(1000), fingerprint: id }).nullable();
+const idempotency = z.object({ key: id, fingerprint: id }).nullable();
 const filter = z.object({
   status: z.enum(JOB_STATUSES).nullable(),
   source: z.enum(JOB_SOURCES).nullable(),
@@ -74,7 +75,7 @@ const progress = z.object({
 /** Of one attempt. */
 const run = { jobId: id, attempt: count };
 
-const preview = z.instanceof(Uint8Array<ArrayBufferLike>).refine((png) => png.length <= PREVIEW_MAX);
+const preview = (z.instanceof(Uint8Array) as z.ZodType<Uint8Array>).refine((png) => png.length <= PREVIEW_MAX);
 
 const outcome = z.discriminatedUnion('status', [
   z.object({
@@ -95,7 +96,7 @@ type Received = SupervisorMethods & WorkerReports;
 /** The parameters of every method that the supervisor answers. */
 export const MESSAGES: { [K in keyof Received]: z.ZodType<Params<Received, K>> } = {
   hello,
-  submitJobs: z.object({ orders: z.array(order).min(1).max(100), idempotency }),
+  submitJobs: z.object({ orders: z.array(order).min(1).max(1000), idempotency }),
   retryJob: z.object({ id, idempotency }),
   getJob: z.object({ id }),
   listJobs: z.object({ filter, cursor, limit: count.max(1000) }),

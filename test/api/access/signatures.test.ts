@@ -17,16 +17,16 @@ const NOW = Date.parse('2026-11-25T00:00:00Z');
 const DAY_MS = 86_400_000;
 
 test('a session stands for its key for thirty days, and not a second longer', () => {
-  const [cookie] = openSession(admin, NOW).split(';');
+  const [cookie] = openSession(admin, NOW, false).split(';');
   expect(keyOfSession(cookie, KEYS, NOW)).toEqual(admin);
   expect(keyOfSession(cookie, KEYS, NOW + 30 * DAY_MS - 1000)).toEqual(admin);
   expect(keyOfSession(cookie, KEYS, NOW + 30 * DAY_MS + 1000)).toBeNull();
 });
 
 test('it ends with its key, and with the sign-out', () => {
-  const [cookie] = openSession(admin, NOW).split(';');
+  const [cookie] = openSession(admin, NOW, false).split(';');
   expect(keyOfSession(cookie, [use], NOW)).toBeNull();
-  expect(keyOfSession(closeSession().split(';')[0], KEYS, NOW)).toBeNull();
+  expect(keyOfSession(closeSession(false).split(';')[0], KEYS, NOW)).toBeNull();
   for (const none of [undefined, '', 'other=1', 'qwen_supervisor_session=', 'qwen_supervisor_session=9.x'])
     expect(keyOfSession(none, KEYS, NOW)).toBeNull();
 });
@@ -39,4 +39,9 @@ test('a signed address opens one picture for an hour, and nothing that needs an 
   expect(keyOfSignedUrl(url.replace('job_1', 'job_2'), KEYS, NOW)).toBeNull();
   expect(keyOfSignedUrl(url.replace('/images/job_1', '/jobs'), KEYS, NOW)).toBeNull();
   expect(keyOfSignedUrl(url, [use], NOW)).toBeNull();
+});
+
+test('behind https the cookie never goes over http', () => {
+  expect(openSession(admin, NOW, true)).toMatch(/; HttpOnly; SameSite=Strict; Secure$/);
+  expect(openSession(admin, NOW, false)).not.toContain('Secure');
 });

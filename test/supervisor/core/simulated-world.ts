@@ -3,7 +3,7 @@
  * memory. What can happen in it, and how fast its processes are, is drawn from the seed (swarm.ts).
  */
 import type { Job } from '@qwen-supervisor/protocol/job';
-import { type JobRequest, tokensOf } from '@qwen-supervisor/protocol/job-request';
+import { tokensOf } from '@qwen-supervisor/protocol/job-request';
 import type { ChildName, Vitals } from '@qwen-supervisor/protocol/status';
 import type { ChildEvent } from '@qwen-supervisor/supervisor/core/child';
 import type { Effect, Event } from '@qwen-supervisor/supervisor/core/events';
@@ -13,14 +13,17 @@ import { openDatabase } from '@qwen-supervisor/supervisor/jobs/sqlite-database';
 import { sqliteJobStore } from '@qwen-supervisor/supervisor/jobs/sqlite-job-store';
 import { expect } from 'vitest';
 import { exited } from './child-events.js';
-import { drawWorld, type Fault, MODEL_BYTES, TAKEN_BYTES, type WorldOptions } from './swarm.js';
+import { strike } from './faults.js';
+import { checkKill } from './promises.js';
+import { submit } from './simulated-clients.js';
+import { drawWorld, type Fault, MODEL_BYTES, type WorldOptions } from './swarm.js';
 
 /** Prompts that bring the worker down at their second step. */
-const POISON = 'poison';
+export const POISON = 'poison';
 /** How long a process takes to come up and connect. */
 const BOOT_MS = 500;
 
-interface Worker {
+export interface Worker {
   incarnation: number;
   phase: 'booting' | 'loading' | 'idle' | 'drawing';
   /** When this phase, or the current step, began. */
@@ -53,21 +56,21 @@ export class World {
   /** What happened last, for the report of a failure. */
   readonly story: string[] = [];
   /** Times of the worker's deaths that are held against it, since it was last started anew. */
-  #charged: number[] = [];
+  charged: number[] = [];
   /** The most completed steps that anybody was told of, by job. */
-  readonly #told = new Map<string, number>();
+  readonly told = new Map<string, number>();
   readonly store = STORE;
   /** Completed steps that are on the disk, by job. */
-  readonly #checkpoints = new Map<string, number>();
+  readonly checkpoints = new Map<string, number>();
   /** The incarnation of the API that has said that it serves. */
   #servesFrom: number | null = null;
-  #diskFull = false;
+  diskFull = false;
   /** Decided operations, in order, as the job desk keeps them. */
   #operations: (() => Promise<void>)[] = [];
   /** Received, not yet decided. */
   readonly #inbox: Event[] = [];
   /** Sent by a child, not yet received. */
-  #messages: Event[] = [];
+  messages: Event[] = [];
   #random: number;
 
   constructor(seed: number) {
@@ -115,51 +118,35 @@ export class World {
     this.send({ type: 'job-queued', atMs: this.now });
   }
 
-  /** A client sends a request; it is acknowledged unless the disk is full. */
-  async submit(): Promise<void> {
-    if (this.#diskFull || this.accepted.length >= this.options.jobs) return;
-    const prompt = this.random() < 0.1 ? POISON : 'fox';
-    const size = { width: 128, height: 128, numInferenceSteps: this.options.steps, trueCfgScale: 4 };
-    const request: JobRequest = { prompt, negativePrompt: ' ', ...size, seed: 1, initImage: null, strength: null };
-    const { jobs } = await this.store.put(
-      [{ request, priority: Math.floor(this.random() * 3), source: 'api', retryOf: null }],
-      null,
-      1e6,
-    );
-    this.accepted.push((jobs[0] as Job).id);
-    this.send({ type: 'job-queued', atMs: this.now });
-  }
-
   /** The decided operations reach the store, if the disk takes them. */
   async settleStore(): Promise<void> {
-    while (!this.#diskFull && this.#operations.length > 0) await this.#operations.shift()?.();
+    while (!this.diskFull && this.#operations.length > 0) await this.#operations.shift()?.();
   }
 
   /** One moment. `calm`: nothing bad happens. */
   async happen(calm: boolean): Promise<void> {
-    if (calm) this.#diskFull = false;
+    if (calm) this.diskFull = false;
     else {
-      if (this.random() < 0.08) await this.submit();
+      if (this.random() < 0.08) await submit(this);
       for (const [fault, probability] of Object.entries(this.options.faults))
-        if (probability > 0 && this.random() < probability) await this.#strike(fault as Fault);
+        if (probability > 0 && this.random() < probability) await strike(this, fault as Fault);
     }
-    if (this.exits > 0 && !calm) return this.#startSupervisor();
+    if (this.exits > 0 && !calm) return this.startSupervisor();
     if (this.random() < 0.8) await this.settleStore();
-    this.#work(this.options.quantumMs);
+    this.work(this.options.quantumMs);
     // Messages come in order, some of them a moment late, and in some worlds some of them not at all.
-    const isOverdue = () => (this.#messages[0] as Event).atMs < this.now;
-    while (this.#messages.length > 0 && (calm || isOverdue() || this.random() >= this.options.late))
-      this.#receive(calm);
+    const isOverdue = () => (this.messages[0] as Event).atMs < this.now;
+    while (this.messages.length > 0 && (calm || isOverdue() || this.random() >= this.options.late)) this.receive(calm);
     this.advance(this.options.quantumMs);
   }
 
-  #receive(calm: boolean): void {
-    const message = this.#messages.shift() as Event;
+  receive(calm: boolean): void {
+    const message = this.messages.shift() as Event;
     if (calm || this.random() >= this.options.lost) this.send({ ...message, atMs: this.now });
   }
 
   restartWorker(): void {
-    this.#charged = [];
+    this.charged = [];
     this.send({ type: 'restart', atMs: this.now, name: 'inference', reason: 'asked' });
   }
 
@@ -167,7 +154,7 @@ export class World {
     const incarnation = name === 'api' ? this.api : (this.worker?.incarnation ?? null);
     if (incarnation === null) return;
     // What a child has sent is received before its exit is.
-    while (this.#messages.length > 0) this.#receive(false);
+    while (this.messages.length > 0) this.receive(false);
     // One of them may have been the end of it.
     if (incarnation !== (name === 'api' ? this.api : (this.worker?.incarnation ?? null))) return;
     if (name === 'api') this.api = null;
@@ -183,12 +170,12 @@ export class World {
       const firesMs = Math.max(this.now, due + this.options.timerLateMs);
       if (firesMs > end) break;
       this.now = firesMs;
-      this.#tick();
+      this.tick();
     }
     this.now = end;
   }
 
-  #tick(): void {
+  tick(): void {
     this.send({ type: 'tick', atMs: this.now });
   }
 
@@ -196,45 +183,23 @@ export class World {
     return (await this.store.list({ status: null, source: null, group: null }, null, 1e6)).jobs;
   }
 
-  /** Whatever has happened, these hold. */
-  async check(): Promise<void> {
-    const jobs = await this.jobs();
-    expect(jobs.length, 'an acknowledged job is gone').toBe(this.accepted.length);
-    expect(Math.max(0, ...this.doneTimes.values()), 'a job was completed twice').toBeLessThanOrEqual(1);
-    expect(jobs.filter(({ status }) => status === 'running').length, 'two jobs run').toBeLessThanOrEqual(1);
-    const { phase: state, deadlineMs } = this.inference;
-    const hasProcess = !['stopped', 'backing-off', 'blocked', 'failed'].includes(state);
-    expect(this.worker !== null, `a process in state ${state}`).toBe(hasProcess);
-    if (['starting', 'loading', 'stopping', 'dying', 'killing', 'backing-off', 'blocked'].includes(state))
-      expect(deadlineMs, `nothing will ever happen in state ${state}`).not.toBeNull();
-    const { max, windowMs } = this.options.limits;
-    const charged = this.#charged.filter((at) => at > this.now - windowMs).length;
-    if (state !== 'failed' && this.state.phase === 'running')
-      expect(charged, 'more restarts than the budget allows').toBeLessThanOrEqual(max as number);
-    const { run } = this.state.workers.inference;
-    if (run) this.#told.set(run.job.id, Math.max(run.step, this.#told.get(run.job.id) ?? 0));
-    for (const job of jobs)
-      if (job.status === 'queued' && this.options.lost === 0)
-        expect(job.step, 'the step fell').toBeGreaterThanOrEqual(this.#told.get(job.id) ?? 0);
-  }
-
   #perform(effect: Effect): void {
     switch (effect.type) {
       case 'spawn':
         return this.#spawn(effect.name, effect.incarnation);
       case 'kill':
-        this.#checkKill(effect.name);
+        checkKill(this, effect.name);
         return this.die(effect.name, null, 'SIGKILL');
       case 'ask-stop':
         if (effect.name === 'inference' && this.worker?.ill) return;
         return this.random() < 0.8 ? this.die(effect.name, 0, null) : this.#noteAsked(effect.name);
       case 'probe-memory': {
         const freeBytes = this.random() < 0.5 ? this.options.deviceBytes : 0;
-        return this.#say(effect.name, effect.incarnation, { type: 'memory', freeBytes, holder: null });
+        return this.say(effect.name, effect.incarnation, { type: 'memory', freeBytes, holder: null });
       }
       case 'measure-device': {
         const memory = { heldBytes: this.options.deviceBytes, freeBytes: 0 };
-        return this.#say(effect.name, effect.incarnation, { type: 'holds', memory });
+        return this.say(effect.name, effect.incarnation, { type: 'holds', memory });
       }
       case 'note-impossible':
         if (this.options.lost > 0) return;
@@ -244,16 +209,16 @@ export class World {
       case 'tell-decoding':
         return;
       case 'claim':
-        return this.#later(async () => this.send({ type: 'claimed', atMs: this.now, job: await this.store.claim() }));
+        return this.later(async () => this.send({ type: 'claimed', atMs: this.now, job: await this.store.claim() }));
       case 'dispatch':
         return this.#dispatch(effect.job, effect.attempt);
       case 'begin':
-        if (effect.start.startedOverReason !== null) this.#told.set(effect.jobId, effect.start.step);
-        return this.#later(async () => void (await this.store.begin(effect.jobId, effect.attempt, effect.start)));
+        if (effect.start.startedOverReason !== null) this.told.set(effect.jobId, effect.start.step);
+        return this.later(async () => void (await this.store.begin(effect.jobId, effect.attempt, effect.start)));
       case 'release':
-        return this.#later(async () => void (await this.store.release(effect.jobId, effect.death, effect.step)));
+        return this.later(async () => void (await this.store.release(effect.jobId, effect.death, effect.step)));
       case 'finish':
-        return this.#later(async () => {
+        return this.later(async () => {
           const job = await this.store.finish(effect.jobId, effect.attempt, effect.step, effect.outcome);
           if (job?.status === 'done') this.doneTimes.set(job.id, (this.doneTimes.get(job.id) ?? 0) + 1);
         });
@@ -267,27 +232,15 @@ export class World {
       }
       case 'record-crash': {
         const { child, cause, job } = effect.crash;
-        this.#tell(`${child} died: ${cause}, ${effect.crash.reason}`);
+        this.note(`${child} died: ${cause}, ${effect.crash.reason}`);
         if (cause === 'killed' && child === 'inference')
           expect(this.inference.phase, 'given up for a kill').not.toBe('failed');
-        else if (child === 'inference' && !job) this.#charged.push(this.now);
+        else if (child === 'inference' && !job) this.charged.push(this.now);
         return;
       }
       case 'exit':
         this.exits++;
     }
-  }
-
-  /** Only what is ill, or was asked to stop, is ever killed. */
-  #checkKill(name: ChildName): void {
-    const { worker, options } = this;
-    const { ending, reason } = name === 'api' ? this.state.api : this.inference;
-    this.#tell(`${name} is killed: ${reason}`);
-    if (name === 'api' || !worker || worker.ill || worker.askedToStop || options.lost > 0) return;
-    const { hardBytes } = options.limits;
-    if (hardBytes !== null && MODEL_BYTES + worker.takenBytes > hardBytes) return;
-    if (ending?.to !== 'judgement') return;
-    expect.fail(`a worker that ${worker.phase === 'drawing' ? 'computes' : 'is well'} was killed: ${reason}`);
   }
 
   #noteAsked(name: ChildName): void {
@@ -310,7 +263,7 @@ export class World {
     // A message to a process that has just died, or that never arrives, goes nowhere.
     if (!worker || (options.lost > 0 && this.random() < options.lost)) return;
     expect(worker.run, 'two jobs in one worker').toBeNull();
-    const found = this.#checkpoints.get(job.id) ?? 0;
+    const found = this.checkpoints.get(job.id) ?? 0;
     const startedOverReason = found < job.step ? 'its checkpoint is gone' : null;
     worker.run = { job, attempt, step: found, last: job.steps, stepMs: this.#stepMs() };
     Object.assign(worker, { phase: 'drawing', sinceMs: this.now });
@@ -324,7 +277,7 @@ export class World {
       step: found,
       startedOverReason,
     } as const;
-    this.#messages.push({ type: 'job-begun', ...begun });
+    this.messages.push({ type: 'job-begun', ...begun });
   }
 
   #stepMs(): number {
@@ -332,11 +285,11 @@ export class World {
   }
 
   /** The processes do what they do in this time. */
-  #work(ms: number): void {
+  work(ms: number): void {
     if (this.api !== null) {
-      if (this.#servesFrom !== this.api) this.#say('api', this.api, { type: 'ready', msPerToken: 0 });
+      if (this.#servesFrom !== this.api) this.say('api', this.api, { type: 'ready', msPerToken: 0 });
       this.#servesFrom = this.api;
-      this.#say('api', this.api, { type: 'beat', vitals: this.#vitals(null) });
+      this.say('api', this.api, { type: 'beat', vitals: this.#vitals(null) });
     }
     const { worker } = this;
     if (!worker || worker.ill === 'silent') return;
@@ -344,11 +297,11 @@ export class World {
     const works = worker.phase === 'loading' || worker.phase === 'drawing';
     if (works && worker.ill !== 'does nothing') worker.computedMs += ms;
     if (worker.phase === 'loading' && worker.ill === null) worker.readMs += ms;
-    if (worker.phase !== 'booting') this.#say('inference', incarnation, { type: 'beat', vitals: this.#vitals(worker) });
+    if (worker.phase !== 'booting') this.say('inference', incarnation, { type: 'beat', vitals: this.#vitals(worker) });
     if (worker.ill !== null) return;
     if (worker.phase === 'booting' && this.now - worker.sinceMs >= BOOT_MS) {
       Object.assign(worker, { phase: 'loading', sinceMs: this.now });
-      this.#say('inference', incarnation, { type: 'connected' });
+      this.say('inference', incarnation, { type: 'connected' });
     } else if (worker.phase === 'loading') this.#load(worker);
     else if (worker.phase === 'drawing') this.#draw(worker);
   }
@@ -358,11 +311,11 @@ export class World {
     const { incarnation, sinceMs } = worker;
     const share = Math.min(1, (this.now - sinceMs) / loadMs);
     const progress = { component: 'transformer', bytesDone: share * 1e9, bytesTotal: 1e9 } as const;
-    this.#messages.push({ type: 'loading', worker: 'inference', incarnation, atMs: this.now, progress });
+    this.messages.push({ type: 'loading', worker: 'inference', incarnation, atMs: this.now, progress });
     if (share < 1) return;
     worker.phase = 'idle';
     const msPerToken = (stepMs * estimate) / tokensOf({ width: 128, height: 128 });
-    this.#messages.push({ type: 'loaded', worker: 'inference', incarnation, atMs: this.now, seconds: 1, msPerToken });
+    this.messages.push({ type: 'loaded', worker: 'inference', incarnation, atMs: this.now, seconds: 1, msPerToken });
   }
 
   #draw(worker: Worker): void {
@@ -375,9 +328,9 @@ export class World {
     run.step++;
     Object.assign(worker, { sinceMs: this.now });
     run.stepMs = run.step === run.last ? 0 : this.#stepMs();
-    this.#checkpoints.set(job.id, run.step);
+    this.checkpoints.set(job.id, run.step);
     const told = { worker: 'inference', incarnation, atMs: this.now, jobId: job.id, attempt } as const;
-    this.#messages.push({ type: 'job-step', ...told, step: run.step, preview: null });
+    this.messages.push({ type: 'job-step', ...told, step: run.step, preview: null });
   }
 
   #finish(outcome: Extract<Event, { type: 'job-finished' }>['outcome']): void {
@@ -385,13 +338,13 @@ export class World {
     if (!run) return;
     const { job, attempt } = run;
     const ended = { worker: 'inference', incarnation, atMs: this.now, jobId: job.id, attempt } as const;
-    this.#messages.push({ type: 'job-finished', ...ended, outcome });
+    this.messages.push({ type: 'job-finished', ...ended, outcome });
     Object.assign(this.worker as Worker, { run: null, phase: 'idle', sinceMs: this.now });
   }
 
   /** Messages of a child, in the order in which it sent them. */
-  #say(name: ChildName, incarnation: number, event: ChildEvent): void {
-    this.#messages.push({ type: 'child', name, incarnation, atMs: this.now, event });
+  say(name: ChildName, incarnation: number, event: ChildEvent): void {
+    this.messages.push({ type: 'child', name, incarnation, atMs: this.now, event });
   }
 
   #vitals(worker: Worker | null): Vitals {
@@ -406,149 +359,23 @@ export class World {
     return phase === 'idle' ? this.options.steps : 0;
   }
 
-  async #strike(fault: Fault): Promise<void> {
-    this.#tell(fault);
-    const { worker } = this;
-    switch (fault) {
-      case 'worker crashes':
-        return this.die('inference', null, 'SIGSEGV');
-      case 'worker is killed':
-        return this.die('inference', null, 'SIGKILL');
-      case 'kernel kills the worker':
-        return this.die('inference', null, 'SIGKILL', true);
-      case 'worker falls silent':
-        if (worker) worker.ill = 'silent';
-        return;
-      case 'worker does nothing':
-        if (worker?.phase === 'drawing' || worker?.phase === 'loading') worker.ill = 'does nothing';
-        return;
-      case 'worker loops':
-        if (worker?.phase === 'drawing' || worker?.phase === 'loading') worker.ill = 'loops';
-        return;
-      case 'worker takes memory':
-        if (worker) worker.takenBytes += TAKEN_BYTES;
-        return;
-      case 'load fails':
-        if (worker?.phase === 'loading') this.#fail('MODEL_LOAD_FAILED', this.random() < 0.1, 87);
-        return;
-      case 'device runs out':
-        if (worker?.phase === 'loading') this.#fail('DEVICE_MEMORY_EXHAUSTED', false, 93);
-        return;
-      case 'api dies':
-        return this.die('api', 1, null);
-      case 'api says fatal':
-        if (this.api !== null) {
-          const error = { code: 'INTERNAL', message: '', hint: '' } as const;
-          this.#say('api', this.api, { type: 'fatal', error, permanent: false });
-          if (this.random() < 0.5) this.die('api', 1, null);
-        }
-        return;
-      case 'disk fills':
-        this.#diskFull = !this.#diskFull;
-        return;
-      case 'supervisor is killed':
-        return this.#startSupervisor();
-      case 'supervisor stands still':
-        return this.#standStill();
-      case 'supervisor is stopped':
-        return this.send({ type: 'stop', atMs: this.now, how: this.random() < 0.7 ? 'orderly' : 'now' });
-      case 'store fails':
-        return this.send({
-          type: 'store-failed',
-          atMs: this.now,
-          error: { code: 'JOB_STORE_UNUSABLE', message: '', hint: '' },
-        });
-      case 'checkpoint is lost':
-        return this.#loseCheckpoint();
-      case 'stray messages':
-        return this.#sendStray();
-      case 'client cancels':
-        return this.#cancelSomething();
-      case 'client moves':
-        return this.#moveSomething();
-      case 'operator restarts':
-        return this.restartWorker();
-      case 'operator unloads':
-        return this.send({ type: 'unload-model', atMs: this.now });
-      case 'operator loads':
-        return this.send({ type: 'load-model', atMs: this.now });
-    }
-  }
-
-  #fail(code: 'MODEL_LOAD_FAILED' | 'DEVICE_MEMORY_EXHAUSTED', permanent: boolean, exitCode: number): void {
-    const worker = this.worker as Worker;
-    this.#say('inference', worker.incarnation, { type: 'fatal', error: { code, message: '', hint: '' }, permanent });
-    worker.ill = 'has said fatal';
-    // One that does not exit by itself is killed for its fault.
-    if (this.random() < 0.8) this.die('inference', exitCode, null);
-  }
-
-  /** SIGSTOP, a suspended machine, a disk that hangs: the processes go on, and what they say is read afterwards. */
-  #standStill(): void {
-    const ms = Math.round(10 ** (3 + 2 * this.random()));
-    const due = nextDeadline(this.state);
-    if (this.random() < 0.5) this.#work(ms);
-    this.now += ms;
-    // What has been sent meanwhile is read first, most of the time.
-    if (this.random() < 0.7) while (this.#messages.length > 0) this.#receive(false);
-    if (due !== null && due <= this.now && nextDeadline(this.state) === due) this.#tick();
-  }
-
   /** Everything but the store and the disk is gone; the next supervisor finds those. */
-  async #startSupervisor(): Promise<void> {
+  async startSupervisor(): Promise<void> {
     Object.assign(this, { worker: null, api: null, state: initialState(), exits: 0 });
-    this.#charged = [];
+    this.charged = [];
     this.#servesFrom = null;
     this.#operations = [];
-    this.#messages = [];
-    this.#diskFull = false;
-    await this.store.recover((id) => this.#checkpoints.get(id) ?? 0);
+    this.messages = [];
+    this.diskFull = false;
+    await this.store.recover((id) => this.checkpoints.get(id) ?? 0);
     this.start();
   }
 
-  /** Only of jobs that do not run: those of a running one are written anew. */
-  #loseCheckpoint(): void {
-    const ids = [...this.#checkpoints.keys()].filter((id) => id !== this.worker?.run?.job.id);
-    const lost = ids[Math.floor(this.random() * ids.length)];
-    if (lost !== undefined) this.#checkpoints.delete(lost);
-  }
-
-  async #cancelSomething(): Promise<void> {
-    const id = this.accepted[Math.floor(this.random() * this.accepted.length)];
-    if (id === undefined) return;
-    this.#later(async () => {
-      await this.store.cancel(id);
-      this.send({ type: 'cancel-running', atMs: this.now, jobId: id, keep: this.random() < 0.5 });
-    });
-  }
-
-  /** A queued job gets another place; all others keep theirs among themselves. */
-  async #moveSomething(): Promise<void> {
-    const before = (await this.store.waiting(1e6)).map(({ id }) => id);
-    const [moved, other] = [0, 1].map(() => before[Math.floor(this.random() * before.length)]);
-    if (moved === undefined || other === undefined || moved === other) return;
-    await this.store.move(moved, this.random() < 0.5 ? { before: other } : { priority: Math.floor(this.random() * 3) });
-    const after = (await this.store.waiting(1e6)).map(({ id }) => id);
-    const others = (ids: string[]) => ids.filter((id) => id !== moved);
-    expect(others(after), 'a move has moved others').toEqual(others(before));
-  }
-
-  /** Messages of processes that are gone, and of runs that are over. */
-  #sendStray(): void {
-    const incarnation = this.inference.incarnation - (this.random() < 0.5 ? 1 : 0);
-    const jobId = this.accepted[0] ?? 'none';
-    const stray = { worker: 'inference', incarnation, atMs: this.now, jobId, attempt: 0 } as const;
-    this.send({ type: 'job-step', ...stray, step: 1, preview: null });
-    this.send({ type: 'job-finished', ...stray, outcome: { status: 'cancelled' } });
-    const gone = { name: 'inference' as const, incarnation: incarnation - 1, atMs: this.now };
-    this.send({ type: 'child', ...gone, event: exited(1, null) });
-  }
-
-  #later(operation: () => Promise<void>): void {
+  later(operation: () => Promise<void>): void {
     this.#operations.push(operation);
   }
 
-  #tell(what: string): void {
+  note(what: string): void {
     this.story.push(`${(this.now / 1000).toFixed(1)} s, worker ${this.inference.phase}: ${what}`);
     if (this.story.length > 12) this.story.shift();
   }

@@ -5,10 +5,11 @@
  *   npm run check:full                     ten thousand of them
  */
 import { expect, test } from 'vitest';
+import { check } from './promises.js';
 import { World } from './simulated-world.js';
 import { describeWorld } from './swarm.js';
 
-const COUNT = Number(process.env.HISTORIES ?? (process.env.FULL ? 10_000 : 200));
+const COUNT = process.env.FULL ? 10_000 : Number(process.env.HISTORIES ?? 150);
 const SEEDS = process.env.SEEDS
   ? process.env.SEEDS.split(',').map(Number)
   : Array.from({ length: COUNT }, (_, i) => i + 1);
@@ -27,7 +28,7 @@ async function live(seed: number): Promise<void> {
     world.start();
     for (let i = 0; i < WILD; i++) {
       await world.happen(false);
-      await world.check();
+      await check(world);
     }
     await calmDown(world);
     const jobs = await world.jobs();
@@ -56,7 +57,7 @@ async function calmDown(world: World): Promise<void> {
     if (open.length === 0 && world.exits === 0) return;
     if (world.inference.phase === 'failed') world.restartWorker();
     await world.happen(world.exits === 0);
-    await world.check();
+    await check(world);
   }
   const stuck = (await world.jobs()).find((job) => !job.finishedAt);
   const { inference } = world;

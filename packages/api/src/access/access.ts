@@ -16,14 +16,12 @@ import { keyOfSession, keyOfSignedUrl } from './signatures.js';
 
 export type Access = 'public' | Role;
 
-interface Caller {
-  /** Who is counted: a digest of the key, or the address of one that has none. Empty where no keys are asked for. */
-  name: string;
-  key: ApiKey | null;
-  /** Null: not let in, for `refusal`. */
-  role: Role | null;
-  refusal: ErrorCode;
-}
+/** `open`: no keys are asked for. `known`: who has this key. `stranger`: not let in, for `refusal`. */
+type Caller = { /** Who is counted: a digest of the key, or the address of one that has none. */ name: string } & (
+  | { kind: 'open' }
+  | { kind: 'known'; key: ApiKey }
+  | { kind: 'stranger'; refusal: ErrorCode }
+);
 
 declare module 'fastify' {
   interface FastifyContextConfig {
@@ -45,7 +43,7 @@ export async function guard(app: FastifyInstance, settings: AccessSettings, keys
   const keyGenerator = ({ caller }: FastifyRequest) => caller.name;
   const count = keys.length > 0 && max !== null ? app.createRateLimit({ max, timeWindow: 60_000, keyGenerator }) : null;
   app.addHook('onRequest', async (request, reply) => {
-    refuseForeigners(request.headers, settings);
+    refuseStrangeHostOrOrigin(request.headers, settings);
     setHeaders(request, reply, settings);
     // A preflight carries no key, and who only asks what is there does not either.
     if (request.method === 'OPTIONS') return reply.status(204).header('allow', METHODS).send();
@@ -53,13 +51,13 @@ export async function guard(app: FastifyInstance, settings: AccessSettings, keys
     if (count) refuseTooMany(await count(request));
     const { caller, routeOptions } = request;
     const access = routeOptions.config.access ?? 'use';
-    if (access === 'public' || caller.role === 'admin') return;
-    if (caller.role === null) {
+    if (access === 'public') return;
+    if (caller.kind === 'stranger') {
       // Not Basic, which is taken, too: browsers would ask for a name and a password before the page can.
       reply.header('www-authenticate', 'Bearer realm="qwen-supervisor"');
       throw new CodedError(caller.refusal);
     }
-    if (access === 'admin') throw new CodedError('ADMIN_ONLY');
+    if (access === 'admin' && roleOf(caller) !== 'admin') throw new CodedError('ADMIN_ONLY');
   });
 }
 
@@ -74,7 +72,7 @@ function refuseTooMany(counted: Awaited<ReturnType<ReturnType<FastifyInstance['c
  * address cannot be such a name.
  * @throws CodedError ORIGIN_REFUSED
  */
-function refuseForeigners({ host, origin }: IncomingHttpHeaders, settings: AccessSettings): void {
+function refuseStrangeHostOrOrigin({ host, origin }: IncomingHttpHeaders, settings: AccessSettings): void {
   if (host !== undefined && !isOurHost(host, settings))
     throw new CodedError('ORIGIN_REFUSED', `refused: ${host.slice(0, 200)} is not a name of this server`);
   if (
@@ -127,15 +125,21 @@ function setHeaders({ headers }: FastifyRequest, reply: FastifyReply, { allowOri
   });
 }
 
+/** What a caller may do; null for a stranger. */
+export function roleOf(caller: Caller): Role | null {
+  if (caller.kind === 'known') return caller.key.role;
+  return caller.kind === 'open' ? 'use' : null;
+}
+
 function identify({ headers, ip, url }: FastifyRequest, keys: readonly ApiKey[]): Caller {
   // Without keys whatever clients send by habit is ignored.
-  if (keys.length === 0) return { name: '', key: null, role: 'use', refusal: 'ADMIN_ONLY' };
+  if (keys.length === 0) return { kind: 'open', name: '' };
   const sent = keyOf(headers.authorization);
   // A proxy may have put an Authorization of its own before the cookie of a page.
-  const known =
+  const key =
     (sent === null ? null : findKey(sent, keys)) ?? keyOfSession(headers.cookie, keys) ?? keyOfSignedUrl(url, keys);
-  if (known) return { name: digest(known.key).toString('hex'), key: known, role: known.role, refusal: 'KEY_REFUSED' };
-  return { name: ip, key: null, role: null, refusal: sent === null ? 'KEY_MISSING' : 'KEY_REFUSED' };
+  if (key) return { kind: 'known', name: digest(key.key).toString('hex'), key };
+  return { kind: 'stranger', name: ip, refusal: sent === null ? 'KEY_MISSING' : 'KEY_REFUSED' };
 }
 
 /** Compares with all keys, each in constant time: how long it takes tells nothing. */

@@ -11,15 +11,15 @@ const LIFETIME_SECONDS = 30 * 86_400;
 /** Of an address: as OpenAI's. */
 const URL_SECONDS = 3600;
 
-/** The `Set-Cookie` that opens a session. */
-export function openSession({ key }: ApiKey, nowMs: number): string {
+/** The `Set-Cookie` that opens a session. `secure`: the page came over https. */
+export function openSession({ key }: ApiKey, nowMs: number, secure: boolean): string {
   const expires = Math.floor(nowMs / 1000) + LIFETIME_SECONDS;
-  return cookie(`${expires}.${sign(key, COOKIE, expires)}`, LIFETIME_SECONDS);
+  return cookie(`${expires}.${sign(key, COOKIE, expires)}`, LIFETIME_SECONDS, secure);
 }
 
 /** The `Set-Cookie` that ends it. */
-export function closeSession(): string {
-  return cookie('', 0);
+export function closeSession(secure: boolean): string {
+  return cookie('', 0, secure);
 }
 
 /** The key behind the session that a request brings, if it is still good. */
@@ -68,6 +68,7 @@ function sign(key: string, what: string, expires: number): string {
   return createHmac('sha256', key).update(`${what} ${expires}`).digest('base64url');
 }
 
-function cookie(value: string, maxAge: number): string {
-  return `${COOKIE}=${value}; Path=/; Max-Age=${maxAge}; HttpOnly; SameSite=Strict`;
+function cookie(value: string, maxAge: number, secure: boolean): string {
+  const attributes = `Path=/; Max-Age=${maxAge}; HttpOnly; SameSite=Strict${secure ? '; Secure' : ''}`;
+  return `${COOKIE}=${value}; ${attributes}`;
 }

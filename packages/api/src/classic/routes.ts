@@ -165,13 +165,11 @@ export function classicRoutes(app: App, backend: Backend): void {
 
   app.get('/queue', { schema: { tags, summary: 'What waits', response: loose } }, async () => {
     const { queue } = await status();
-    const filter = { status: 'queued', source: null, group: null } as const;
-    const { jobs } = await link.request('listJobs', { filter, cursor: null, limit: 100 });
-    const inTurn = jobs.sort((a, b) => (a.position ?? 0) - (b.position ?? 0)).slice(0, SHOWN_JOBS);
+    const { jobs } = await link.request('waitingJobs', { limit: SHOWN_JOBS });
     return {
       queue_size: queue.queued,
       is_generating: queue.running > 0,
-      queue: inTurn.map((job) => ({
+      queue: jobs.map((job) => ({
         job_id: job.id,
         type: job.initImage === null ? 'text-to-image' : 'image-to-image',
         request: parametersOf(job),

@@ -82,6 +82,8 @@ const ANYWHERE = [
   'KEY_REFUSED',
   'ORIGIN_REFUSED',
   'TOO_MANY_REQUESTS',
+  'REQUEST_TIMEOUT',
+  'HEADERS_TOO_LARGE',
   'SUPERVISOR_STOPPING',
 ] as const satisfies ErrorCode[];
 
@@ -94,6 +96,7 @@ export const SUBMIT_ERRORS = [
   'IDEMPOTENCY_KEY_REUSED',
   'QUEUE_FULL',
   'DISK_FULL',
+  'IMAGE_WRITE_FAILED',
   'WORKER_FAILED',
 ] as const satisfies ErrorCode[];
 

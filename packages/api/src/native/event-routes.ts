@@ -7,7 +7,7 @@ import { z } from 'zod';
 import type { Backend } from '../backend.js';
 import { answers } from '../contract/dialect-errors.js';
 import { type App, byId, eventStreamSchema } from '../contract/schemas.js';
-import { EventStream, formatEvent, idOf, seqOf, toText } from '../event-stream.js';
+import { EventStream, formatEvent, idOf, seqOf, toBytes } from '../event-stream.js';
 
 /** Between the end of a job and the event that tells of it lies less. */
 const END_TOLD_MS = 60_000;
@@ -35,8 +35,8 @@ export function eventRoutes(app: App, backend: Backend): void {
       const stream = new EventStream(reply, () => stop());
       const missed = cursor === null ? [] : missedSince(backend, cursor);
       if (missed === null) stream.write(reset(backend));
-      for (const event of missed ?? []) stream.write(toText(event));
-      const stop = backend.listen((event) => stream.write(toText(event)));
+      for (const event of missed ?? []) stream.write(toBytes(event));
+      const stop = backend.listen((event) => stream.write(toBytes(event)));
     },
   );
 
@@ -78,16 +78,16 @@ export function eventRoutes(app: App, backend: Backend): void {
         return reply.status(204).send();
       }
       const stream = new EventStream(reply, unlisten);
-      if (missed) for (const event of missed) stream.write(toText(event));
+      if (missed) for (const event of missed) stream.write(toBytes(event));
       else stream.write(formatEvent('job', job, before));
       if (ended) {
-        if (!missed?.some(isEnd)) stream.write(toText(endOf(job, backend)));
+        if (!missed?.some(isEnd)) stream.write(toBytes(endOf(job, backend)));
         return stream.end();
       }
       const told = new Set(missed);
       tell = (event) => {
         if (told.has(event)) return;
-        stream.write(toText(event));
+        stream.write(toBytes(event));
         if (isEnd(event)) stream.end();
       };
       // The job knows its steps.

@@ -37,14 +37,15 @@ export function imageRoutes(app: App, backend: Backend): void {
     },
     async () => {
       const pictures: PictureEntry[] = [];
-      for (let cursor: number | null = null, first = true; first || cursor !== null; first = false) {
+      let cursor: number | null = null;
+      do {
         const page: { pictures: PictureEntry[]; next: number | null } = await backend.link.request('listPictures', {
           cursor,
           limit: INDEX_PAGE,
         });
         pictures.push(...page.pictures);
         cursor = page.next;
-      }
+      } while (cursor !== null);
       return { pictures };
     },
   );

@@ -2,7 +2,7 @@
 import { ROLES } from '@qwen-supervisor/protocol/api-keys';
 import { CodedError } from '@qwen-supervisor/protocol/errors';
 import { z } from 'zod';
-import { findKey } from '../access/access.js';
+import { findKey, roleOf } from '../access/access.js';
 import { closeSession, openSession } from '../access/signatures.js';
 import type { Backend } from '../backend.js';
 import { answers } from '../contract/dialect-errors.js';
@@ -22,7 +22,7 @@ export function sessionRoutes(app: App, { keys }: Backend): void {
         response: answers({ 200: z.object({ required: z.boolean(), role: z.enum(ROLES).nullable() }) }),
       },
     },
-    async ({ caller }) => ({ required: keys.length > 0, role: caller.role }),
+    async ({ caller }) => ({ required: keys.length > 0, role: roleOf(caller) }),
   );
 
   app.post(
@@ -41,13 +41,19 @@ export function sessionRoutes(app: App, { keys }: Backend): void {
       if (keys.length === 0) return { role: 'use' };
       const key = findKey(request.body.key, keys);
       if (!key) throw new CodedError('KEY_REFUSED');
-      return reply.header('set-cookie', openSession(key, Date.now())).send({ role: key.role });
+      return reply
+        .header('set-cookie', openSession(key, Date.now(), request.protocol === 'https'))
+        .send({ role: key.role });
     },
   );
 
   app.delete(
     '/api/v1/session',
     { config, schema: { tags, summary: 'Sign out', response: answers({ 204: z.void() }) } },
-    async (_request, reply) => reply.header('set-cookie', closeSession()).status(204).send(),
+    async (request, reply) =>
+      reply
+        .header('set-cookie', closeSession(request.protocol === 'https'))
+        .status(204)
+        .send(),
   );
 }

@@ -3,6 +3,7 @@ import { ROLES } from '@qwen-supervisor/protocol/api-keys';
 import { type Histogram, METRICS_CONTENT_TYPE } from '@qwen-supervisor/protocol/metrics';
 import { CHILD_NAMES } from '@qwen-supervisor/protocol/status';
 import { z } from 'zod';
+import { roleOf } from '../access/access.js';
 import type { Backend } from '../backend.js';
 import { answers } from '../contract/dialect-errors.js';
 import { type App, crashSchema, jobSchema, modelSchema, okSchema, statusSchema } from '../contract/schemas.js';
@@ -48,7 +49,7 @@ export function systemRoutes(app: App, backend: Backend, http: Histogram): void 
         version,
         serverTime: new Date().toISOString(),
         lastEventId: idOf({ run, seq: lastSeq }),
-        role: caller.role,
+        role: roleOf(caller),
         models: [modelAnswer(backend, snapshot.status.model.state)],
         ...snapshot,
         preview: preview && Buffer.from(preview).toString('base64'),

@@ -132,7 +132,8 @@ export function openaiRoutes(app: App, backend: Backend): void {
 /** Clients fetch an address without a key; it carries a signature where one is needed. */
 function urlOf({ protocol, host, caller }: FastifyRequest, job: Job, { format, quality }: Encoding): string {
   const { url: path } = pictureOf(job);
-  const signed = caller.key ? signUrl(path, caller.key, Date.now()) : path;
-  const query = format === 'png' ? '' : `${caller.key ? '&' : '?'}format=${format}&quality=${quality}`;
+  const isKnown = caller.kind === 'known';
+  const signed = isKnown ? signUrl(path, caller.key, Date.now()) : path;
+  const query = format === 'png' ? '' : `${isKnown ? '&' : '?'}format=${format}&quality=${quality}`;
   return `${protocol}://${host}${signed}${query}`;
 }

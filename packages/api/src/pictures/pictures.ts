@@ -1,7 +1,7 @@
 /** Finished pictures as clients get them: the file itself, another format, or a thumbnail. */
-import { randomBytes } from 'node:crypto';
-import { readFile, rename, rm, writeFile } from 'node:fs/promises';
+import { readFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import { replaceFile } from '@qwen-supervisor/files/replace-file';
 import { thumbnailFile } from '@qwen-supervisor/protocol/data-files';
 import { CodedError } from '@qwen-supervisor/protocol/errors';
 import { type Job, pictureOf } from '@qwen-supervisor/protocol/job';
@@ -63,15 +63,10 @@ export async function readThumbnail(backend: Backend, found: { file: string }): 
     .resize(THUMBNAIL_SIDE, THUMBNAIL_SIDE, { fit: 'inside', withoutEnlargement: true })
     .webp({ quality: THUMBNAIL_QUALITY })
     .toBuffer();
-  const temporary = `${path}.${randomBytes(6).toString('hex')}.tmp`;
-  try {
-    await writeFile(temporary, webp);
-    await rename(temporary, path);
-  } catch (error) {
-    // A full disk costs the next one some time.
-    console.error(`thumbnail not kept: ${(error as Error).message}`);
-    await rm(temporary, { force: true });
-  }
+  // A full disk costs the next one some time, and nobody misses one after a power cut.
+  await replaceFile(path, webp, { sync: false }).catch((error: Error) => {
+    console.error(`thumbnail not kept: ${error.message}`);
+  });
   return webp;
 }
 

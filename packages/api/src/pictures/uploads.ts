@@ -2,9 +2,10 @@
  * Pictures that clients send. They are decoded here, within limits, and stored as plain pixels of the size that is drawn:
  * nothing of what a client sent is kept, and no name or path of its is ever used.
  */
-import { createHash, randomBytes } from 'node:crypto';
-import { open, rename, rm, stat, utimes } from 'node:fs/promises';
+import { createHash } from 'node:crypto';
+import { stat, utimes } from 'node:fs/promises';
 import { join } from 'node:path';
+import { replaceFile } from '@qwen-supervisor/files/replace-file';
 import { inputFile } from '@qwen-supervisor/protocol/data-files';
 import { CodedError } from '@qwen-supervisor/protocol/errors';
 import type { Sharp } from 'sharp';
@@ -48,7 +49,7 @@ export async function inspect(bytes: Buffer): Promise<Upload> {
 /**
  * Stores a picture, scaled to the size that is drawn, for a worker to draw over; gives its SHA-256. Transparent parts are
  * white. `crop`: it keeps its shape and is cut; else it is stretched, as diffusers does.
- * @throws CodedError UPLOAD_INVALID, DISK_FULL
+ * @throws CodedError UPLOAD_INVALID, DISK_FULL, IMAGE_WRITE_FAILED
  */
 export async function storeInput(
   dataDir: string,
@@ -79,20 +80,14 @@ async function picture(bytes: Buffer): Promise<Sharp> {
 
 /** The name says what is in it: a file that is there is the same, and is only as good as new. */
 async function writeOnce(path: string, bytes: Buffer): Promise<void> {
-  const temporary = `${path}.${randomBytes(6).toString('hex')}.tmp`;
   try {
     if (await exists(path)) return await utimes(path, new Date(), new Date());
-    const handle = await open(temporary, 'w');
-    try {
-      await handle.writeFile(bytes);
-      await handle.sync();
-    } finally {
-      await handle.close();
-    }
-    await rename(temporary, path);
+    await replaceFile(path, bytes);
   } catch (cause) {
-    await rm(temporary, { force: true });
-    throw new CodedError('DISK_FULL', `the picture could not be stored: ${(cause as Error).message}`, { cause });
+    const { code, message } = cause as NodeJS.ErrnoException;
+    const isFull = code === 'ENOSPC' || code === 'EDQUOT';
+    const text = `the picture could not be stored: ${message}`;
+    throw new CodedError(isFull ? 'DISK_FULL' : 'IMAGE_WRITE_FAILED', text, { cause });
   }
 }
 

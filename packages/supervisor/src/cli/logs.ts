@@ -6,6 +6,7 @@ import type { Command } from 'commander';
 import { logFile } from '../machine/data-folder.js';
 import { formatLine } from '../records/log-line.js';
 import { countOf, dataDirOf, withDataDir } from './client.js';
+import { unread, versions } from './log-follower.js';
 
 export function addLogs(program: Command): void {
   withDataDir(program.command('logs'))
@@ -19,25 +20,22 @@ async function logs(options: { dataDir?: string; lines: string; follow?: boolean
   const file = logFile(dataDirOf(options));
   const count = countOf(options.lines);
   if (!existsSync(file)) throw new CodedError('NOT_RUNNING', `${file}: no supervisor has written a log here yet`);
-  let position = statSync(file).size;
+  let at = { inode: statSync(file).ino, position: statSync(file).size };
   const last: string[] = [];
-  for await (const line of read(file, 0, position)) {
+  for await (const line of read(file, 0, at.position)) {
     last.push(line);
     if (last.length > count) last.shift();
   }
   for (const line of last) print(line);
   if (!options.follow) return;
-  let reading = Promise.resolve();
   const readOn = async () => {
-    const size = statSync(file, { throwIfNoEntry: false })?.size ?? 0;
-    // A new file under the name: the old one was set aside.
-    if (size < position) position = 0;
-    if (size === position) return;
-    const from = position;
-    position = size;
-    for await (const line of read(file, from, size)) print(line);
+    const found = versions(file);
+    for (const { path, from, to } of unread(at, found)) for await (const line of read(path, from, to)) print(line);
+    const [newest] = found;
+    if (newest) at = { inode: newest.inode, position: newest.size };
   };
-  // The folder, because a watched file is followed when it is set aside.
+  // One after the other; the folder, because a watched file is followed when it is set aside.
+  let reading = Promise.resolve();
   watch(dirname(file), () => {
     reading = reading.then(readOn);
   });

@@ -136,12 +136,13 @@ export function tickStarting(child: Child, _event: Of<'tick'>, atMs: number): Ch
   return onceSure(child, atMs, LOOK_AGAIN_MS, () => kill(child, { to: 'judgement', cause: 'hung', reason }, atMs));
 }
 
-export function tickLoading(child: Child, _event: Of<'tick'>, atMs: number): ChildStep {
+export function tickLoading(child: Child, _event: Of<'tick'>, atMs: number, limits: ChildLimits): ChildStep {
   const { component, share, startedMs, movedAtMs } = child.load;
   const [still, whole] = [atMs - movedAtMs, atMs - startedMs].map((ms) => Math.round(ms / 1000));
   const where = `${component} at ${Math.floor(100 * share)} %`;
   const reason = `MODEL_LOAD_STALLED: ${where}, no progress for ${still} s, ${whole} s in all`;
-  return onceSure(child, atMs, LOOK_AGAIN_MS, () => kill(child, { to: 'judgement', cause: 'stalled', reason }, atMs));
+  const lookAgainMs = Math.min(LOOK_AGAIN_MS, limits.loadStallMs / 4);
+  return onceSure(child, atMs, lookAgainMs, () => kill(child, { to: 'judgement', cause: 'stalled', reason }, atMs));
 }
 
 export function tickAlive(child: Child, _event: Of<'tick'>, atMs: number, limits: ChildLimits): ChildStep {

@@ -6,10 +6,22 @@ import type { Idempotency, Job, JobFilter, JobOrder } from '@qwen-supervisor/pro
 import type { JobOutcome, PictureEntry } from '@qwen-supervisor/protocol/messages';
 import type { AttemptStart, Death } from '../core/attempt.js';
 
-/** So many deaths of the worker's own making with the same job in flight are laid to the job. */
+/** This many deaths of the worker's own making with the same job in flight are laid to the job. */
 export const OWN_DEATHS_MAX = 2;
-/** So many kills from outside in a row, without one completed step, too: whatever kills, the job does not get on. */
+/** This many kills from outside in a row, without one completed step, too: whatever kills, the job does not get on. */
 export const OUTSIDE_DEATHS_MAX = 5;
+
+/** What a job is after an attempt that ended with this death. */
+export function afterDeath(
+  job: { own_deaths: number; outside_deaths: number; cancel_requested: number },
+  death: Death,
+): { ownDeaths: number; outsideDeaths: number; status: 'queued' | 'failed' | 'cancelled' } {
+  const ownDeaths = job.own_deaths + (death === 'own' ? 1 : 0);
+  const outsideDeaths = death === 'outside' ? job.outside_deaths + 1 : death === 'none' ? job.outside_deaths : 0;
+  const isPoisoned = ownDeaths >= OWN_DEATHS_MAX || outsideDeaths >= OUTSIDE_DEATHS_MAX;
+  const status = job.cancel_requested === 1 ? 'cancelled' : isPoisoned ? 'failed' : 'queued';
+  return { ownDeaths, outsideDeaths, status };
+}
 
 /** A queued job in line. */
 export interface Waiting {

@@ -1,6 +1,6 @@
 /**
- * What was decided reaches the store in the order in which it was decided; while the disk is full or does not answer it
- * waits, and everything after it.
+ * What was decided reaches the store in the order in which it was decided; while the disk is full it waits, and
+ * everything after it. A disk that hangs stops the event loop: libsql is synchronous.
  */
 import { CodedError } from '@qwen-supervisor/protocol/errors';
 import type { Logger } from 'pino';
@@ -70,9 +70,11 @@ export class OrderedWrites {
   /** After the operations that are under way; only this gives up those that wait for the disk. */
   async close(): Promise<void> {
     this.#closing = true;
-    for (let tail: unknown = null; tail !== this.#tail; ) {
-      tail = this.#tail;
-      await tail;
+    // An operation may add another one.
+    let awaited: unknown = null;
+    while (awaited !== this.#tail) {
+      awaited = this.#tail;
+      await awaited;
     }
   }
 

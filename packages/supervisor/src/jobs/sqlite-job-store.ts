@@ -8,9 +8,7 @@ import { type JobRequest, requestOf, stepsOf, workOf } from '@qwen-supervisor/pr
 import type { JobOutcome } from '@qwen-supervisor/protocol/messages';
 import type Database from 'libsql';
 import type { Death } from '../core/attempt.js';
-import { type Expired, type JobStore, OUTSIDE_DEATHS_MAX, OWN_DEATHS_MAX, type Waiting } from './job-store.js';
-
-const POISONED = `(own_deaths >= ${OWN_DEATHS_MAX} OR outside_deaths >= ${OUTSIDE_DEATHS_MAX})`;
+import { afterDeath, type Expired, type JobStore, type Waiting } from './job-store.js';
 
 /** Newest pictures that are kept whatever their size. */
 const NEVER_TOO_LARGE = 10;
@@ -30,6 +28,9 @@ interface Row {
   retry_of: string | null;
   step: number;
   attempts: number;
+  cancel_requested: number;
+  own_deaths: number;
+  outside_deaths: number;
   resumed_at_step: number | null;
   started_over_reason: string | null;
   fingerprint: string | null;
@@ -62,6 +63,17 @@ export function sqliteJobStore(db: Database.Database): JobStore {
       FROM jobs WHERE status IN ('queued', 'running')`;
     const { queued, running } = prepare(sql).get() as { queued: number; running: number };
     return { queued, running };
+  };
+  /** Of all pictures: summed up when it is first asked for and after removals, else kept up to date. */
+  let known: { bytes: number; pictures: number } | null = null;
+  const kept = () => {
+    const sql = `SELECT coalesce(sum(image ->> 'bytes'), 0) AS bytes, count(*) AS pictures FROM jobs
+      WHERE finished_at IS NOT NULL AND image IS NOT NULL`;
+    if (!known) {
+      const { bytes, pictures } = prepare(sql).get() as { bytes: number; pictures: number };
+      known = { bytes, pictures };
+    }
+    return known;
   };
   const toJobOrNull = (row: Row | undefined) => (row ? toJob(row) : null);
   const now = () => new Date().toISOString();
@@ -108,18 +120,14 @@ export function sqliteJobStore(db: Database.Database): JobStore {
   };
 
   const release = (id: string, death: Death, step: number) => {
-    const counted = `UPDATE jobs SET
-      own_deaths = own_deaths + (?1 = 'own'),
-      outside_deaths = CASE ?1 WHEN 'outside' THEN outside_deaths + 1 WHEN 'none' THEN outside_deaths ELSE 0 END,
-      step = ?2
-      WHERE id = ?3 AND status = 'running'`;
-    const moved = `UPDATE jobs SET
-      status = CASE WHEN cancel_requested THEN 'cancelled' WHEN ${POISONED} THEN 'failed' ELSE 'queued' END,
-      error = CASE WHEN NOT cancel_requested AND ${POISONED} THEN ?1 ELSE NULL END,
-      finished_at = CASE WHEN cancel_requested OR ${POISONED} THEN ?2 ELSE NULL END
-      WHERE id = ?3 AND status = 'running' RETURNING *`;
-    prepare(counted).run(death, step, id);
-    return toJobOrNull(one(moved, JSON.stringify(new CodedError('JOB_POISONED').toObject()), now(), id));
+    const known = one(`SELECT * FROM jobs WHERE id = ? AND status = 'running'`, id);
+    if (!known) return null;
+    const { ownDeaths, outsideDeaths, status } = afterDeath(known, death);
+    const error = status === 'failed' ? JSON.stringify(new CodedError('JOB_POISONED').toObject()) : null;
+    const sql = `UPDATE jobs SET own_deaths = ?, outside_deaths = ?, step = ?, status = ?, error = ?, finished_at = ?
+      WHERE id = ? RETURNING *`;
+    const finishedAt = status === 'queued' ? null : now();
+    return toJobOrNull(one(sql, ownDeaths, outsideDeaths, step, status, error, finishedAt, id));
   };
 
   return {
@@ -158,7 +166,10 @@ export function sqliteJobStore(db: Database.Database): JobStore {
     async finish(id, attempt, step, outcome) {
       const sql = `UPDATE jobs SET status = ?, step = ?, image = ?, error = ?, finished_at = ?
         WHERE id = ? AND attempts = ? AND status = 'running' RETURNING *`;
-      return write(sql, outcome.status, step, imageOf(outcome), errorOf(outcome), now(), id, attempt);
+      const job = write(sql, outcome.status, step, imageOf(outcome), errorOf(outcome), now(), id, attempt);
+      if (job && known && outcome.status === 'done')
+        known = { bytes: known.bytes + outcome.bytes, pictures: known.pictures + 1 };
+      return job;
     },
     async cancel(id) {
       const sql = `UPDATE jobs SET cancel_requested = 1,
@@ -245,18 +256,28 @@ export function sqliteJobStore(db: Database.Database): JobStore {
       );
     },
     async expired({ finishedBefore, keepBytes }) {
-      const sql = `SELECT id, image ->> 'file' AS file FROM (
-          SELECT *, sum(image ->> 'bytes') OVER newest AS bytes_so_far, count(image) OVER newest AS images_so_far
-          FROM jobs WHERE finished_at IS NOT NULL WINDOW newest AS (ORDER BY finished_at DESC, position DESC))
-        WHERE finished_at < ?1 OR (image IS NOT NULL AND bytes_so_far > ?2 AND images_so_far > ${NEVER_TOO_LARGE})`;
-      const rows = prepare(sql).all(finishedBefore, keepBytes) as Expired[];
-      return rows.map(({ id, file }) => ({ id, file }));
+      const old = `SELECT id, image ->> 'file' AS file FROM jobs WHERE finished_at < ? ORDER BY finished_at`;
+      const tooOld = finishedBefore === null ? [] : (prepare(old).all(finishedBefore) as Expired[]);
+      const expired = new Map(tooOld.map(({ id, file }) => [id, { id, file }]));
+      if (keepBytes === null) return [...expired.values()];
+      // From the oldest on, until the rest is small enough: what is kept is not read, however much it is.
+      let { bytes, pictures } = kept();
+      const oldest = `SELECT id, image ->> 'file' AS file, image ->> 'bytes' AS bytes FROM jobs
+        WHERE finished_at IS NOT NULL AND image IS NOT NULL ORDER BY finished_at, position`;
+      for (const row of prepare(oldest).iterate() as Iterable<Expired & { bytes: number }>) {
+        if (bytes <= keepBytes || pictures <= NEVER_TOO_LARGE) break;
+        bytes -= row.bytes;
+        pictures--;
+        expired.set(row.id, { id: row.id, file: row.file });
+      }
+      return [...expired.values()];
     },
     async remove(ids) {
       const statement = prepare('DELETE FROM jobs WHERE id = ? AND finished_at IS NOT NULL');
       transaction(() => {
         for (const id of ids) statement.run(id);
       });
+      known = null;
     },
     isTransient(error) {
       const { code, message } = error as { code?: string; message?: string };

@@ -1,0 +1,157 @@
+/** Every dialect, its headers and its errors, in this process: no socket, no supervisor, no worker. */
+import { buildApp } from '@qwen-supervisor/api/app';
+import { CodedError, ERRORS, type ErrorCode } from '@qwen-supervisor/protocol/errors';
+import { describe, expect, onTestFinished, test } from 'vitest';
+import { type FakeBackend, fakeBackend } from './fake-backend.js';
+
+const FOX = { prompt: 'a fox on a teal background', seed: 3 };
+const USE = { role: 'use', key: 'use-key-0123456789' } as const;
+const ADMIN = { role: 'admin', key: 'admin-key-0123456789' } as const;
+const bearer = (key: string) => ({ authorization: `Bearer ${key}` });
+
+async function serve(options?: Parameters<typeof fakeBackend>[0]) {
+  const backend = fakeBackend(options);
+  const app = await buildApp(backend);
+  onTestFinished(() => app.close());
+  const call = (method: 'GET' | 'POST' | 'DELETE' | 'OPTIONS' | 'PATCH', url: string, body?: unknown, headers = {}) =>
+    app.inject({ method, url, headers, ...(body === undefined ? {} : { payload: JSON.stringify(body) }) });
+  return { app, backend, call };
+}
+
+/** What was put into the queue. */
+const ordered = (backend: FakeBackend) =>
+  backend.jobs.map(({ prompt, width, height, seed }) => [prompt, width, height, seed]);
+
+describe('a prompt becomes a job, whatever the dialect', () => {
+  test('native: 202 with the job', async () => {
+    const { call, backend } = await serve();
+    const { statusCode, json } = await call('POST', '/api/v1/jobs', FOX);
+    expect(statusCode).toBe(202);
+    expect(json()).toMatchObject({ ...FOX, status: 'queued', source: 'api' });
+    expect(ordered(backend)).toEqual([[FOX.prompt, 128, 128, 3]]);
+  });
+
+  test('classic: behind others the answer is its place', async () => {
+    const { call, backend } = await serve();
+    await call('POST', '/api/v1/jobs', FOX);
+    const { json } = await call('POST', '/generate/text-to-image', { ...FOX, width: 120, height: 130 });
+    expect(json()).toMatchObject({ success: true, message: 'Request queued. Position: 2' });
+    expect(ordered(backend)[1]).toEqual([FOX.prompt, 128, 128, 3]);
+  });
+
+  test.each([
+    ['/v1/images/generations', { ...FOX, size: '64x64' }],
+    ['/sdapi/v1/txt2img', { ...FOX, width: 64, height: 64 }],
+  ])('%s waits for the picture, and says what became of it', async (url, body) => {
+    const { call, backend } = await serve();
+    const answer = call('POST', url, body);
+    await expect.poll(() => backend.jobs.length).toBe(1);
+    expect(ordered(backend)).toEqual([[FOX.prompt, 64, 64, 3]]);
+    const error = new CodedError('JOB_POISONED').toObject();
+    await expect
+      .poll(() => backend.jobs[0] && backend.end(backend.jobs[0].id, { status: 'failed', error }))
+      .not.toBe(null);
+    expect((await answer).statusCode).toBe(500);
+    expect((await answer).body).toContain('JOB_POISONED');
+  });
+});
+
+describe('an error has the shape that the clients of its address read', () => {
+  const refused = (code: ErrorCode) => ({
+    submitJobs: () => {
+      throw new CodedError(code, undefined, { retryAfterSeconds: 7 });
+    },
+  });
+  test.each([
+    ['/api/v1/jobs', { error: { code: 'QUEUE_FULL', hint: ERRORS.QUEUE_FULL.hint } }],
+    ['/v1/images/generations', { error: { type: 'server_error', code: 'QUEUE_FULL', param: null } }],
+    ['/sdapi/v1/txt2img', { error: 'QUEUE_FULL', detail: ERRORS.QUEUE_FULL.message }],
+    ['/generate/text-to-image', { code: 'QUEUE_FULL', detail: ERRORS.QUEUE_FULL.message }],
+  ])('%s', async (url, shape) => {
+    const { call } = await serve({ answers: refused('QUEUE_FULL') });
+    const { statusCode, headers, json } = await call('POST', url, FOX);
+    expect([statusCode, headers['retry-after']]).toEqual([429, '7']);
+    expect(json()).toMatchObject(shape);
+  });
+
+  test.each([
+    ['POST', '/api/v1/jobs', '{', 400, 'BODY_INVALID'],
+    ['POST', '/api/v1/jobs', '[]', 400, 'BODY_INVALID'],
+    ['POST', '/api/v1/jobs', '{"prompt":"a","width":17}', 400, 'REQUEST_INVALID'],
+    ['GET', '/api/v1/jobs/job_0', undefined, 404, 'JOB_NOT_FOUND'],
+    ['GET', '/api/v1/images/job_0', undefined, 404, 'IMAGE_NOT_FOUND'],
+    ['GET', '/nowhere', undefined, 404, 'NOT_FOUND'],
+  ] as const)('%s %s with %s is %i %s', async (method, url, payload, status, code) => {
+    const { app } = await serve();
+    const answer = await app.inject({ method, url, ...(payload === undefined ? {} : { payload }) });
+    expect([answer.statusCode, answer.json().error.code]).toEqual([status, code]);
+    expect(answer.headers['x-content-type-options']).toBe('nosniff');
+  });
+
+  test('a body beyond the limit is refused before it is read', async () => {
+    const { app } = await serve();
+    const answer = await app.inject({ method: 'POST', url: '/api/v1/jobs', payload: ' '.repeat(5 << 20) });
+    expect([answer.statusCode, answer.json().error.code]).toEqual([413, 'BODY_TOO_LARGE']);
+  });
+});
+
+describe('who may call', () => {
+  test.each([
+    ['GET', '/api/v1/status', {}, 401, 'KEY_MISSING'],
+    ['GET', '/api/v1/status', bearer('no-such-key-012345'), 401, 'KEY_REFUSED'],
+    ['POST', '/api/v1/supervisor/restart', bearer(USE.key), 403, 'ADMIN_ONLY'],
+  ] as const)('%s %s with %o is %i', async (method, url, headers, status, code) => {
+    const { app } = await serve({ keys: [USE, ADMIN] });
+    const answer = await app.inject({ method, url, headers, ...(method === 'POST' ? { payload: '{}' } : {}) });
+    expect([answer.statusCode, answer.json().error.code]).toEqual([status, code]);
+  });
+
+  test('keys open what they are for; health needs none', async () => {
+    const { call } = await serve({ keys: [USE, ADMIN] });
+    for (const key of [USE.key, ADMIN.key])
+      expect((await call('GET', '/api/v1/status', undefined, bearer(key))).statusCode).toBe(200);
+    expect((await call('GET', '/healthz')).statusCode).toBe(200);
+    const { headers } = await call('POST', '/api/v1/session', { key: USE.key });
+    const cookie = String(headers['set-cookie']).split(';')[0];
+    expect((await call('GET', '/api/v1/session', undefined, { cookie })).json()).toEqual({
+      required: true,
+      role: 'use',
+    });
+  });
+
+  test('a page behind an https proxy on this machine gets a cookie for https alone', async () => {
+    const { call } = await serve({ keys: [USE] });
+    const secure = await call('POST', '/api/v1/session', { key: USE.key }, { 'x-forwarded-proto': 'https' });
+    expect(secure.headers['set-cookie']).toMatch(/; Secure$/);
+    expect((await call('POST', '/api/v1/session', { key: USE.key })).headers['set-cookie']).not.toContain('Secure');
+  });
+
+  test.each([
+    [{ host: 'evil.example' }, 403],
+    [{ host: 'localhost', origin: 'https://evil.example' }, 403],
+    [{ host: '127.0.0.1:8000' }, 200],
+    [{ host: 'localhost', origin: 'http://localhost:5173' }, 200],
+  ])('%o is %i', async (headers, status) => {
+    const { call } = await serve();
+    expect((await call('GET', '/api/v1/status', undefined, headers)).statusCode).toBe(status);
+  });
+});
+
+test('the classic queue shows those that are next, however many wait', async () => {
+  const { call } = await serve();
+  for (let seed = 0; seed < 120; seed++) await call('POST', '/api/v1/jobs', { ...FOX, seed });
+  const { queue, queue_size } = (await call('GET', '/queue')).json();
+  expect(queue_size).toBe(120);
+  expect(queue.map((job: { request: { seed: number } }) => job.request.seed)).toEqual([0, 1, 2, 3, 4]);
+});
+
+test('a listener of a job hears it as it is, what happens to it, and its end', async () => {
+  const { app, backend } = await serve();
+  const { id } = (await app.inject({ method: 'POST', url: '/api/v1/jobs', payload: JSON.stringify(FOX) })).json();
+  const stream = app.inject({ method: 'GET', url: `/api/v1/jobs/${id}/events` });
+  await expect.poll(() => backend.asked.some(({ method }) => method === 'getJob')).toBe(true);
+  backend.tell({ type: 'running', jobId: id, attempt: 1, step: 0, startedOverReason: null });
+  backend.end(id, { status: 'cancelled' });
+  const events = [...(await stream).body.matchAll(/^event: (.+)$/gm)].map(([, name]) => name);
+  expect(events).toEqual(['job', 'running', 'cancelled']);
+});

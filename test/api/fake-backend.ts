@@ -1,0 +1,169 @@
+/** A supervisor that lives in this process: what the API asks of it, answered from memory. No picture is ever drawn. */
+import type { Backend } from '@qwen-supervisor/api/backend';
+import type { ApiKey } from '@qwen-supervisor/protocol/api-keys';
+import { CodedError } from '@qwen-supervisor/protocol/errors';
+import { EventRing } from '@qwen-supervisor/protocol/event-ring';
+import type { NumberedEvent, SystemEvent } from '@qwen-supervisor/protocol/events';
+import { isTerminal, type Job, type JobOrder } from '@qwen-supervisor/protocol/job';
+import { stepsOf } from '@qwen-supervisor/protocol/job-request';
+import type { AccessSettings, SupervisorMethods, Welcome } from '@qwen-supervisor/protocol/messages';
+import type { SystemStatus } from '@qwen-supervisor/protocol/status';
+
+export const ACCESS: AccessSettings = {
+  allowHosts: [],
+  allowOrigins: [],
+  requestsPerMinute: null,
+  maxConnections: 100,
+  maxUploadBytes: 1_000_000,
+  strictModelNames: false,
+};
+
+const WELCOME: Welcome = {
+  version: '0.1.0',
+  run: 'abc',
+  model: {
+    id: 'pocket',
+    folder: 'pocket',
+    defaults: { width: 128, height: 128, numInferenceSteps: 20, trueCfgScale: 4, negativePrompt: ' ' },
+    sizes: { '1:1': [128, 128] },
+    promptSuffix: null,
+  },
+  limits: { maxSteps: 1000, maxPixels: 4096 * 4096 },
+  dataDir: '/nowhere',
+  url: 'http://127.0.0.1:8000',
+};
+
+const child = { pid: 1, restarts: 0, rssBytes: 1e6, deviceBytes: 0, lastExit: null };
+const STATUS: SystemStatus = {
+  supervisor: { pid: 1, version: '0.1.0', uptimeSeconds: 1, url: WELCOME.url },
+  children: [
+    { ...child, name: 'inference', state: 'ready', reason: 'ready' },
+    { ...child, name: 'api', state: 'ready', reason: 'ready' },
+  ],
+  model: {
+    id: 'pocket',
+    folder: '/models/pocket',
+    state: 'ready',
+    component: null,
+    bytesDone: 1,
+    bytesTotal: 1,
+    etaSeconds: null,
+    loadSeconds: 1,
+  },
+  queue: { queued: 0, running: 0, current: null, problem: null },
+};
+
+type Answers = { [K in keyof SupervisorMethods]?: (params: Parameters<SupervisorMethods[K]>[0]) => unknown };
+
+export interface FakeBackend extends Backend {
+  /** In the order of their arrival. */
+  readonly jobs: Job[];
+  /** What was asked, by method. */
+  readonly asked: { method: string; params: unknown }[];
+  /** Something happens. */
+  tell(event: SystemEvent): void;
+  /** A job ends. */
+  end(id: string, end: Partial<Job>): void;
+}
+
+/** `answers` take the place of those of a healthy supervisor. */
+export function fakeBackend(
+  options: { keys?: ApiKey[]; access?: Partial<AccessSettings>; answers?: Answers } = {},
+): FakeBackend {
+  const jobs: Job[] = [];
+  const asked: FakeBackend['asked'] = [];
+  const listeners = new Set<(event: NumberedEvent) => void>();
+  const ring = new EventRing();
+  let seq = 0;
+  const find = (id: string) => {
+    const job = jobs.find((one) => one.id === id);
+    if (!job) throw new CodedError('JOB_NOT_FOUND');
+    return job;
+  };
+  const answers: Answers = {
+    status: () => ({ ...STATUS, queue: { ...STATUS.queue, queued: waiting().length } }),
+    submitJobs: ({ orders }) => {
+      const added = orders.map((order) => toJob(order, jobs.length + orders.indexOf(order)));
+      jobs.push(...added);
+      return { jobs: added, replayed: false };
+    },
+    getJob: ({ id }) => find(id),
+    listJobs: ({ limit }) => ({ jobs: jobs.toReversed().slice(0, limit), next: null }),
+    waitingJobs: ({ limit }) => ({ jobs: waiting().slice(0, limit) }),
+    cancelJob: ({ id }) => Object.assign(find(id), { status: 'cancelled' }),
+    findImage: () => {
+      throw new CodedError('IMAGE_NOT_FOUND');
+    },
+    listPictures: () => ({ pictures: [], next: null }),
+    loadModel: () => ({ ok: true }),
+    unloadModel: () => ({ ok: true }),
+    ...options.answers,
+  };
+  const waiting = () => jobs.filter(({ status }) => status === 'queued');
+  const listen = (listener: (event: NumberedEvent) => void) => {
+    listeners.add(listener);
+    return () => listeners.delete(listener);
+  };
+  const tell = (event: SystemEvent) => {
+    const numbered = { ...event, run: WELCOME.run, seq: ++seq, at: '2026-11-26T00:00:00Z' } as NumberedEvent;
+    ring.push(numbered);
+    for (const listener of [...listeners]) listener(numbered);
+  };
+  const request = async (method: keyof SupervisorMethods, params: never) => {
+    asked.push({ method, params });
+    const answer = answers[method];
+    if (!answer) throw new Error(`the fake supervisor does not answer ${method}`);
+    return (answer as (params: never) => unknown)(params);
+  };
+  return {
+    link: { request } as unknown as Backend['link'],
+    keys: options.keys ?? [],
+    settings: { ...ACCESS, ...options.access },
+    welcome: WELCOME,
+    ring,
+    stopping: false,
+    preview: () => null,
+    listen,
+    listenToJob: (jobId, listener) =>
+      listen((event) => 'jobId' in event && event.jobId === jobId && listener(event as never)),
+    waitForEnd: (jobId) =>
+      new Promise((resolve) => {
+        const stop = listen((event) => {
+          if (!('job' in event) || event.jobId !== jobId || !isTerminal(event.job.status)) return;
+          stop();
+          resolve(event.job);
+        });
+      }),
+    stop() {},
+    jobs,
+    asked,
+    tell,
+    end(id, end) {
+      const job = Object.assign(find(id), end);
+      tell({ type: job.status as 'done' | 'failed' | 'cancelled', jobId: id, job });
+    },
+  };
+}
+
+function toJob({ request, priority, source, retryOf }: JobOrder, index: number): Job {
+  return {
+    ...request,
+    id: `job_${index.toString(16).padStart(24, '0')}`,
+    status: 'queued',
+    step: 0,
+    steps: stepsOf(request),
+    attempts: 0,
+    priority,
+    position: index + 1,
+    eta: null,
+    source,
+    group: null,
+    retryOf,
+    resumedAtStep: null,
+    startedOverReason: null,
+    images: [],
+    error: null,
+    createdAt: '2026-11-26T00:00:00Z',
+    finishedAt: null,
+  };
+}
