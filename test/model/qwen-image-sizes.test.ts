@@ -1,6 +1,7 @@
 /**
  * Qwen-Image's own sizes, in files that have its headers and no data (sparse): nothing may assume the pocket model.
- * Names and shapes: diffusers `transformer_qwenimage.py`, `autoencoder_kl_qwenimage.py`; transformers `modeling_qwen2_5_vl.py`.
+ * Names and shapes: diffusers `transformer_qwenimage.py`, `autoencoder_kl_qwenimage.py`; transformers
+ * `modeling_qwen2_5_vl.py`.
  */
 import { cpSync, mkdirSync, readFileSync, truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';

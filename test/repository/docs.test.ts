@@ -1,5 +1,5 @@
 /** Pages that are made from the code. A stale one is written anew and fails the run: commit it. */
-import { existsSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { CONFIG_KEYS, describeKey, environmentName, parseConfig } from '@qwen-supervisor/protocol/config';
 import { ERRORS } from '@qwen-supervisor/protocol/errors';
@@ -8,18 +8,22 @@ import { describe, expect, test } from 'vitest';
 import { REPOSITORY } from '../fixture-files.js';
 
 function errorsPage(): string {
-  const rows = Object.entries(ERRORS).map(
-    ([code, row]) => `| \`${code}\` | ${row.message} | ${row.hint} | ${row.http} | ${row.exit} | ${row.blame} |`,
-  );
+  const sections = Object.entries(ERRORS).map(([code, { message, hint, http, exit, blame, retryable }]) => {
+    const facts = [`HTTP ${http}`, `exit code ${exit}`, WHO[blame], ...(retryable ? ['may pass by itself'] : [])];
+    return `## ${code}\n\n${sentence(message)} **What to do:** ${hint}.\n\n${facts.join(' · ')}\n`;
+  });
   return `# Errors
 
-Made from \`packages/protocol/src/error-table.ts\`. "Who" is who has to act: the caller, the environment, or us.
-A command that fails prints \`error CODE: message\` and \`hint: what to do\` to stderr and exits with the code below.
+Made from \`packages/protocol/src/error-table.ts\`. A command that fails prints \`error CODE: message\` and \`hint: what to do\` to
+stderr and exits with the code's exit code; an HTTP answer has the same three in the shape of its dialect.
 
-| code | message | what to do | HTTP | exit | who |
-|---|---|---|---|---|---|
-${rows.join('\n')}
-`;
+${sections.join('\n')}`;
+}
+
+const WHO = { caller: 'the caller has to act', environment: 'the operator has to act', us: 'a fault of ours' };
+
+function sentence(text: string): string {
+  return `${text.charAt(0).toUpperCase()}${text.slice(1)}.`;
 }
 
 function exampleConfig(): string {
@@ -75,16 +79,47 @@ test('every path in the README tree exists', () => {
 });
 
 test('links between pages lead somewhere', () => {
-  for (const page of [
+  const pages = [
     'README.md',
-    'docs/http-api.md',
-    'docs/architecture.md',
-    'docs/operations.md',
-    'docs/model-check.md',
-    'docs/gpu.md',
-  ]) {
-    for (const [, target] of readFileSync(join(REPOSITORY, page), 'utf8').matchAll(/\]\((?!http|#)([^)#]+)/g)) {
-      expect(existsSync(join(REPOSITORY, page, '..', target as string)), `${page}: ${target}`).toBe(true);
+    'CONTRIBUTING.md',
+    'CHANGELOG.md',
+    'SECURITY.md',
+    ...below('docs'),
+    ...below('docs/decisions'),
+  ];
+  for (const page of pages) {
+    for (const [, path = '', anchor] of read(page).matchAll(/\]\((?!http)([^)#]*)(?:#([^)]*))?\)/g)) {
+      const target = path === '' ? page : join(page, '..', path);
+      expect(existsSync(join(REPOSITORY, target)), `${page}: ${path}`).toBe(true);
+      if (anchor !== undefined) expect(anchorsOf(target), `${page}: ${target}#${anchor}`).toContain(anchor);
     }
   }
+});
+
+const read = (page: string) => readFileSync(join(REPOSITORY, page), 'utf8');
+
+function below(folder: string): string[] {
+  const names = readdirSync(join(REPOSITORY, folder));
+  return names.filter((name) => name.endsWith('.md')).map((name) => `${folder}/${name}`);
+}
+
+/** As the hosts of repositories make them of headings. */
+function anchorsOf(page: string): string[] {
+  return [...read(page).matchAll(/^#+ (.*)$/gm)].map(([, heading = '']) =>
+    heading
+      .toLowerCase()
+      .replace(/[^\w\s-]/g, '')
+      .replaceAll(' ', '-'),
+  );
+}
+
+test('every error that the table has can be met: it is raised somewhere', () => {
+  const folders = readdirSync(join(REPOSITORY, 'packages')).map((name) => join(REPOSITORY, 'packages', name, 'src'));
+  const sources = folders.filter(existsSync).flatMap((folder) =>
+    readdirSync(folder, { recursive: true, encoding: 'utf8' })
+      .filter((name) => name.endsWith('.ts') && !name.endsWith('error-table.ts'))
+      .map((name) => readFileSync(join(folder, name), 'utf8')),
+  );
+  const text = [...sources, readFileSync(join(REPOSITORY, 'bin/qwen-supervisor.js'), 'utf8')].join('\n');
+  expect(Object.keys(ERRORS).filter((code) => !new RegExp(`\\b${code}\\b`).test(text))).toEqual([]);
 });

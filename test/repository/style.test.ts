@@ -84,13 +84,32 @@ test('files are short: 400 lines at most', () => {
   expect(all.filter((file) => file.endsWith('.ts') && read(file).split('\n').length > 400)).toEqual([]);
 });
 
+test('comments are no wider than code: 120 characters', () => {
+  expect(
+    find(
+      all.filter((file) => file.endsWith('.ts')),
+      /^(?=\s*(\/\*\*|\*|\/\/)).{121,}$/,
+    ),
+  ).toEqual([]);
+});
+
 test('names say what a thing is, not that it helps', () => {
   const bad = /manager|helper|util|common|misc|enhanced|robust|optimized|fixed|v2/;
   expect(all.filter((file) => bad.test(basename(file)))).toEqual([]);
 });
 
 test('nothing is silently caught, and nothing is left to do later', () => {
-  expect(find(sources, /catch(\s*\([^)]*\))?\s*\{\s*\}|TODO|FIXME|XXX/)).toEqual([]);
+  const swallowed = /catch(\s*\([^)]*\))?\s*\{\s*\}|\.catch\(\(\) => (\{\}|undefined|null)\)/;
+  expect(find(sources, new RegExp(`${swallowed.source}|TODO|FIXME|XXX`))).toEqual([]);
+});
+
+test('a listener for errors that does nothing has its reason above it', () => {
+  const silent = find(sources, /on\('error', \(\) => \{\}\)/);
+  const explained = sources.flatMap((file) => {
+    const lines = read(file).split('\n');
+    return lines.filter((line, i) => /on\('error', \(\) => \{\}\)/.test(line) && /^\s*\/\/ /.test(lines[i - 1] ?? ''));
+  });
+  expect(silent.length).toBe(explained.length);
 });
 
 test('no path of a machine and no host of a registry is in the repository', () => {

@@ -75,7 +75,8 @@ test('who comes back with the id of its last event hears what it has missed, in 
   await later.next((event) => event.name === 'done');
   const story = names(later.events.filter(ofJob(id)));
   expect(story.filter((name) => name !== 'step')).toEqual(['running', 'decoding', 'image', 'done']);
-  // The query says the same, for those who cannot set headers; a browser that comes back sends both, and the header is newer.
+  // The query says the same, for those who cannot set headers; a browser that comes back sends both, and the header
+  // is newer.
   const done = later.events.find(({ name }) => name === 'done')?.id as string;
   later.close();
   const both = await readEvents(`${product.url}/api/v1/events?lastEventId=${queued.id}`, { 'last-event-id': done });

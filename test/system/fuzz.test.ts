@@ -1,6 +1,6 @@
 /**
- * Every route of the OpenAPI document, with requests that fit it, nearly fit it, or do not at all. Whatever comes, the answer
- * is one that the document tells of, nothing leaks, and no process dies.
+ * Every route of the OpenAPI document, with requests that fit it, nearly fit it, or do not at all. Whatever comes,
+ * the answer is one that the document tells of, nothing leaks, and no process dies.
  *
  *   FUZZ_SEED=17 npx vitest run test/system/fuzz.test.ts     replays one run
  */

@@ -24,7 +24,10 @@ const has = (program: string) => execaSync('sh', ['-c', `command -v ${program}`]
 /** For each of three attempts; the test itself has a longer one. */
 const FETCH_LIMIT_MS = 60_000;
 
-/** From the machine, or unpacked from Debian's package, which need not be installed for it; null where it cannot be had. */
+/**
+ * From the machine, or unpacked from Debian's package, which need not be installed for it; null where it cannot be
+ * had.
+ */
 function promtool(): string | null {
   if (has('promtool')) return 'promtool';
   const folder = temporaryFolder();

@@ -1,6 +1,6 @@
 /**
- * A1111's dialect, by the requests that Open WebUI, SillyTavern and the Python package webuiapi really send; bodies are those
- * of their sources.
+ * A1111's dialect, by the requests that Open WebUI, SillyTavern and the Python package webuiapi really send; bodies
+ * are those of their sources.
  */
 import { readFileSync } from 'node:fs';
 import { join } from 'node:path';

@@ -1,4 +1,7 @@
-/** What systemd does with a service, done by hand: a socket that is passed, a place to tell things, a small memory group. */
+/**
+ * What systemd does with a service, done by hand: a socket that is passed, a place to tell things, a small memory
+ * group.
+ */
 import { spawn } from 'node:child_process';
 import { mkdirSync, readFileSync, rmdirSync, writeFileSync } from 'node:fs';
 import { get } from 'node:http';

@@ -27,7 +27,7 @@ import { sdapiRoutes } from './sdapi/routes.js';
 
 /** Bytes of a body without a picture. */
 const BODY_MAX = 4 << 20;
-/** A client gets so long for the head of a request, and for all of it. */
+/** A client gets this long for the head of a request, and for all of it. */
 const HEAD_LIMIT_MS = 10_000;
 const REQUEST_LIMIT_MS = 300_000;
 /** Silence on a connection after which TCP looks whether the other end is there. */

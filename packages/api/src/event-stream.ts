@@ -5,8 +5,8 @@ import type { FastifyReply } from 'fastify';
 /** A comment line on an idle stream, so that proxies and clients see that it lives. */
 const HEARTBEAT_MS = 15_000;
 /**
- * Bytes that wait for a listener before it is dropped; it comes back with Last-Event-ID and has missed nothing. More than
- * all that can be replayed. What waits is shared: the bytes of an event are there once, however many listen.
+ * Bytes that wait for a listener before it is dropped; it comes back with Last-Event-ID and has missed nothing. More
+ * than all that can be replayed. What waits is shared: the bytes of an event are there once, however many listen.
  */
 const PENDING_MAX = 16 << 20;
 /** Bytes that are given to the connection at once: how fast it takes them tells whether anybody reads. */
@@ -29,8 +29,8 @@ export class EventStream {
   #taken = 0;
 
   /**
-   * `onEnd` is called once nothing more can be sent: the client is gone, or was told all. A stream of pictures may be as
-   * large as they are.
+   * `onEnd` is called once nothing more can be sent: the client is gone, or was told all. A stream of pictures may be
+   * as large as they are.
    */
   constructor(reply: FastifyReply, onEnd: () => void, limits: StreamLimits = {}) {
     // What hooks have set, the answer of a hijacked reply would not have.

@@ -1,6 +1,6 @@
 /**
- * Entry of the API process, started by the supervisor, which owns the port: this process listens on the descriptor that it
- * inherited. It keeps no state and may die at any moment; the jobs do not notice.
+ * Entry of the API process, started by the supervisor, which owns the port: this process listens on the descriptor
+ * that it inherited. It keeps no state and may die at any moment; the jobs do not notice.
  */
 import { CodedError, toCodedError } from '@qwen-supervisor/protocol/errors';
 import { type ApiSettings, CHILD_ENV } from '@qwen-supervisor/protocol/messages';

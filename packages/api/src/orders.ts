@@ -92,8 +92,8 @@ export function cancelWhenGone(
 }
 
 /**
- * Waits until all have ended; gives those that have a picture. One that failed, or is waited for in vain, does not cost the
- * others. @throws CodedError where none has one
+ * Waits until all have ended; gives those that have a picture. One that failed, or is waited for in vain, does not
+ * cost the others. @throws CodedError where none has one
  */
 export async function waitForPictures(
   backend: Backend,
@@ -114,9 +114,9 @@ export async function waitForPictures(
 const IDEMPOTENCY_KEY = /^[\x21-\x7e]{1,255}$/;
 
 /**
- * The header `Idempotency-Key`: a client that did not get its answer repeats its request with the same key, and gets the
- * same jobs. Reference: IETF draft-ietf-httpapi-idempotency-key-header. Null without the header. @throws CodedError
- * REQUEST_INVALID
+ * The header `Idempotency-Key`: a client that did not get its answer repeats its request with the same key, and gets
+ * the same jobs. Reference: IETF draft-ietf-httpapi-idempotency-key-header. Null without the header. @throws
+ * CodedError REQUEST_INVALID
  */
 export function idempotencyOf({ headers, url, body, caller }: FastifyRequest): Idempotency | null {
   const key = headers['idempotency-key'];

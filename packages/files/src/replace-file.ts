@@ -8,8 +8,8 @@ import { dirname } from 'node:path';
 export const TEMPORARY = '.tmp';
 
 /**
- * Writes `path` anew: after a crash, a full disk or a power cut it is the old file or the new one. Resolves when it is on the
- * disk; `sync: false` leaves that to the kernel, so that only the death of a process is survived.
+ * Writes `path` anew: after a crash, a full disk or a power cut it is the old file or the new one. Resolves when it
+ * is on the disk; `sync: false` leaves that to the kernel, so that only the death of a process is survived.
  * @throws Error of the file system
  */
 export async function replaceFile(path: string, bytes: Uint8Array, { sync = true } = {}): Promise<void> {

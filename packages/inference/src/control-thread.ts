@@ -1,7 +1,7 @@
 /**
- * The worker's control thread. ONNX Runtime blocks the main thread; this one holds the IPC socket, answers, beats, and sets
- * the flags that the main thread reads between steps. When the supervisor is gone it ends the whole process at once, in
- * the middle of a native call too.
+ * The worker's control thread. ONNX Runtime blocks the main thread; this one holds the IPC socket, answers, beats,
+ * and sets the flags that the main thread reads between steps. When the supervisor is gone it ends the whole process
+ * at once, in the middle of a native call too.
  */
 import { writeSync } from 'node:fs';
 import { parentPort, workerData } from 'node:worker_threads';
@@ -23,7 +23,8 @@ const { flags, socket, token, dataDir, beatMs } = workerData as ControlData;
 const main = parentPort as NonNullable<typeof parentPort>;
 const toMain = (message: ControlMessage) => main.postMessage(message);
 
-// A fault of this thread would reach the main thread only when that is free again, and nobody could reach us until then.
+// A fault of this thread would reach the main thread only when that is free again, and nobody could reach us until
+// then.
 process.on('uncaughtException', (error) => {
   writeSync(2, `${error.stack}\n`);
   process.kill(process.pid, 'SIGABRT');

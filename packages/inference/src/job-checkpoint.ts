@@ -2,9 +2,9 @@
  * Checkpoints of a running job: the latents after a step, so that another attempt goes on from there and draws the same
  * picture bit by bit.
  *
- * Layout: magic (8 bytes), length of the header (4 bytes, little-endian), header (JSON), latents (float32, little-endian),
- * SHA-256 of everything before (32 bytes). A file is complete under its name or not there; only a power cut can tear one,
- * and then the checksum tells. The newest that was synced is kept beside the newest of all.
+ * Layout: magic (8 bytes), length of the header (4 bytes, little-endian), header (JSON), latents (float32,
+ * little-endian), SHA-256 of everything before (32 bytes). A file is complete under its name or not there; only a
+ * power cut can tear one, and then the checksum tells. The newest that was synced is kept beside the newest of all.
  */
 import { createHash } from 'node:crypto';
 import {
@@ -27,7 +27,7 @@ import { type JobRequest, requestOf } from '@qwen-supervisor/protocol/job-reques
 
 const MAGIC = Buffer.from('QWENJOB1');
 const SUM_BYTES = 32;
-/** The page cache survives the death of a process; only a power cut needs the disk, and may cost so much work. */
+/** The page cache survives the death of a process; only a power cut needs the disk, and may cost this much work. */
 const SYNC_EVERY_MS = 1000;
 
 /** What must be equal for the remaining steps to give the same bits. */

@@ -11,7 +11,16 @@ import { CodedError } from '@qwen-supervisor/protocol/errors';
 import { type JobRequest, stepsOf } from '@qwen-supervisor/protocol/job-request';
 import { Tensor } from 'onnxruntime-node';
 import { z } from 'zod';
-import { decodePacked, denoise, firstLatents, type Observer, Pass, type Reached } from './recipe/pipeline.js';
+import {
+  decodePacked,
+  denoise,
+  encodePrompts,
+  firstLatents,
+  type Observer,
+  Pass,
+  type Reached,
+  scheduleOf,
+} from './recipe/pipeline.js';
 import { makeSchedule } from './recipe/scheduler.js';
 import type { Sessions } from './recipe/sessions.js';
 
@@ -38,7 +47,10 @@ const scheduleSchema = z.array(
   }),
 );
 
-/** Checks every golden tensor, token list and schedule; `report` gets each as it is done. @throws CodedError GOLDEN_INVALID */
+/**
+ * Checks every golden tensor, token list and schedule; `report` gets each as it is done. @throws CodedError
+ * GOLDEN_INVALID
+ */
 export async function checkModel(
   checkpoint: Checkpoint,
   sessions: Sessions,
@@ -144,7 +156,10 @@ async function checkVae(sessions: Sessions, golden: Golden, report: (check: Tens
   }
 }
 
-/** Whole pictures from the golden noise: prompt 0 of tokens.json, with guidance 4 and a blank negative prompt, or without. */
+/**
+ * Whole pictures from the golden noise: prompt 0 of tokens.json, with guidance 4 and a blank negative prompt, or
+ * without.
+ */
 async function checkPictures(sessions: Sessions, golden: Golden, report: (check: TensorCheck) => void): Promise<void> {
   for (const [name, trueCfgScale] of [
     ['cfg4', 4],
@@ -204,7 +219,10 @@ async function draw(
     isCancelled: () => false,
     isInterrupted: () => false,
   };
-  const reached = (await denoise(sessions, request, { step: 0, latents }, observer)) as Reached;
+  const prompts = await encodePrompts(sessions, request);
+  const schedule = scheduleOf(sessions, request);
+  const start = { step: 0, latents };
+  const reached = (await denoise(sessions, request, prompts, schedule, start, observer)) as Reached;
   const image = await decodePacked(sessions, reached.latents, request.height / 16, request.width / 16);
   return { steps, image: image.map((value) => value / 2 + 0.5) };
 }

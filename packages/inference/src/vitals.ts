@@ -1,4 +1,7 @@
-/** What this process measures of itself; readable from the control thread while the main thread is inside a native call. */
+/**
+ * What this process measures of itself; readable from the control thread while the main thread is inside a native
+ * call.
+ */
 import { readFileSync } from 'node:fs';
 import type { Vitals } from '@qwen-supervisor/protocol/status';
 

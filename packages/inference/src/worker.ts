@@ -78,8 +78,8 @@ async function load(): Promise<Model | null> {
 }
 
 /**
- * The first run of every session is slow, and a model that cannot draw should say so before it is called ready. How long its
- * second step took tells the supervisor what to expect of others.
+ * The first run of every session is slow, and a model that cannot draw should say so before it is called ready. How
+ * long its second step took tells the supervisor what to expect of others.
  */
 async function warmUp(sessions: Sessions): Promise<{ previewMap: PreviewMap; msPerToken: number }> {
   const request = {

@@ -18,7 +18,10 @@ export class FrameDecoder {
   #chunks: Buffer[] = [];
   #buffered = 0;
 
-  /** Messages that `chunk` completes. @throws RangeError for a frame beyond FRAME_MAX, Error for content that is not MessagePack */
+  /**
+   * Messages that `chunk` completes. @throws RangeError for a frame beyond FRAME_MAX, Error for content that is not
+   * MessagePack
+   */
   push(chunk: Buffer): unknown[] {
     this.#chunks.push(chunk);
     this.#buffered += chunk.length;

@@ -21,7 +21,7 @@ export function listenIpc<Remote extends Methods, Local extends Methods>(
   const ipc = new nodeIpc.IPC();
   ipc.config.rawBuffer = true;
   ipc.config.silent = true;
-  // Its default of 100 would keep our own children out when so many clients wait.
+  // Its default of 100 would keep our own children out when as many clients wait.
   ipc.config.maxConnections = Number.MAX_SAFE_INTEGER;
   ipc.config.socketRoot = `${dirname(path)}/`;
   const links = new Map<Socket, Link<Remote, Local>>();

@@ -1,6 +1,6 @@
 /**
- * The sizes of a checkpoint, read from its configs. Everything that the graphs and the pipeline know about a model comes
- * from here; a config that asks for something we do not compute is refused rather than ignored.
+ * The sizes of a checkpoint, read from its configs. Everything that the graphs and the pipeline know about a model
+ * comes from here; a config that asks for something we do not compute is refused rather than ignored.
  */
 import { CodedError } from '@qwen-supervisor/protocol/errors';
 import { z } from 'zod';

@@ -96,7 +96,10 @@ export function fingerprint({ folder, architecture, tensors }: Checkpoint): stri
   return hash.digest('hex');
 }
 
-/** The folder with the tokenizer's files: `tokenizer/`, or `processor/` in newer layouts. @throws CodedError MODEL_NOT_FOUND */
+/**
+ * The folder with the tokenizer's files: `tokenizer/`, or `processor/` in newer layouts. @throws CodedError
+ * MODEL_NOT_FOUND
+ */
 export function tokenizerFolder(checkpointFolder: string): string {
   const has = (folder: string, file: string) => existsSync(join(checkpointFolder, folder, file));
   const folder = ['tokenizer', 'processor'].find(

@@ -1,4 +1,7 @@
-/** All graphs of a checkpoint, and the table that stays outside of them. Building them checks that every tensor is there, in the shape that the configs ask for. */
+/**
+ * All graphs of a checkpoint, and the table that stays outside of them. Building them checks that every tensor is
+ * there, in the shape that the configs ask for.
+ */
 import type { Checkpoint } from './checkpoint.js';
 import type { OnnxGraph } from './onnx.js';
 import type { TensorEntry } from './safetensors.js';

@@ -1,8 +1,8 @@
 /**
  * The Qwen2.5 language model of `Qwen2_5_VLForConditionalGeneration`, text path only, as an ONNX graph.
  *
- * Reference: transformers `modeling_qwen2_5_vl.py`. For text the three rows of M-RoPE positions are equal, which is plain
- * rotary embedding over positions 0, 1, 2, …
+ * Reference: transformers `modeling_qwen2_5_vl.py`. For text the three rows of M-RoPE positions are equal, which is
+ * plain rotary embedding over positions 0, 1, 2, …
  */
 import type { TextEncoderConfig } from './architecture.js';
 import type { Tensors } from './checkpoint.js';
@@ -10,8 +10,8 @@ import { linear, rmsNorm, silu } from './layers.js';
 import { OnnxGraph } from './onnx.js';
 
 /**
- * Inputs `embeddings` [1, n, hidden], `cos` and `sin` [1, n, headDim/2]; output `states` [n, hidden], after the final norm.
- * The embedding table stays outside: its rows are read from the file as they are needed.
+ * Inputs `embeddings` [1, n, hidden], `cos` and `sin` [1, n, headDim/2]; output `states` [n, hidden], after the final
+ * norm. The embedding table stays outside: its rows are read from the file as they are needed.
  */
 export function buildTextEncoder(config: TextEncoderConfig, tensors: Tensors): OnnxGraph {
   const { hiddenSize: hidden, headDim, numHeads, numKeyValueHeads, intermediateSize } = config;

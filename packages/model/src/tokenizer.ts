@@ -1,8 +1,8 @@
 /**
  * The checkpoint's tokenizer: byte-level BPE, from `tokenizer.json` or from the older `vocab.json` and `merges.txt`.
  *
- * Special tokens (`<|im_end|>` …) exist in the template only: the same characters inside a prompt are plain text, so that
- * no prompt can close its turn and open another.
+ * Special tokens (`<|im_end|>` …) exist in the template only: the same characters inside a prompt are plain text, so
+ * that no prompt can close its turn and open another.
  */
 import { existsSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';

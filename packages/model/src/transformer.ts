@@ -1,8 +1,8 @@
 /**
  * `QwenImageTransformer2DModel` as two ONNX graphs. Reference: diffusers `transformer_qwenimage.py`.
  *
- * A third of the model's weights are modulation: linear layers of the timestep alone. They are a graph of their own, run
- * once for all timesteps of a job, so that a denoising step streams only the other two thirds through memory.
+ * A third of the model's weights are modulation: linear layers of the timestep alone. They are a graph of their own,
+ * run once for all timesteps of a job, so that a denoising step streams only the other two thirds through memory.
  */
 import type { TransformerConfig } from './architecture.js';
 import type { Tensors } from './checkpoint.js';

@@ -1,8 +1,8 @@
 /**
  * `AutoencoderKLQwenImage` for one frame as ONNX graphs. Reference: diffusers `autoencoder_kl_qwenimage.py`.
  *
- * With a single frame the causal 3-D convolutions see zeros on all time taps but the last, and the temporal resamplers are
- * skipped: the network is exactly a 2-D one.
+ * With a single frame the causal 3-D convolutions see zeros on all time taps but the last, and the temporal
+ * resamplers are skipped: the network is exactly a 2-D one.
  */
 import type { VaeConfig } from './architecture.js';
 import type { Tensors } from './checkpoint.js';
@@ -49,7 +49,10 @@ export function buildDecoder(config: VaeConfig, tensors: Tensors): OnnxGraph {
   return g;
 }
 
-/** Input `image` [1, 3, H, W] in [-1, 1]; output `mean` [1, zDim, H/8, W/8] of the latent distribution, not normalised. */
+/**
+ * Input `image` [1, 3, H, W] in [-1, 1]; output `mean` [1, zDim, H/8, W/8] of the latent distribution, not
+ * normalised.
+ */
 export function buildEncoder(config: VaeConfig, tensors: Tensors): OnnxGraph {
   const g = new OnnxGraph('vae_encoder');
   const { conv, residual, attention, finish } = blocks(g, tensors);

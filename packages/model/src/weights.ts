@@ -1,9 +1,9 @@
 /**
  * Decides where a graph's weights lie for the CPU provider, which computes in float32.
  *
- * float32 files stay where they are and are mapped into memory. Other types, and kernels of which one slice is used, are
- * converted once into a side file in the cache folder: ONNX Runtime would otherwise expand every bf16 weight at each load,
- * with more than four times the file's size in memory.
+ * float32 files stay where they are and are mapped into memory. Other types, and kernels of which one slice is used,
+ * are converted once into a side file in the cache folder: ONNX Runtime would otherwise expand every bf16 weight at
+ * each load, with more than four times the file's size in memory.
  */
 import { createHash } from 'node:crypto';
 import {

@@ -14,7 +14,10 @@ const KEY_MIN = 16;
 /** What HTTP headers carry unchanged. */
 const LINE = /^(use|admin)\s+([\x21-\x7e]+)$/;
 
-/** Empty lines and those that begin with `#` are comments. @throws CodedError KEYS_FILE_INVALID, which never shows a key */
+/**
+ * Empty lines and those that begin with `#` are comments. @throws CodedError KEYS_FILE_INVALID, which never shows a
+ * key
+ */
 export function parseApiKeys(text: string): ApiKey[] {
   const keys = text.split('\n').flatMap((line, index) => {
     const trimmed = line.trim();

@@ -1,6 +1,7 @@
 /**
  * Configuration: one table. A key is a flag of `start` (`--max-steps`), an environment variable
- * (`QWEN_SUPERVISOR_MAX_STEPS`) and a key of the TOML file (`max-steps`); flags win over the environment, it over the file.
+ * (`QWEN_SUPERVISOR_MAX_STEPS`) and a key of the TOML file (`max-steps`); flags win over the environment, it over the
+ * file.
  */
 import { z } from 'zod';
 import { CodedError } from './errors.js';
@@ -8,8 +9,8 @@ import { STEPS_MAX } from './job-request.js';
 import type { ChildName } from './status.js';
 
 /**
- * When a changed setting is obeyed: at once, when that child is started anew (a reload does it), or at the next start because it
- * is bound to what is open, or all children were started with it.
+ * When a changed setting is obeyed: at once, when that child is started anew (a reload does it), or at the next start
+ * because it is bound to what is open, or all children were started with it.
  */
 export type TakesEffect = 'at once' | ChildName | 'start';
 
@@ -111,7 +112,7 @@ export const configSchema = z.strictObject({
     .min(0)
     .max(36_500)
     .default(0)
-    .describe('Finished jobs and their pictures are removed after so many days; 0 keeps them')
+    .describe('Finished jobs and their pictures are removed after this many days; 0 keeps them')
     .meta({ takesEffect: 'at once' }),
   'keep-gigabytes': z
     .number()
@@ -143,7 +144,7 @@ export const configSchema = z.strictObject({
     .meta({ takesEffect: 'at once' }),
   'load-stall-seconds': seconds
     .default(120)
-    .describe('A model load without progress for so long is given up')
+    .describe('A model load without progress for this long is given up')
     .meta({ takesEffect: 'at once' }),
   'load-limit-seconds': seconds
     .default(600)
@@ -151,12 +152,12 @@ export const configSchema = z.strictObject({
     .meta({ takesEffect: 'at once' }),
   'beat-limit-seconds': seconds
     .default(15)
-    .describe('A worker that gives no sign of life for so long is killed')
+    .describe('A worker that gives no sign of life for this long is killed')
     .meta({ takesEffect: 'start' }),
   'step-limit-seconds': seconds
     .default(120)
     .describe(
-      'A worker that completes no step for so long, and for ten times the longest so far if it computes, is killed',
+      'A worker that completes no step for this long, and for ten times the longest so far if it computes, is killed',
     )
     .meta({ takesEffect: 'at once' }),
   'memory-soft-gigabytes': z

@@ -1,7 +1,8 @@
 /**
  * The error table: every failure that a user can meet, once, with what to do about it.
  *
- * `docs/errors.md` is generated from it. `exit` is the exit code of a command that fails so, `http` the status of an answer.
+ * `docs/errors.md` is generated from it. `exit` is the exit code of a command that fails so, `http` the status of an
+ * answer.
  */
 
 /** Who has to act: the caller changes the request, the environment is repaired by the operator, or we have a bug. */

@@ -1,4 +1,7 @@
-/** The last events, for those who come late or come back. Kept by the supervisor, and by the API for its own listeners. */
+/**
+ * The last events, for those who come late or come back. Kept by the supervisor, and by the API for its own
+ * listeners.
+ */
 import type { NumberedEvent } from './events.js';
 
 /** Events that are kept, and characters of the texts in them. */

@@ -168,8 +168,8 @@ export function workOf(request: JobRequest): number {
 }
 
 /**
- * The size for a picture that is drawn over another: its shape, not more pixels than the model's own size, sides in steps
- * of 16.
+ * The size for a picture that is drawn over another: its shape, not more pixels than the model's own size, sides in
+ * steps of 16.
  */
 export function sizeLike(image: { width: number; height: number }, defaults: ModelDefaults) {
   const scale = Math.min(1, Math.sqrt((defaults.width * defaults.height) / (image.width * image.height)));

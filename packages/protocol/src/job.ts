@@ -10,7 +10,9 @@ export function isTerminal(status: JobStatus): boolean {
   return status === 'done' || status === 'failed' || status === 'cancelled';
 }
 
-/** The ways in: our own API, the command line, and the dialects of others (`classic`: the first Qwen-Image launcher). */
+/**
+ * The ways in: our own API, the command line, and the dialects of others (`classic`: the first Qwen-Image launcher).
+ */
 export const JOB_SOURCES = ['api', 'cli', 'openai', 'sdapi', 'classic'] as const;
 export type JobSource = (typeof JOB_SOURCES)[number];
 
@@ -71,8 +73,8 @@ export interface JobOrder {
 }
 
 /**
- * A client that repeats a request with the same key gets the jobs of the first one. `fingerprint` is a digest of what it
- * sent: the same key with another content is a mistake.
+ * A client that repeats a request with the same key gets the jobs of the first one. `fingerprint` is a digest of what
+ * it sent: the same key with another content is a mistake.
  */
 export interface Idempotency {
   key: string;

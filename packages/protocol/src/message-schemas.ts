@@ -1,6 +1,6 @@
 /**
- * What the supervisor takes from its peers, method by method: a child that is sick, or a client of another version, may send
- * anything. Fields that are not known are dropped.
+ * What the supervisor takes from its peers, method by method: a child that is sick, or a client of another version,
+ * may send anything. Fields that are not known are dropped.
  */
 import { z } from 'zod';
 import { ERRORS, type ErrorCode, type ErrorObject } from './errors.js';

@@ -141,7 +141,9 @@ export type WorkerReports = {
   finished(params: { jobId: string; attempt: number; outcome: JobOutcome }): void;
 };
 
-/** What became of a changed configuration: keys in force now, children restarted for them, keys that need a new start. */
+/**
+ * What became of a changed configuration: keys in force now, children restarted for them, keys that need a new start.
+ */
 export interface ReloadReport {
   applied: string[];
   restarted: ChildName[];

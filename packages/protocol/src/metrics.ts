@@ -1,6 +1,6 @@
 /**
- * Metrics in the text format of Prometheus. Reference: "Exposition formats", version 0.0.4. Small enough to be written here:
- * the process that counts should carry nothing heavy.
+ * Metrics in the text format of Prometheus. Reference: "Exposition formats", version 0.0.4. Small enough to be
+ * written here: the process that counts should carry nothing heavy.
  */
 
 export type Labels = Record<string, string>;

@@ -1,6 +1,6 @@
 /**
- * What a picture's file says about how it was made: the request and the model, nothing of when or where, so that the same
- * job gives the same bytes. As A1111's `parameters` text, which most tools read, and as our JSON.
+ * What a picture's file says about how it was made: the request and the model, nothing of when or where, so that the
+ * same job gives the same bytes. As A1111's `parameters` text, which most tools read, and as our JSON.
  */
 import type { JobRequest } from './job-request.js';
 

@@ -1,6 +1,6 @@
 /**
- * Texts inside PNG files. Reference: PNG specification (third edition), "tEXt", "iTXt". Text that is not Latin-1 goes into
- * `iTXt`, as Pillow and with it A1111 do.
+ * Texts inside PNG files. Reference: PNG specification (third edition), "tEXt", "iTXt". Text that is not Latin-1 goes
+ * into `iTXt`, as Pillow and with it A1111 do.
  */
 
 const SIGNATURE = [0x89, 0x50, 0x4e, 0x47, 0x0d, 0x0a, 0x1a, 0x0a];

@@ -1,6 +1,6 @@
 /**
- * The shell around the supervisor's core: owns the clock, the processes, the sockets and the store. It turns what happens
- * into events, and carries out the effects that the core decides on.
+ * The shell around the supervisor's core: owns the clock, the processes, the sockets and the store. It turns what
+ * happens into events, and carries out the effects that the core decides on.
  */
 import { basename } from 'node:path';
 import { VERSION } from '@qwen-supervisor/ipc/version';

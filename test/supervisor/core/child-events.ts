@@ -45,7 +45,9 @@ export const READY: Played[] = [...START, [1000, { type: 'ready', msPerToken: 1 
 /** A picture of 64 tokens. */
 export const BUSY: Played[] = [...READY, [1001, { type: 'assigned', tokens: 64 }], [1001, { type: 'begun', step: 0 }]];
 
-/** Beats once a second, from `fromMs` until before `toMs`; each with these vitals, given the seconds since the first. */
+/**
+ * Beats once a second, from `fromMs` until before `toMs`; each with these vitals, given the seconds since the first.
+ */
 export function beats(fromMs: number, toMs: number, vitalsAt: (seconds: number) => Partial<Vitals>): Played[] {
   const count = Math.max(0, Math.ceil((toMs - fromMs) / 1000));
   return Array.from({ length: count }, (_, i) => [fromMs + i * 1000, beat(vitalsAt(i))]);

@@ -1,7 +1,7 @@
 /**
- * What a simulated world is like: everything is drawn from the seed, so that no two worlds have the same limits, speeds and
- * faults, and a kind of fault that is drowned by others in one world reigns in another. After "swarm testing" (Groce et al.,
- * 2012) as TigerBeetle's VOPR does it.
+ * What a simulated world is like: everything is drawn from the seed, so that no two worlds have the same limits,
+ * speeds and faults, and a kind of fault that is drowned by others in one world reigns in another. After "swarm
+ * testing" (Groce et al., 2012) as TigerBeetle's VOPR does it.
  */
 import type { ChildLimits } from '@qwen-supervisor/supervisor/core/child';
 

@@ -1,8 +1,8 @@
 /**
  * Who may call: pages and hosts that are trusted, API keys, roles, and how many requests a key may send.
  *
- * A request is identified first, then counted, then let in or refused, so that guessing keys is counted, too. A route says
- * in its `config` what it needs; what says nothing needs a key.
+ * A request is identified first, then counted, then let in or refused, so that guessing keys is counted, too. A route
+ * says in its `config` what it needs; what says nothing needs a key.
  */
 import { createHash, timingSafeEqual } from 'node:crypto';
 import type { IncomingHttpHeaders } from 'node:http';

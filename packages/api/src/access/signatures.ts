@@ -1,7 +1,7 @@
 /**
- * What stands for a key where none can be sent: the cookie of a page, whose `<img>` and EventSource send no headers, and the
- * address of a picture in an answer. Both are signed with the key, so that no process has to remember them, and a key that is
- * taken away takes them along.
+ * What stands for a key where none can be sent: the cookie of a page, whose `<img>` and EventSource send no headers,
+ * and the address of a picture in an answer. Both are signed with the key, so that no process has to remember them,
+ * and a key that is taken away takes them along.
  */
 import { createHmac, timingSafeEqual } from 'node:crypto';
 import type { ApiKey } from '@qwen-supervisor/protocol/api-keys';

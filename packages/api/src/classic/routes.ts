@@ -1,6 +1,6 @@
 /**
- * The endpoints of the first Qwen-Image launcher (ramcana/qwen2, `src/api/main.py`), for its React page and scripts; as it
- * described them: they answer while a picture is being made, and a request that was queued runs.
+ * The endpoints of the first Qwen-Image launcher (ramcana/qwen2, `src/api/main.py`), for its React page and scripts;
+ * as it described them: they answer while a picture is being made, and a request that was queued runs.
  */
 import { totalmem } from 'node:os';
 import { CodedError } from '@qwen-supervisor/protocol/errors';

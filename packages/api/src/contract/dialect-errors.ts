@@ -1,4 +1,6 @@
-/** Errors as each dialect's clients read them; which one is spoken follows from the address. Ours has the hint always. */
+/**
+ * Errors as each dialect's clients read them; which one is spoken follows from the address. Ours has the hint always.
+ */
 import { type CodedError, ERRORS, type ErrorCode } from '@qwen-supervisor/protocol/errors';
 import { z } from 'zod';
 import { errorSchema } from './schemas.js';

@@ -45,7 +45,10 @@ export function encodingOf({ output_format, output_compression }: ImagesRequest)
   return { format: output_format ?? 'png', quality: Math.max(1, output_compression ?? QUALITY_DEFAULT) };
 }
 
-/** Clients read these fields. Nothing is paid for, and texts are not counted here: what is told are the tokens of pictures. */
+/**
+ * Clients read these fields. Nothing is paid for, and texts are not counted here: what is told are the tokens of
+ * pictures.
+ */
 export function usageOf(jobs: Job[]) {
   const tokens = jobs.reduce((sum, job) => sum + tokensOf(job), 0);
   const none = { text_tokens: 0, image_tokens: 0 };

@@ -1,6 +1,7 @@
 /**
- * The OpenAI Images API, as its clients use it. Reference: OpenAI API, "Images"; extra fields by the names that vLLM-Omni
- * gave them. Fields that we do not know are ignored; what would give another picture than was asked for is refused.
+ * The OpenAI Images API, as its clients use it. Reference: OpenAI API, "Images"; extra fields by the names that
+ * vLLM-Omni gave them. Fields that we do not know are ignored; what would give another picture than was asked for is
+ * refused.
  */
 import { CodedError } from '@qwen-supervisor/protocol/errors';
 import { type Job, pictureOf } from '@qwen-supervisor/protocol/job';

@@ -10,8 +10,8 @@ import { enlargePreview, pictureOfJob } from '../pictures/pictures.js';
 import { encodingOf, type ImagesRequest, usageOf } from './request.js';
 
 /**
- * Of the previews that a worker sends, which one is the `index`th of `count`: they lie evenly between the first step and
- * the picture.
+ * Of the previews that a worker sends, which one is the `index`th of `count`: they lie evenly between the first step
+ * and the picture.
  */
 function isDue({ step, steps }: { step: number; steps: number }, index: number, count: number): boolean {
   return index < count && step / steps >= (index + 1) / (count + 1) - 1e-9;

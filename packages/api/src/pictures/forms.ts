@@ -1,4 +1,6 @@
-/** Multipart forms: fields as text, files as bytes. Their names and types are what the client says, and are not used. */
+/**
+ * Multipart forms: fields as text, files as bytes. Their names and types are what the client says, and are not used.
+ */
 import { createHash } from 'node:crypto';
 import { CodedError } from '@qwen-supervisor/protocol/errors';
 import type { FastifyReply, FastifyRequest } from 'fastify';

@@ -1,7 +1,7 @@
 /**
- * sharp, loaded when the first picture is decoded: most requests need none, and a process that starts anew should serve soon.
- * It decodes what clients send, so that only the formats that are taken exist for it; SVG, which may name files and hosts, is
- * not among them.
+ * sharp, loaded when the first picture is decoded: most requests need none, and a process that starts anew should
+ * serve soon. It decodes what clients send, so that only the formats that are taken exist for it; SVG, which may name
+ * files and hosts, is not among them.
  */
 export type Sharp = typeof import('sharp')['default'];
 

@@ -1,6 +1,6 @@
 /**
- * Pictures that clients send. They are decoded here, within limits, and stored as plain pixels of the size that is drawn:
- * nothing of what a client sent is kept, and no name or path of its is ever used.
+ * Pictures that clients send. They are decoded here, within limits, and stored as plain pixels of the size that is
+ * drawn: nothing of what a client sent is kept, and no name or path of its is ever used.
  */
 import { createHash } from 'node:crypto';
 import { stat, utimes } from 'node:fs/promises';
@@ -47,8 +47,8 @@ export async function inspect(bytes: Buffer): Promise<Upload> {
 }
 
 /**
- * Stores a picture, scaled to the size that is drawn, for a worker to draw over; gives its SHA-256. Transparent parts are
- * white. `crop`: it keeps its shape and is cut; else it is stretched, as diffusers does.
+ * Stores a picture, scaled to the size that is drawn, for a worker to draw over; gives its SHA-256. Transparent parts
+ * are white. `crop`: it keeps its shape and is cut; else it is stretched, as diffusers does.
  * @throws CodedError UPLOAD_INVALID, DISK_FULL, IMAGE_WRITE_FAILED
  */
 export async function storeInput(

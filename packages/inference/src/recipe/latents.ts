@@ -1,4 +1,7 @@
-/** Layouts of latents. Packed: [rows * columns, 4 * channels], a token for every 2x2 patch. Reference: `_pack_latents`. */
+/**
+ * Layouts of latents. Packed: [rows * columns, 4 * channels], a token for every 2x2 patch. Reference:
+ * `_pack_latents`.
+ */
 
 /**
  * Packed tokens → [channels, 2 * rows, 2 * columns], times `std` plus `mean` per channel: as the decoder takes them.
@@ -29,8 +32,8 @@ export function unpackLatents(
 }
 
 /**
- * [channels, 2 * rows, 2 * columns] as the encoder gives them → packed tokens, less `mean` and over `std` per channel: the
- * reverse of `unpackLatents`.
+ * [channels, 2 * rows, 2 * columns] as the encoder gives them → packed tokens, less `mean` and over `std` per
+ * channel: the reverse of `unpackLatents`.
  */
 export function packLatents(
   planes: Float32Array,

@@ -1,7 +1,7 @@
 /**
  * Seeded Gaussian noise: Philox 4x32-10 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", 2011) and
- * Box-Muller. Counter-based, so that a value depends on seed and position alone. Not the noise of PyTorch: its generators
- * differ between devices and cannot be met by anyone.
+ * Box-Muller. Counter-based, so that a value depends on seed and position alone. Not the noise of PyTorch: its
+ * generators differ between devices and cannot be met by anyone.
  */
 
 /** `count` standard normal values for a seed of up to 53 bits. */

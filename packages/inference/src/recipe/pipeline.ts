@@ -6,12 +6,12 @@
  */
 import { PROMPT_STATES_MAX, TEMPLATE_TOKENS } from '@qwen-supervisor/model/prompt-template';
 import { jointRotary } from '@qwen-supervisor/model/transformer';
-import { type JobRequest, skippedSteps, stepsOf } from '@qwen-supervisor/protocol/job-request';
+import { type JobRequest, skippedSteps, stepsOf, tokensOf } from '@qwen-supervisor/protocol/job-request';
 import { Tensor } from 'onnxruntime-node';
 import { guide } from './guidance.js';
 import { fromRgb, packLatents, toRgb, unpackLatents } from './latents.js';
 import { gaussianNoise } from './noise.js';
-import { makeSchedule } from './scheduler.js';
+import { makeSchedule, type Schedule } from './scheduler.js';
 import { latentSize, modulationLength, type Sessions } from './sessions.js';
 
 /** Memory for the modulation of several timesteps at once, bytes. */
@@ -20,7 +20,7 @@ const MODULATION_BYTES_MAX = 512 << 20;
 export interface StepState {
   /** Completed steps. */
   step: number;
-  /** Packed latents [rows * columns, 64] after the step; overwritten by the next one. */
+  /** Packed latents [tokens, inChannels] after the step; overwritten by the next one. */
   latents: Float32Array;
   /** The model's prediction of that step, same layout. */
   velocity: Float32Array;
@@ -47,11 +47,18 @@ export interface Picture {
   height: number;
 }
 
+/** Text states [n, hidden] of each prompt. */
+export interface Prompts {
+  positive: Float32Array;
+  /** Null without guidance. */
+  negative: Float32Array | null;
+}
+
 /** Latents between two steps: where denoising begins (they are overwritten), and where it has ended. */
 export interface Reached {
   /** Completed steps. */
   step: number;
-  /** Packed latents [rows * columns, 64]. */
+  /** Packed latents [tokens, inChannels]. */
   latents: Float32Array;
 }
 
@@ -66,21 +73,48 @@ export async function drawPicture(
   start: Reached | null = null,
   initPixels: Uint8Array | null = null,
 ): Promise<(Picture & { step: number }) | null> {
-  const { h, w } = latentSize(request.width, request.height);
   const { width, height } = request;
+  const { h, w } = latentSize(width, height);
+  // 1. Text states of the prompt, and of the negative prompt if guidance is on.
+  const prompts = await encodePrompts(sessions, request);
+  // 2. Sigmas from 1 to 0, shifted by the picture's size.
+  const schedule = scheduleOf(sessions, request);
+  // 3. Latents: those of the checkpoint; or noise, alone or over a picture.
   const image = start === null && initPixels ? fromRgb(initPixels, height, width) : null;
-  const noise = gaussianNoise(request.seed, h * w * sessions.architecture.vae.zDim);
-  const from = start ?? { step: 0, latents: await firstLatents(sessions, request, noise, image) };
-  const reached = await denoise(sessions, request, from, observer);
+  const from = start ?? {
+    step: 0,
+    latents: await firstLatents(sessions, request, firstNoise(sessions, request), image),
+  };
+  // 4. and 5. Modulation of many timesteps at once, and the denoising steps that read it.
+  const reached = await denoise(sessions, request, prompts, schedule, from, observer);
   if (reached === null || observer.isCancelled()) return null;
+  // 6. Packed latents to pixels.
   observer.onDecoding();
   const decoded = await decodePacked(sessions, reached.latents, h / 2, w / 2);
   return { pixels: toRgb(decoded, height, width), width, height, step: reached.step };
 }
 
+/** 1. Each prompt has its own length; without guidance there is no negative one. */
+export async function encodePrompts(sessions: Sessions, request: JobRequest): Promise<Prompts> {
+  const isGuided = request.trueCfgScale > 1;
+  const positive = await promptStates(sessions, request.prompt);
+  return { positive, negative: isGuided ? await promptStates(sessions, request.negativePrompt) : null };
+}
+
+/** 2. */
+export function scheduleOf(sessions: Sessions, { numInferenceSteps, width, height }: JobRequest): Schedule {
+  return makeSchedule(sessions.architecture.scheduler, numInferenceSteps, tokensOf({ width, height }));
+}
+
+function firstNoise({ architecture }: Sessions, { seed, width, height }: JobRequest): Float32Array {
+  const { h, w } = latentSize(width, height);
+  return gaussianNoise(seed, h * w * architecture.vae.zDim);
+}
+
 /**
- * The latents before the first step: noise, or `image` [3, height, width] under as much noise as the first step that is
- * made expects. Of the encoder's distribution the mean is taken: a draw of its own would add nothing that can be seen.
+ * 3. The latents before the first step: noise, or `image` [3, height, width] under as much noise as the first step
+ * that is made expects. Of the encoder's distribution the mean is taken: a draw of its own would add nothing that can
+ * be seen.
  */
 export async function firstLatents(
   sessions: Sessions,
@@ -89,19 +123,23 @@ export async function firstLatents(
   image: Float32Array | null,
 ): Promise<Float32Array> {
   if (image === null) return noise;
-  const { scheduler, vae } = sessions.architecture;
+  const { vae } = sessions.architecture;
   const { h, w } = latentSize(request.width, request.height);
   const encoded = await sessions.encode(image, request.height, request.width);
   const clean = packLatents(encoded, h / 2, w / 2, vae.latentsMean, vae.latentsStd);
-  const { sigmas } = makeSchedule(scheduler, request.numInferenceSteps, (h / 2) * (w / 2));
-  const sigma = sigmas[skippedSteps(request)] as number;
+  const sigma = scheduleOf(sessions, request).sigmas[skippedSteps(request)] as number;
   return noise.map((value, i) => sigma * value + (1 - sigma) * (clean[i] as number));
 }
 
-/** Steps 1 to 5 of the recipe; null if cancelled. Interrupted, it gives the clean latents that its last step points at. */
+/**
+ * 4. and 5. Denoises `start` from the step that it has reached; null if cancelled. Interrupted, it gives the clean
+ * latents that its last step points at.
+ */
 export async function denoise(
   sessions: Sessions,
   request: JobRequest,
+  { positive, negative }: Prompts,
+  { sigmas, timesteps }: Schedule,
   start: Reached,
   observer: Observer,
 ): Promise<Reached | null> {
@@ -109,50 +147,39 @@ export async function denoise(
   const { h, w } = latentSize(request.width, request.height);
   const [rows, columns] = [h / 2, w / 2];
   const tokens = rows * columns;
-  const channels = architecture.transformer.inChannels;
-
-  // 1. Text states of the prompt, and of the negative prompt if guidance is on. Each has its own length.
-  const guided = request.trueCfgScale > 1;
-  const positive = await promptStates(sessions, request.prompt);
-  const negative = guided ? await promptStates(sessions, request.negativePrompt) : null;
-
-  // 2. Latents, [tokens, 64].
+  const { inChannels } = architecture.transformer;
   const { latents } = start;
-
-  // 3. Sigmas from 1 to 0, shifted by the picture's size.
-  const { sigmas, timesteps } = makeSchedule(architecture.scheduler, request.numInferenceSteps, tokens);
 
   // 4. Everything that depends on the timestep alone, for many steps in one pass over its weights.
   const rowLength = modulationLength(architecture);
   const stepsAtOnce = Math.max(1, Math.floor(MODULATION_BYTES_MAX / (4 * rowLength)));
   let modulation: Float32Array = new Float32Array(0);
 
-  // 5. Denoise. All buffers are made here once; each step's inputs and outputs are views of them.
-  const velocity = new Float32Array(tokens * channels);
-  const latentsTensor = new Tensor('float32', latents, [tokens, channels]);
+  // 5. All buffers are made here once; each step's inputs and outputs are views of them.
+  const velocity = new Float32Array(tokens * inChannels);
+  const latentsTensor = new Tensor('float32', latents, [tokens, inChannels]);
   const passes = [new Pass(sessions, positive, rows, columns, velocity)];
-  const negativeVelocity = guided ? new Float32Array(tokens * channels) : null;
+  const negativeVelocity = negative ? new Float32Array(tokens * inChannels) : null;
   if (negative && negativeVelocity) passes.push(new Pass(sessions, negative, rows, columns, negativeVelocity));
 
   const skipped = skippedSteps(request);
   const steps = stepsOf(request);
   for (let step = start.step; step < steps; step++) {
     if (observer.isCancelled()) return null;
-    const index = skipped + step;
-    const offset = index % stepsAtOnce;
+    const i = skipped + step;
+    const offset = i % stepsAtOnce;
     // The model takes the timestep over 1000, whatever num_train_timesteps is. The batches lie the same however often
     // the job was interrupted: another size of a batch may round otherwise.
     if (offset === 0 || step === start.step) {
-      const first = index - offset;
+      const first = i - offset;
       modulation = await sessions.modulation(timesteps.slice(first, first + stepsAtOnce).map((t) => t / 1000));
     }
     const row = modulation.subarray(offset * rowLength, (offset + 1) * rowLength);
     const rowTensor = new Tensor('float32', row, [rowLength]);
     for (const pass of passes) await pass.run(latentsTensor, rowTensor);
-    if (negativeVelocity) guide(velocity, negativeVelocity, request.trueCfgScale, channels);
-    const sigma = sigmas[index + 1] as number;
-    const delta = sigma - (sigmas[index] as number);
-    for (let i = 0; i < latents.length; i++) latents[i] = (latents[i] as number) + delta * (velocity[i] as number);
+    if (negativeVelocity) guide(velocity, negativeVelocity, request.trueCfgScale, inChannels);
+    const sigma = sigmas[i + 1] as number;
+    eulerStep(latents, velocity, sigma - (sigmas[i] as number));
     const state = { step: step + 1, latents, velocity, sigma, rows, columns };
     observer.onStep(state);
     if (step + 1 < steps && observer.isInterrupted()) return { step: step + 1, latents: cleanLatents(state) };
@@ -160,12 +187,17 @@ export async function denoise(
   return { step: steps, latents };
 }
 
-/** What the last step takes the picture to be, without the noise that is left. Packed like the latents. */
+/** x_{i+1} = x_i + (sigma_{i+1} - sigma_i) * v, in place. Reference: `FlowMatchEulerDiscreteScheduler.step`. */
+function eulerStep(latents: Float32Array, velocity: Float32Array, dt: number): void {
+  for (let i = 0; i < latents.length; i++) latents[i] = (latents[i] as number) + dt * (velocity[i] as number);
+}
+
+/** x_0 = x_i - sigma_i * v: what the last step takes the picture to be, without the noise that is left. Packed. */
 export function cleanLatents({ latents, velocity, sigma }: StepState): Float32Array {
   return latents.map((value, i) => value - sigma * (velocity[i] as number));
 }
 
-/** Step 6: packed latents → image [3, 16 * rows, 16 * columns] in [-1, 1]. */
+/** 6. Packed latents → image [3, 16 * rows, 16 * columns] in [-1, 1]. */
 export function decodePacked(
   sessions: Sessions,
   latents: Float32Array,

@@ -1,6 +1,6 @@
 /**
- * Small previews while a picture is denoised: a linear map from latents to colours, fitted once to the loaded decoder, so
- * that any checkpoint gets one and a preview costs nothing next to a step.
+ * Small previews while a picture is denoised: a linear map from latents to colours, fitted once to the loaded
+ * decoder, so that any checkpoint gets one and a preview costs nothing next to a step.
  */
 
 import { VAE_SCALE } from '@qwen-supervisor/model/vae';
@@ -74,17 +74,23 @@ export function drawPreview(map: PreviewMap, state: StepState): Preview {
   return { pixels: toRgb(image, 2 * rows, 2 * columns), width: 2 * columns, height: 2 * rows };
 }
 
+/** Keeps the matrix of the normal equations from being singular. */
+const RIDGE = 1e-3;
+
 /** Solves the normal equations, slightly regularised, by elimination: the matrix is positive definite and tiny. */
 function leastSquares(rows: number[][], targets: number[]): Float64Array {
   const n = (rows[0] as number[]).length;
-  const matrix = Array.from({ length: n }, (_, i) =>
-    Array.from({ length: n + 1 }, (_, j) =>
-      rows.reduce(
-        (sum, row, k) => sum + (row[i] as number) * (j < n ? (row[j] as number) : (targets[k] as number)),
-        i === j ? 1e-3 : 0,
-      ),
-    ),
-  );
+  // Xᵀ X, and behind it Xᵀ y.
+  const matrix = Array.from({ length: n }, (_, i) => {
+    const line = new Array<number>(n + 1).fill(0);
+    line[i] = RIDGE;
+    rows.forEach((row, k) => {
+      const x = row[i] as number;
+      for (let j = 0; j < n; j++) line[j] = (line[j] as number) + x * (row[j] as number);
+      line[n] = (line[n] as number) + x * (targets[k] as number);
+    });
+    return line;
+  });
   for (let pivot = 0; pivot < n; pivot++) {
     const top = matrix[pivot] as number[];
     for (let i = 0; i < n; i++) {

@@ -34,7 +34,10 @@ export class ControlSocket {
     }
   }
 
-  /** Whether it can be reached now. A folder for sockets that a logout has removed would keep every child out for ever. */
+  /**
+   * Whether it can be reached now. A folder for sockets that a logout has removed would keep every child out for
+   * ever.
+   */
   isThere(): boolean {
     return existsSync(this.path);
   }

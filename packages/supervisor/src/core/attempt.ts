@@ -9,7 +9,7 @@ export interface AttemptStart {
 }
 
 /**
- * How a worker died with a job in its hands: of its own making, killed from outside before or after a completed step, or
- * not at all (a planned stop).
+ * How a worker died with a job in its hands: of its own making, killed from outside before or after a completed step,
+ * or not at all (a planned stop).
  */
 export type Death = 'own' | 'outside' | 'outside-after-progress' | 'none';

@@ -176,8 +176,8 @@ export function tickKilling(child: Child, _event: Of<'tick'>, atMs: number): Chi
 }
 
 /**
- * Nobody is blamed for a silence in which this process did not run: a deadline is looked at twice, and a look that comes
- * late is no look. `againMs`: from a look to the next; 0 where one look in time is enough.
+ * Nobody is blamed for a silence in which this process did not run: a deadline is looked at twice, and a look that
+ * comes late is no look. `againMs`: from a look to the next; 0 where one look in time is enough.
  */
 function onceSure(child: Child, atMs: number, againMs: number, act: () => ChildStep): ChildStep {
   const { deadlineMs } = child;

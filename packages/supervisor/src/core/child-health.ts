@@ -79,8 +79,8 @@ export function tickStepClock(
 }
 
 /**
- * Why the worker is taken for dead although it beats; null if it is not. One that works may take ten times as long for a
- * step as ever before; one that does nothing may not.
+ * Why the worker is taken for dead although it beats; null if it is not. One that works may take ten times as long
+ * for a step as ever before; one that does nothing may not.
  */
 export function hangReason(clock: StepClock, stepLimitMs: number, atMs: number): string | null {
   const standingMs = atMs - clock.movedAtMs;
@@ -94,8 +94,8 @@ export function hangReason(clock: StepClock, stepLimitMs: number, atMs: number):
 }
 
 /**
- * When a load is given up: after the stall limit, within a cap. The cap is the load limit, or three times what the rate so
- * far predicts if that is more: a load that goes on slowly but steadily is never cut off.
+ * When a load is given up: after the stall limit, within a cap. The cap is the load limit, or three times what the
+ * rate so far predicts if that is more: a load that goes on slowly but steadily is never cut off.
  */
 export function loadDeadline(load: LoadClock, limits: { loadStallMs: number; loadLimitMs: number }): number {
   const elapsedMs = load.progressedAtMs - load.startedMs;

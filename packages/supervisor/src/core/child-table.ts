@@ -1,8 +1,9 @@
 /**
- * The lifecycle of one child process as a table: every phase answers every event. Pure; the shell performs the effects and
- * tells what happened. What an answer does is in child-starts.ts, child-life.ts and child-ends.ts.
+ * The lifecycle of one child process as a table: every phase answers every event. Pure; the shell performs the
+ * effects and tells what happened. What an answer does is in child-starts.ts, child-life.ts and child-ends.ts.
  *
- *   stopped → starting → loading → ready ⇄ busy → stopping | dying | killing → stopped, and backing-off, blocked, failed
+ *   stopped → starting → loading → ready ⇄ busy → stopping | dying | killing → stopped, failed,
+ *   or by way of backing-off and blocked → starting
  *
  * An event belongs to an incarnation (one spawned process); events of an earlier one never get here.
  */

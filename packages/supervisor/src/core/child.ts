@@ -12,8 +12,8 @@ import { type LoadClock, NO_LOAD, newStepClock, type StepClock } from './child-h
 import { NO_HISTORY, type RestartHistory, type RestartLimits } from './restart-policy.js';
 
 /**
- * Where a child is in its life. `stopping`: asked to end. `dying`: it has said that it cannot go on, and exits by itself.
- * `killing`: SIGKILL was sent, its exit is awaited. From outside the three are one.
+ * Where a child is in its life. `stopping`: asked to end. `dying`: it has said that it cannot go on, and exits by
+ * itself. `killing`: SIGKILL was sent, its exit is awaited. From outside the three are one.
  */
 export type Phase = ChildState | 'dying' | 'killing';
 
@@ -112,8 +112,8 @@ export type ChildEffect =
   /** Ask over IPC. `forGood`: nothing will take its place. */
   | { type: 'ask-stop'; name: ChildName; forGood: boolean }
   /**
-   * SIGKILL to the process group; `tree` also to every descendant that left it. `noteThreads`: first keep where its threads
-   * stand, which is all that can be known of one that hangs.
+   * SIGKILL to the process group; `tree` also to every descendant that left it. `noteThreads`: first keep where its
+   * threads stand, which is all that can be known of one that hangs.
    */
   | { type: 'kill'; name: ChildName; incarnation: number; tree: boolean; noteThreads: boolean }
   /** See what the ready child holds of a device. */

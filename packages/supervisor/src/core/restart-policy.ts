@@ -74,8 +74,8 @@ const JITTER = 0.25;
 /** Want of device memory is tried once more, no further: the next load would fail alike. */
 const DEVICE_MEMORY_MAX = 2;
 /**
- * This many deaths in a row are laid to jobs (two to each) and not charged. Beyond that the worker is at fault, and would eat
- * the whole queue.
+ * This many deaths in a row are laid to jobs (two to each) and not charged. Beyond that the worker is at fault, and
+ * would eat the whole queue.
  */
 const JOB_DEATHS_MAX = 6;
 
@@ -122,7 +122,10 @@ function widenedWindowMs({ max, windowMs }: RestartLimits, { startMs }: Unplanne
   return max === null ? windowMs : Math.max(windowMs, 2 * (max + 1) * startMs);
 }
 
-/** At once after the first death of a healthy child, else the cause's first delay, doubled with each in a row, up to the cap. */
+/**
+ * At once after the first death of a healthy child, else the cause's first delay, doubled with each in a row, up to
+ * the cap.
+ */
 function restartDelay(streak: number, row: Row, exit: UnplannedExit, limits: RestartLimits): number {
   if (streak === 1 && exit.wasReady && row.atOnce) return 0;
   const jitter = 1 - JITTER + 2 * JITTER * exit.random;

@@ -1,6 +1,6 @@
 /**
- * The supervisor's decisions: `decide(state, event)` gives the next state and what is to be done. Pure: daemon.ts owns clock,
- * processes, sockets and store.
+ * The supervisor's decisions: `decide(state, event)` gives the next state and what is to be done. Pure: daemon.ts
+ * owns clock, processes, sockets and store.
  */
 import type { ErrorObject } from '@qwen-supervisor/protocol/errors';
 import type { Job } from '@qwen-supervisor/protocol/job';

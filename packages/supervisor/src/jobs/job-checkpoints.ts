@@ -1,4 +1,7 @@
-/** The supervisor's view of the checkpoints of jobs: by name alone, how far each job is, and which are no longer wanted. */
+/**
+ * The supervisor's view of the checkpoints of jobs: by name alone, how far each job is, and which are no longer
+ * wanted.
+ */
 import { readdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
 import { CHECKPOINTS_FOLDER, parseCheckpointName } from '@qwen-supervisor/protocol/data-files';

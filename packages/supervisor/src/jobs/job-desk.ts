@@ -102,7 +102,10 @@ export class JobDesk {
     return { jobs, replayed };
   }
 
-  /** A new job with the request of one that failed or was cancelled. @throws CodedError JOB_NOT_FOUND, JOB_NOT_RETRYABLE */
+  /**
+   * A new job with the request of one that failed or was cancelled. @throws CodedError JOB_NOT_FOUND,
+   * JOB_NOT_RETRYABLE
+   */
   async retry(id: string, idempotency: Idempotency | null, refusal: CodedError | null): Promise<Job> {
     const job = await this.get(id);
     const { status, priority, source } = job;
@@ -148,8 +151,8 @@ export class JobDesk {
   }
 
   /**
-   * Cancels a queued job and asks the worker to end a running one: with the picture that it has reached if `keep`, not at
-   * all if `ifQueued`.
+   * Cancels a queued job and asks the worker to end a running one: with the picture that it has reached if `keep`,
+   * not at all if `ifQueued`.
    * @throws CodedError JOB_NOT_FOUND, DISK_FULL
    */
   async cancel(id: string, { keep = false, ifQueued = false } = {}): Promise<Job> {

@@ -55,8 +55,9 @@ export interface JobStore {
   /** Records where the running attempt has begun; null if it is not running. */
   begin(id: string, attempt: number, start: AttemptStart): Promise<Job | null>;
   /**
-   * Puts a running job back to its place in the queue, with the steps that are completed; null if it is not running. One
-   * whose cancel was asked for is cancelled instead, and one that has seen too many deaths is failed with JOB_POISONED.
+   * Puts a running job back to its place in the queue, with the steps that are completed; null if it is not running.
+   * One whose cancel was asked for is cancelled instead, and one that has seen too many deaths is failed with
+   * JOB_POISONED.
    */
   release(id: string, death: Death, step: number): Promise<Job | null>;
   /** Ends a running job, once: null if it is not running in this attempt. */
@@ -69,8 +70,8 @@ export interface JobStore {
   /** Cancels all queued jobs, or those of a group; gives them. */
   cancelQueued(group: string | null): Promise<Job[]>;
   /**
-   * Gives a queued job another priority, behind all others that have it, or the place before another queued one, with the
-   * priority of that. Null if it, or the other, is not queued.
+   * Gives a queued job another priority, behind all others that have it, or the place before another queued one, with
+   * the priority of that. Null if it, or the other, is not queued.
    */
   move(id: string, place: { priority: number } | { before: string }): Promise<Job | null>;
   get(id: string): Promise<Job | null>;
@@ -86,13 +87,13 @@ export interface JobStore {
   findImage(id: string): Promise<{ file: string; sha256: string } | null>;
   counts(): Promise<{ queued: number; running: number }>;
   /**
-   * Releases every running job: nothing runs when a supervisor starts. Each died together with its supervisor, after the
-   * step that `completedSteps` knows of.
+   * Releases every running job: nothing runs when a supervisor starts. Each died together with its supervisor, after
+   * the step that `completedSteps` knows of.
    */
   recover(completedSteps: (id: string) => number): Promise<Job[]>;
   /**
-   * Finished jobs that ended before `finishedBefore` (ISO 8601), or whose pictures, newest first, go beyond `keepBytes`. The
-   * newest ten are never too large: somebody may be about to fetch them.
+   * Finished jobs that ended before `finishedBefore` (ISO 8601), or whose pictures, newest first, go beyond
+   * `keepBytes`. The newest ten are never too large: somebody may be about to fetch them.
    */
   expired(limits: { finishedBefore: string | null; keepBytes: number | null }): Promise<Expired[]>;
   /** Forgets finished jobs. */

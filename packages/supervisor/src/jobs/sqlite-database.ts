@@ -1,8 +1,8 @@
 /**
  * The file of the job store: opened, locked, checked and brought to the current schema.
  *
- * The database is opened in exclusive locking mode: the lock that the kernel drops with the process is also what keeps a
- * second supervisor off the folder.
+ * The database is opened in exclusive locking mode: the lock that the kernel drops with the process is also what
+ * keeps a second supervisor off the folder.
  */
 import { existsSync, renameSync } from 'node:fs';
 import { join } from 'node:path';
@@ -59,8 +59,8 @@ const MIGRATIONS = [
 const COMPANIONS = ['', '-wal', '-shm', '-journal'];
 
 /**
- * Opens `jobs.db`. A file that is damaged is kept aside, under the name that is returned, and an empty one takes its place:
- * a queue that cannot be read must not keep the service down.
+ * Opens `jobs.db`. A file that is damaged is kept aside, under the name that is returned, and an empty one takes its
+ * place: a queue that cannot be read must not keep the service down.
  * @throws CodedError ALREADY_RUNNING, JOB_STORE_UNUSABLE
  */
 export function openSqliteJobStore(dataDir: string): { store: JobStore; setAside: string | null } {
@@ -77,7 +77,10 @@ export function openSqliteJobStore(dataDir: string): { store: JobStore; setAside
   }
 }
 
-/** Opens, locks, checks and migrates; `:memory:` is a database too. @throws CodedError ALREADY_RUNNING, JOB_STORE_UNUSABLE */
+/**
+ * Opens, locks, checks and migrates; `:memory:` is a database too. @throws CodedError ALREADY_RUNNING,
+ * JOB_STORE_UNUSABLE
+ */
 export function openDatabase(file: string): Database.Database {
   let db: Database.Database | undefined;
   try {

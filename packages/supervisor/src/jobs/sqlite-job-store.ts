@@ -13,7 +13,10 @@ import { afterDeath, type Expired, type JobStore, type Waiting } from './job-sto
 /** Newest pictures that are kept whatever their size. */
 const NEVER_TOO_LARGE = 10;
 
-/** The order in which jobs are claimed. `rank` is the place among those of one priority: that of arrival, until one is moved. */
+/**
+ * The order in which jobs are claimed. `rank` is the place among those of one priority: that of arrival, until one is
+ * moved.
+ */
 const IN_TURN = 'priority DESC, rank';
 
 interface Row {
@@ -50,7 +53,10 @@ interface StoredImage {
 
 export function sqliteJobStore(db: Database.Database): JobStore {
   const statements = new Map<string, Database.Statement>();
-  /** Prepared once: a statement costs more than most queries, and its memory is given back only by the garbage collector. */
+  /**
+   * Prepared once: a statement costs more than most queries, and its memory is given back only by the garbage
+   * collector.
+   */
   const prepare = (sql: string): Database.Statement => {
     const known = statements.get(sql) ?? db.prepare(sql);
     statements.set(sql, known);
@@ -78,8 +84,8 @@ export function sqliteJobStore(db: Database.Database): JobStore {
   const toJobOrNull = (row: Row | undefined) => (row ? toJob(row) : null);
   const now = () => new Date().toISOString();
   /**
-   * Every write goes through here: a single statement with RETURNING gives its row before it is committed, and libsql keeps
-   * to itself that the commit failed.
+   * Every write goes through here: a single statement with RETURNING gives its row before it is committed, and libsql
+   * keeps to itself that the commit failed.
    */
   const transaction = <T>(operation: () => T): T => {
     db.exec('BEGIN IMMEDIATE');

@@ -95,7 +95,9 @@ export function logFile(dataDir: string): string {
   return join(dataDir, 'logs', 'supervisor.log');
 }
 
-/** Not `recursive: true`, which never returns where a parent cannot be made although it exists (below /proc, for one). */
+/**
+ * Not `recursive: true`, which never returns where a parent cannot be made although it exists (below /proc, for one).
+ */
 function makeFolder(path: string): void {
   if (isFolder(path)) return;
   makeFolder(dirname(path));

@@ -58,7 +58,10 @@ export function bindHttpPort(host: string, port: number, open: boolean): HttpPor
   return httpPortOf(handle, address, name.port);
 }
 
-/** Takes over a socket that systemd has bound; its address comes from the socket unit. @throws CodedError HOST_REFUSED, PORT_UNUSABLE */
+/**
+ * Takes over a socket that systemd has bound; its address comes from the socket unit. @throws CodedError
+ * HOST_REFUSED, PORT_UNUSABLE
+ */
 export function adoptHttpPort(fd: number, open: boolean): HttpPort {
   const handle = newHandle();
   const name: SocketName = {};

@@ -1,5 +1,6 @@
 /**
- * What a supervisor that systemd has started tells it, and what it is given by it. Reference: sd_notify(3), sd_listen_fds(3).
+ * What a supervisor that systemd has started tells it, and what it is given by it. Reference: sd_notify(3),
+ * sd_listen_fds(3).
  *
  * Node has no datagram sockets of the Unix family, so that the messages go through `systemd-notify`; the unit needs
  * `NotifyAccess=all`.
@@ -11,7 +12,7 @@ import { type State, WORKER_NAMES } from '../core/state.js';
 
 /** The first descriptor that systemd passes. */
 const FIRST_FD = 3;
-/** While the start or the last job goes on, so much more time is asked for, so often. */
+/** While the start or the last job goes on, this much more time is asked for, this often. */
 const EXTEND_SECONDS = 60;
 const EXTEND_EVERY_MS = 20_000;
 const TELL_LIMIT_MS = 5000;

@@ -1,6 +1,6 @@
 /**
- * What a child prints: cut into lines, limited in rate with the drops counted, and its end kept for the record of a crash.
- * Bounded in memory whatever the child does.
+ * What a child prints: cut into lines, limited in rate with the drops counted, and its end kept for the record of a
+ * crash. Bounded in memory whatever the child does.
  */
 
 /** Longest line that is kept, characters; the rest of it is dropped. */

@@ -1,6 +1,6 @@
 /**
- * The memory of NVIDIA devices, as `nvidia-smi` tells it. A process that ends gives its device memory back only a moment
- * later, and a worker that is started too early, or beside a foreign process, fails for want of it.
+ * The memory of NVIDIA devices, as `nvidia-smi` tells it. A process that ends gives its device memory back only a
+ * moment later, and a worker that is started too early, or beside a foreign process, fails for want of it.
  */
 import { execa } from 'execa';
 import type { DeviceMemory } from '../core/child.js';

@@ -1,6 +1,6 @@
 /**
- * How often the kernel has killed a process for want of memory, where we can see it. A child that ends by SIGKILL while the
- * count rises was killed by the kernel and not by an operator.
+ * How often the kernel has killed a process for want of memory, where we can see it. A child that ends by SIGKILL
+ * while the count rises was killed by the kernel and not by an operator.
  *
  * Sources: cgroup v2 `memory.events`, cgroup v1 `memory.oom_control` (both count kills in the group by any kind of OOM
  * killer), else `/proc/vmstat`, which counts those of the whole machine.

@@ -47,7 +47,10 @@ export class Processes {
     this.#onExit = onExit;
   }
 
-  /** The process id; null where nothing could be spawned (no memory, the program is gone): its exit is told like any other. */
+  /**
+   * The process id; null where nothing could be spawned (no memory, the program is gone): its exit is told like any
+   * other.
+   */
   spawn(child: Incarnation, settings: ApiSettings | WorkerSettings, fd: number | null): number | null {
     const { name } = child;
     const { log, dataDir } = this.#parts;

@@ -1,7 +1,7 @@
 /**
- * Starts and kills child processes. Each leads a process group of its own, so that a Ctrl+C reaches the supervisor alone.
- * On Linux the kernel ends them with the supervisor (PR_SET_PDEATHSIG, set by `setpriv` of util-linux before it becomes the
- * child), in the middle of a native call too.
+ * Starts and kills child processes. Each leads a process group of its own, so that a Ctrl+C reaches the supervisor
+ * alone. On Linux the kernel ends them with the supervisor (PR_SET_PDEATHSIG, set by `setpriv` of util-linux before
+ * it becomes the child), in the middle of a native call too.
  */
 import { spawnSync } from 'node:child_process';
 import { fileURLToPath } from 'node:url';

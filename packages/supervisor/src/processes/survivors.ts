@@ -1,9 +1,9 @@
 /**
- * Processes that outlive the one that they belong to: grandchildren in a group of their own, children of an earlier supervisor
- * where the parent-death signal did not reach them.
+ * Processes that outlive the one that they belong to: grandchildren in a group of their own, children of an earlier
+ * supervisor where the parent-death signal did not reach them.
  *
- * They are known by a variable in their environment, which every descendant inherits and no other process has. The start
- * time guards against a process id that was given anew between the look and the kill.
+ * They are known by a variable in their environment, which every descendant inherits and no other process has. The
+ * start time guards against a process id that was given anew between the look and the kill.
  */
 import { readdirSync, readFileSync } from 'node:fs';
 import { CHILD_ENV } from '@qwen-supervisor/protocol/messages';
@@ -18,8 +18,8 @@ interface ProcessId {
 }
 
 /**
- * Kills what is left over of earlier children of `dataDir` and waits until it is gone; gives their process ids. Call it only
- * while holding the data folder. Linux only: elsewhere nothing is found.
+ * Kills what is left over of earlier children of `dataDir` and waits until it is gone; gives their process ids. Call
+ * it only while holding the data folder. Linux only: elsewhere nothing is found.
  */
 export async function sweepSurvivors(dataDir: string): Promise<number[]> {
   const found = kill(marked(`${CHILD_ENV.dataDir}=${dataDir}`));

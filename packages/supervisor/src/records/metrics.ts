@@ -1,6 +1,6 @@
 /**
- * What Prometheus reads, as far as the supervisor knows it: it outlives every other process, so that its counters do not
- * begin anew with them. Names follow the conventions of Prometheus: unit in the name, `_total` for counters.
+ * What Prometheus reads, as far as the supervisor knows it: it outlives every other process, so that its counters do
+ * not begin anew with them. Names follow the conventions of Prometheus: unit in the name, `_total` for counters.
  */
 import type { NumberedEvent } from '@qwen-supervisor/protocol/events';
 import { isTerminal } from '@qwen-supervisor/protocol/job';

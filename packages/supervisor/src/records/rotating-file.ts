@@ -12,8 +12,8 @@ export class RotatingFile {
   #lost: { lines: number; cause: Error } | null = null;
 
   /**
-   * Keeps `older` generations of at most `maxBytes` each. `onLost` words the line that tells how many could not be written,
-   * as soon as one can be again: a full disk costs lines, not the supervisor.
+   * Keeps `older` generations of at most `maxBytes` each. `onLost` words the line that tells how many could not be
+   * written, as soon as one can be again: a full disk costs lines, not the supervisor.
    * @throws Error of the file system where the file cannot be opened
    */
   constructor(path: string, maxBytes: number, older: number, onLost: (lines: number, cause: Error) => string) {
