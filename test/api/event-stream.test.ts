@@ -44,6 +44,19 @@ test('events that are larger than any buffer, all at once, reach who reads', asy
   expect(ended.count).toBe(1);
 });
 
+test('a text is not cut in the middle of a character, wherever it is cut', async () => {
+  const { socket } = await connected((stream) => {
+    for (const before of ['', 'x', 'xx', 'xxx']) stream.send('prompt', before + '🦊'.repeat(40_000));
+    stream.end();
+  }, UNBOUNDED);
+  const chunks: Buffer[] = [];
+  socket.on('data', (chunk) => chunks.push(chunk));
+  await readAll(socket);
+  const text = Buffer.concat(chunks).toString('utf8');
+  expect(text.match(/🦊/gu)).toHaveLength(160_000);
+  expect(text).not.toContain('\ufffd');
+});
+
 test('who does not read is dropped when too much waits for it', async () => {
   const { socket, ended } = await connected((stream) => {
     for (let i = 0; i < 100; i++) stream.send('event', 'x'.repeat(1 << 20));

@@ -219,8 +219,9 @@ describe('bad input is a coded 400', () => {
       error: { code: 'JOB_NOT_FOUND' },
     });
     expect(await raw(`GET / HTTP/1.1\r\nx: ${'y'.repeat(40_000)}\r\n\r\n`)).toMatch(
-      /^HTTP\/1\.1 400 [\s\S]*REQUEST_INVALID/,
+      /^HTTP\/1\.1 431 [\s\S]*HEADERS_TOO_LARGE/,
     );
+    expect(await raw('GET\r\n\r\n')).toMatch(/^HTTP\/1\.1 400 [\s\S]*REQUEST_INVALID/);
     expect(await raw('GET /healthz HTTP/1.0\r\n\r\n')).toMatch(/200 OK/);
   });
 

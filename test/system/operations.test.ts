@@ -73,6 +73,42 @@ test('a control socket that a logout has removed is made anew when a child is to
   expect((await product.status()).children[1]).toMatchObject({ name: 'api', restarts: 0 });
 });
 
+test('a control socket that a logout has removed is made anew also where nothing is to be started', async () => {
+  product = await startProduct();
+  await product.ready();
+  const { socket } = JSON.parse(readFileSync(join(product.dataDir, 'supervisor.json'), 'utf8'));
+  rmSync(socket);
+  expect(await command('status')).toMatchObject({ code: 74 });
+  await until(async () => ((await command('status')).code === 0 ? true : null));
+  expect(await command('stop')).toMatchObject({ code: 0 });
+});
+
+test('a reader that stands still stops nothing', async () => {
+  product = await startProduct(['--log-level', 'debug']);
+  await product.ready();
+  // The pipe takes some tens of kilobytes; each job tells more than a hundred lines.
+  product.process.stdout?.pause();
+  for (let seed = 0; seed < 30; seed++) await product.submit({ ...LONG, numInferenceSteps: 1, seed });
+  await until(async () => ((await product.status()).queue.queued === 0 ? true : null));
+  for (let i = 0; i < 400; i++)
+    await product.call('/api/v1/jobs', { ...LONG, numInferenceSteps: 1, prompt: 'x'.repeat(i) || 'x' });
+  expect((await product.call('/api/v1/jobs/cancel', { scope: 'queued' })).status).toBe(200);
+  expect(await command('stop')).toMatchObject({ code: 0 });
+  product.process.stdout?.resume();
+  expect(await product.exited).toMatchObject({ code: 0 });
+});
+
+test('a fault of the supervisor itself is in its log, ends with the code of INTERNAL, and costs no job', async () => {
+  const fault = "process.on('SIGUSR2',()=>{throw%20new%20Error('a%20fault')})";
+  product = await startProduct([], undefined, { NODE_OPTIONS: `--import=data:text/javascript,${fault}` });
+  const { id } = await product.submit({ ...LONG, numInferenceSteps: 30 });
+  product.process.kill('SIGUSR2');
+  expect(await product.exited).toMatchObject({ code: 70, stderr: expect.stringContaining('error INTERNAL: a fault') });
+  expect((await command('logs')).stdout).toContain('INTERNAL: a fault');
+  product = await startProduct([], product.dataDir);
+  expect(await product.ended(id)).toMatchObject({ status: 'done' });
+});
+
 test('a folder for sockets that a logout has removed is replaced by another', async () => {
   const runtime = mkdtempSync('/tmp/qwen-run-');
   product = await startProduct([], undefined, { XDG_RUNTIME_DIR: runtime });

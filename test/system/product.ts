@@ -45,8 +45,8 @@ export interface Product {
   clean(): Promise<void>;
 }
 
-/** Environment that makes the real worker misbehave: see test/fixtures/nasty-worker.mjs. */
-export const NASTY = { NODE_OPTIONS: `--import ${join(REPOSITORY, 'test/fixtures/nasty-worker.mjs')}` };
+/** Environment that makes the real worker misbehave: see test/fixtures/children. */
+export const NASTY = { NODE_OPTIONS: `--import ${join(REPOSITORY, 'test/fixtures/children/misbehave.mjs')}` };
 
 /** Starts the product; resolves when it serves HTTP, which is before the model is loaded. */
 export async function startProduct(

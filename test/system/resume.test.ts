@@ -102,13 +102,17 @@ test("with on-stop 'finish' a stop lets the running job end, refuses new ones, a
   await product.clean();
 
   product = await startProduct(['--on-stop', 'finish']);
-  await drawing(20);
+  const unfinished = await drawing(20);
   product.process.kill('SIGINT');
-  await new Promise((resolve) => setTimeout(resolve, 600));
-  product.process.kill('SIGINT');
+  const { process: supervisor, exited } = product;
+  // One that reaches it within half a second of the first is the same one.
+  const again = setInterval(() => supervisor.kill('SIGINT'), 2000);
+  await exited;
+  clearInterval(again);
   expect(await product.exited).toMatchObject({ code: 0 });
   await startAgain();
-  expect((await product.status()).queue).toMatchObject({ running: expect.any(Number) });
+  const { status, step } = await product.job(unfinished);
+  expect([status === 'done', step >= 20], 'it was not waited for, and keeps its steps').toEqual([false, true]);
 });
 
 test('a checkpoint that is damaged, or of another model, is discarded with a reason, and the job starts over', async () => {

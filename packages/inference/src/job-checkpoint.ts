@@ -111,7 +111,7 @@ export class CheckpointWriter {
   #removeOlder(step: number, sync: boolean): void {
     const old =
       this.#lastStep === null
-        ? stepsOf(this.#folder, this.#jobId)
+        ? checkpointedSteps(this.#folder, this.#jobId)
         : [this.#lastStep === this.#syncedStep ? null : this.#lastStep, sync ? this.#syncedStep : null];
     for (const other of old) if (other !== null && other !== step) rmSync(this.#path(other), { force: true });
   }
@@ -133,7 +133,7 @@ export function findCheckpoint(
 ): { checkpoint: JobCheckpoint | null; reason: string | null } {
   const folder = join(dataDir, CHECKPOINTS_FOLDER);
   let reason: string | null = null;
-  for (const step of stepsOf(folder, jobId).sort((a, b) => b - a)) {
+  for (const step of checkpointedSteps(folder, jobId).sort((a, b) => b - a)) {
     const file = join(folder, checkpointName(jobId, step));
     const read = load(file, fit);
     if (typeof read !== 'string') {
@@ -148,7 +148,7 @@ export function findCheckpoint(
   return { checkpoint: null, reason };
 }
 
-function stepsOf(folder: string, jobId: string): number[] {
+function checkpointedSteps(folder: string, jobId: string): number[] {
   try {
     return readdirSync(folder).flatMap((name) => {
       const parsed = parseCheckpointName(name);

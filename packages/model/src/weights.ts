@@ -52,7 +52,7 @@ export function placeWeights(
   const bytes = weightBytes(graph);
   const inPlace = placeInFiles(graph.weights);
   if (inPlace) return { model: graph.encode(inPlace.placements), folder: inPlace.folder, bytes };
-  const file = `${name}-${fingerprint(graph.weights)}.f32`;
+  const file = `${name}-${layoutFingerprint(graph.weights)}.f32`;
   const { placements, size } = layOut(graph.weights, file);
   if (!existsSync(join(cacheFolder, file)))
     writeSideFile(graph.weights, placements, size, cacheFolder, file, name, onProgress);
@@ -93,7 +93,7 @@ function layOut(weights: Weight[], location: string): { placements: Map<string, 
 }
 
 /** Changes with the files (path, size, time of change) and with what is taken out of them. */
-function fingerprint(weights: Weight[]): string {
+function layoutFingerprint(weights: Weight[]): string {
   const hash = createHash('sha256').update(`layout ${LAYOUT_VERSION}`);
   const stamps = new Map<string, string>();
   for (const { tensor, lastTap } of weights) {

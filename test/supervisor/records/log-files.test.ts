@@ -1,4 +1,4 @@
-import { appendFileSync, mkdirSync, readdirSync, readFileSync } from 'node:fs';
+import { appendFileSync, closeSync, mkdirSync, openSync, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { Crash } from '@qwen-supervisor/protocol/status';
 import { CrashLog, readCrashes } from '@qwen-supervisor/supervisor/records/crash-log';
@@ -29,6 +29,21 @@ describe('a rotating file', () => {
   });
 });
 
+test('what is written to a file that is closed goes nowhere: its descriptor may be another file’s by then', () => {
+  const folder = temporaryFolder();
+  const file = new RotatingFile(join(folder, 'log'), 1e9, 1, () => '');
+  file.write('before\n');
+  file.close();
+  const other = openSync(join(folder, 'other'), 'w');
+  onTestFinished(() => closeSync(other));
+  file.write('after\n');
+  file.close();
+  expect([readFileSync(join(folder, 'log'), 'utf8'), readFileSync(join(folder, 'other'), 'utf8')]).toEqual([
+    'before\n',
+    '',
+  ]);
+});
+
 describe('the record of crashes', () => {
   const crash = (pid: number) => ({ child: 'inference', pid, cause: 'crashed', tail: ['x'.repeat(10_000)] }) as Crash;
 
@@ -41,6 +56,18 @@ describe('the record of crashes', () => {
     for (let pid = 0; pid < 1000; pid++) log.add(crash(pid));
     expect(readCrashes(folder, 3).map(({ pid }) => pid)).toEqual([997, 998, 999]);
     expect(readCrashes(folder, 1e6).length).toBeLessThan(450);
+  });
+
+  test('has the last ten at hand, newest first, also those of an earlier supervisor', () => {
+    const folder = temporaryFolder();
+    mkdirSync(join(folder, 'logs'));
+    for (let run = 0; run < 2; run++) {
+      const log = new CrashLog(folder);
+      for (let i = 0; i < 6; i++) log.add(crash(10 * run + i));
+      const newest = run === 0 ? [5, 4, 3, 2, 1, 0] : [15, 14, 13, 12, 11, 10, 5, 4, 3, 2];
+      expect(log.newest.map(({ pid }) => pid)).toEqual(newest);
+      log.close();
+    }
   });
 
   test('passes over a line that was cut off', () => {

@@ -42,8 +42,8 @@ export async function loadSessions(
 ): Promise<Sessions> {
   const { architecture, folder } = checkpoint;
   const graphs = buildGraphs(checkpoint);
-  const { embeddings: table, ...weighty } = graphs;
-  const bytesTotal = Object.values(weighty).reduce((sum, graph) => sum + weightBytes(graph), 0);
+  const { embeddings: table, ...graphsWithWeights } = graphs;
+  const bytesTotal = Object.values(graphsWithWeights).reduce((sum, graph) => sum + weightBytes(graph), 0);
   const cacheFolder = join(
     cacheRoot,
     `${basename(folder)}-${createHash('sha256').update(folder).digest('hex').slice(0, 12)}`,

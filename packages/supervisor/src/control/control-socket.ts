@@ -7,6 +7,9 @@ import type { Logger } from 'pino';
 import { prepareSocket, writePresence } from '../machine/data-folder.js';
 import type { PeerLink } from './peer-methods.js';
 
+/** From one look whether the socket is still there to the next: a logout removes it, and commands find nobody. */
+const LOOK_MS = 10_000;
+
 type Answer = (link: PeerLink) => Handlers<SupervisorMethods & WorkerReports>;
 
 export class ControlSocket {
@@ -16,6 +19,7 @@ export class ControlSocket {
   /** The last one is the one that is found; an earlier one keeps its connections. */
   readonly #servers: IpcServer[] = [];
   #opening: Promise<void> | null = null;
+  #looking: NodeJS.Timeout | undefined;
 
   constructor(path: string, parts: { dataDir: string; url: string; log: Logger }, answer: Answer) {
     this.path = path;
@@ -24,6 +28,9 @@ export class ControlSocket {
   }
 
   async open(): Promise<void> {
+    this.#looking ??= setInterval(() => {
+      if (!this.isThere()) void this.openAnew().catch((error: Error) => this.#parts.log.error(error.message));
+    }, LOOK_MS).unref();
     const { dataDir, url, log } = this.#parts;
     this.#servers.push(await listenIpc(this.path, this.#answer));
     try {
@@ -57,6 +64,7 @@ export class ControlSocket {
   }
 
   close(): void {
+    clearInterval(this.#looking);
     for (const server of this.#servers) server.close();
   }
 }
