@@ -53,7 +53,9 @@ test('a text is not cut in the middle of a character, wherever it is cut', async
   socket.on('data', (chunk) => chunks.push(chunk));
   await readAll(socket);
   // Without the borders of the chunks that HTTP makes.
-  const bytes = Buffer.concat(chunks).toString('latin1').replace(/\r\n[0-9a-f]+\r\n/g, '');
+  const bytes = Buffer.concat(chunks)
+    .toString('latin1')
+    .replace(/\r\n[0-9a-f]+\r\n/g, '');
   const text = Buffer.from(bytes, 'latin1').toString('utf8');
   expect(text.match(/🦊/gu)).toHaveLength(160_000);
   expect(text).not.toContain('\ufffd');
