@@ -23,7 +23,7 @@ export default defineConfig({
           name: 'unit',
           include: ['test/!(system)/**/*.test.ts'],
           exclude: LONG,
-          env: { HISTORIES: '20' },
+          env: { HISTORIES: '10' },
         },
       },
       {
