@@ -17,11 +17,14 @@ const request = {
   height: 128,
   numInferenceSteps: 20,
   trueCfgScale: 4,
+  initImage: null,
+  strength: null,
 };
+const observer = { onStep() {}, onDecoding() {}, isCancelled: () => false, isInterrupted: () => false };
 const times = [];
 for (let seed = 0; seed <= PICTURES; seed++) {
   const start = performance.now();
-  await drawPicture(sessions, { ...request, seed }, { onStep() {}, isCancelled: () => false });
+  await drawPicture(sessions, { ...request, seed }, observer);
   times.push((performance.now() - start) / 1000);
 }
 // The first one warms up.
