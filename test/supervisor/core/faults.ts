@@ -102,7 +102,10 @@ function standStill(world: World): void {
 function loseCheckpoint(world: World): void {
   const ids = [...world.checkpoints.keys()].filter((id) => id !== world.worker?.run?.job.id);
   const lost = ids[Math.floor(world.random() * ids.length)];
-  if (lost !== undefined) world.checkpoints.delete(lost);
+  if (lost === undefined) return;
+  world.checkpoints.delete(lost);
+  // Its steps are gone, and whoever dies before it has said so leaves nothing behind that knew of them.
+  world.told.delete(lost);
 }
 
 /** Messages of processes that are gone, and of runs that are over. */
