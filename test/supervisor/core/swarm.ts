@@ -71,7 +71,8 @@ export function drawWorld(random: () => number): WorldOptions {
     windowMs: between(10_000, 600_000),
     delayCapMs: between(1000, 60_000),
     stopMs: between(500, 10_000),
-    loadStallMs: between(5000, 60_000),
+    // Signs of work come once in a moment, and a quarter of this is waited for the last one.
+    loadStallMs: 8 * quantumMs + between(1000, 45_000),
     loadLimitMs: between(10_000, 120_000),
     // Beats come once in a moment, and a moment late.
     beatLimitMs: 6 * quantumMs + between(2000, 30_000),
