@@ -1,6 +1,6 @@
 /** Files that are whole and durable under their name, or not there. */
 import { randomBytes } from 'node:crypto';
-import { constants } from 'node:fs';
+import { closeSync, constants, fsyncSync, openSync } from 'node:fs';
 import { type FileHandle, open, rename, rm } from 'node:fs/promises';
 import { dirname } from 'node:path';
 
@@ -33,8 +33,16 @@ export async function syncFolder(folder: string): Promise<void> {
   await withFile(folder, constants.O_RDONLY | constants.O_DIRECTORY, (file) => file.sync());
 }
 
+/** The same, for who writes synchronously. */
+export function syncFolderSync(folder: string): void {
+  if (process.platform === 'win32') return;
+  const opened = openSync(folder, constants.O_RDONLY | constants.O_DIRECTORY);
+  fsyncSync(opened);
+  closeSync(opened);
+}
+
 async function withFile(path: string, flags: string | number, act: (file: FileHandle) => Promise<void>): Promise<void> {
-  const file = await open(path, flags, 0o600);
+  const file = await open(path, flags);
   try {
     await act(file);
   } finally {

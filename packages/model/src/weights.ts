@@ -20,6 +20,7 @@ import {
   writeSync,
 } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
+import { syncFolderSync } from '@qwen-supervisor/files/replace-file';
 import { CodedError } from '@qwen-supervisor/protocol/errors';
 import { toFloat32 } from './dtype.js';
 import type { OnnxGraph, Placement, Weight } from './onnx.js';
@@ -134,10 +135,7 @@ function writeSideFile(
       closeSync(out);
     }
     renameSync(temporary, join(folder, file));
-    // A rename is durable when its folder is.
-    const opened = openSync(folder, 'r');
-    fsyncSync(opened);
-    closeSync(opened);
+    syncFolderSync(folder);
     removeOlder(folder, name, file);
   } catch (cause) {
     rmSync(temporary, { force: true });

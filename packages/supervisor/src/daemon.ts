@@ -161,6 +161,7 @@ export class Daemon implements RunningDaemon, Supervised {
   stop(reason: string): void {
     this.#parts.log.logger.info(`stopping: ${reason}`);
     this.send({ type: 'stop', how: 'orderly', atMs: this.nowMs() });
+    if (this.#state.phase === 'finishing') this.#parts.log.logger.info('the running job ends first');
   }
 
   kill(): void {

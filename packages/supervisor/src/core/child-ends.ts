@@ -33,7 +33,8 @@ const LOOKS_MAX = 5;
 export function die(child: Child, event: Of<'fatal'>, atMs: number, limits: ChildLimits): ChildStep {
   const reason = `${event.error.code}: ${event.error.message}`;
   const ending: Ending = { to: 'judgement', cause: fatalCause(child, event), reason };
-  return stay({ ...child, phase: 'dying', during: activityOf(child), reason, ending, ...until(atMs + limits.stopMs) });
+  const dying = { phase: 'dying', during: activityOf(child), reason, ending, drain: null } as const;
+  return stay({ ...child, ...dying, ...until(atMs + limits.stopMs) });
 }
 
 function fatalCause({ phase }: Child, { error, permanent }: { error: ErrorObject; permanent: boolean }): ExitCause {

@@ -4,6 +4,7 @@
  */
 import { readdirSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
+import { TEMPORARY } from '@qwen-supervisor/files/replace-file';
 import { CHECKPOINTS_FOLDER, parseCheckpointName } from '@qwen-supervisor/protocol/data-files';
 
 /** Steps that are kept of each job. */
@@ -28,6 +29,6 @@ export function removeCheckpoints(dataDir: string, isWanted: (jobId: string) => 
 /** Removes what killed workers have left half written. Only while no worker runs. */
 export function removeHalfWritten(dataDir: string): void {
   for (const folder of [CHECKPOINTS_FOLDER, 'images'].map((name) => join(dataDir, name))) {
-    for (const name of readdirSync(folder)) if (name.endsWith('.tmp')) rmSync(join(folder, name), { force: true });
+    for (const name of readdirSync(folder)) if (name.endsWith(TEMPORARY)) rmSync(join(folder, name), { force: true });
   }
 }
