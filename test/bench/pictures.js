@@ -18,6 +18,7 @@ const request = {
   numInferenceSteps: 20,
   trueCfgScale: 4,
   initImage: null,
+  mask: null,
   strength: null,
 };
 const observer = { onStep() {}, onDecoding() {}, isCancelled: () => false, isInterrupted: () => false };

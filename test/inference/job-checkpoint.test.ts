@@ -14,6 +14,7 @@ const REQUEST = {
   seed: 1,
   initImage: null,
   strength: null,
+  mask: null,
 };
 const FIT = fitOf(REQUEST, 'model', '1.0');
 const latents = (step: number) => Float32Array.from({ length: 1024 }, (_, i) => step + i / 7);

@@ -1,18 +1,27 @@
 /** The HTTP application. One file per dialect; errors leave through one door. */
-import { STATUS_CODES } from 'node:http';
-import type { Duplex } from 'node:stream';
+import { createHash } from 'node:crypto';
+import type { Readable } from 'node:stream';
 import multipart from '@fastify/multipart';
 import { CodedError, ERRORS, type ErrorCode, toCodedError } from '@qwen-supervisor/protocol/errors';
-import { describeIssues, requireObject } from '@qwen-supervisor/protocol/job-request';
-import fastify, { type FastifyError, type FastifyReply, type FastifySchemaCompiler } from 'fastify';
+import { describeIssues } from '@qwen-supervisor/protocol/job-request';
+import fastify, {
+  type FastifyError,
+  type FastifyReply,
+  type FastifyRequest,
+  type FastifySchemaCompiler,
+} from 'fastify';
 import type { ZodTypeProvider } from 'fastify-type-provider-zod';
 import type { z } from 'zod';
 import { guard } from './access/access.js';
+import { answerBrokenRequest, watchConnections } from './access/connections.js';
 import type { Backend } from './backend.js';
+import { parseJson } from './bodies/json-body.js';
+import { BodyBudget, hangUp, receive } from './bodies/receive.js';
 import { classicRoutes } from './classic/routes.js';
 import { errorBody } from './contract/dialect-errors.js';
 import { describeRoutes, openapiRoute } from './contract/openapi.js';
 import type { App } from './contract/schemas.js';
+import { readBody, wordingOf } from './contract/wording.js';
 import { countRequests } from './http-metrics.js';
 import { eventRoutes } from './native/event-routes.js';
 import { healthRoutes } from './native/health-routes.js';
@@ -25,15 +34,19 @@ import { openaiRoutes } from './openai/routes.js';
 import { sdapiLists } from './sdapi/lists.js';
 import { sdapiRoutes } from './sdapi/routes.js';
 
-/** Bytes of a body without a picture. */
-const BODY_MAX = 4 << 20;
-/** A client gets this long for the head of a request, and for all of it. */
+/** Bytes of a body of a route that says nothing else: a few fields. */
+const BODY_MAX = 64 << 10;
+/** A client gets this long for the head of a request. */
 const HEAD_LIMIT_MS = 10_000;
-const REQUEST_LIMIT_MS = 300_000;
 /** Silence on a connection after which TCP looks whether the other end is there. */
 const PROBE_MS = 30_000;
-/** Files and fields of a form, and bytes of a field. */
-const FORM_LIMITS = { files: 4, fields: 32, fieldSize: 128 << 10, parts: 36 };
+
+declare module 'fastify' {
+  interface FastifyRequest {
+    /** Digest of what was asked for, and where: the same for a request that is repeated. */
+    fingerprint: string;
+  }
+}
 
 export async function buildApp(backend: Backend): Promise<App> {
   const { settings, keys, welcome } = backend;
@@ -41,7 +54,8 @@ export async function buildApp(backend: Backend): Promise<App> {
     logger: false,
     bodyLimit: BODY_MAX,
     forceCloseConnections: true,
-    requestTimeout: REQUEST_LIMIT_MS,
+    // How long a body may take depends on how much of it comes.
+    requestTimeout: 0,
     // Here, so that fastify's own, which nobody uses, are not even loaded.
     schemaController: {
       compilersFactory: {
@@ -66,19 +80,25 @@ export async function buildApp(backend: Backend): Promise<App> {
     frameworkErrors: (error, request, reply) => answerError(error, request.url, reply),
     clientErrorHandler: answerBrokenRequest,
   }).withTypeProvider<ZodTypeProvider>();
-  app.server.maxConnections = settings.maxConnections;
+  watchConnections(app.server, settings.maxConnections);
+  const budget = new BodyBudget(settings.maxUploadBytes);
+  app.decorateRequest('received');
+  app.decorateRequest('fingerprint', '');
+  app.addHook('onRequest', async (request, reply) => {
+    request.received = budget.open();
+    // Also of a client that goes away.
+    reply.raw.on('close', () => request.received.release());
+  });
 
   // JSON whatever the Content-Type says: clients that forget it, curl first among them, mean JSON.
   app.removeAllContentTypeParsers();
-  app.addContentTypeParser('*', { parseAs: 'string' }, (_request, body, done) => {
-    try {
-      // Routes that need no body get none; those that need one say so.
-      done(null, body === '' ? undefined : JSON.parse(body as string));
-    } catch (cause) {
-      done(
-        new CodedError('BODY_INVALID', `the body is not JSON: ${(cause as Error).message.slice(0, 200)}`, { cause }),
-      );
-    }
+  app.addContentTypeParser('*', async (request: FastifyRequest, payload: Readable) => {
+    const max = request.routeOptions.bodyLimit ?? BODY_MAX;
+    if (Number(request.headers['content-length'] ?? 0) > max) throw new CodedError('BODY_TOO_LARGE');
+    const bytes = await receive(payload, request, max);
+    // What the client sent, not what we made of it: a seed that was drawn differs every time.
+    request.fingerprint = createHash('sha256').update(`${request.url}\n`).update(bytes).digest('hex');
+    return parseJson(bytes);
   });
   app.setErrorHandler((error: FastifyError | Error, request, reply) => answerError(error, request.url, reply));
   app.setNotFoundHandler((request) => {
@@ -87,7 +107,7 @@ export async function buildApp(backend: Backend): Promise<App> {
 
   await guard(app, settings, keys);
   const http = countRequests(app);
-  await app.register(multipart, { limits: { ...FORM_LIMITS, fileSize: settings.maxUploadBytes } });
+  await app.register(multipart);
   await describeRoutes(app, welcome.version);
   healthRoutes(app, backend);
   jobRoutes(app, backend);
@@ -104,48 +124,31 @@ export async function buildApp(backend: Backend): Promise<App> {
   return app;
 }
 
-const compileValidator: FastifySchemaCompiler<unknown> =
-  ({ schema, httpPart }) =>
-  (data) =>
-    validate(schema as z.ZodType, data, httpPart === 'body');
-
-function validate(schema: z.ZodType, data: unknown, isBody: boolean): { value: unknown } | { error: Error } {
-  try {
-    const parsed = schema.safeParse(isBody ? requireObject(data) : data);
-    return parsed.success
-      ? { value: parsed.data }
-      : { error: new CodedError('REQUEST_INVALID', describeIssues(parsed.error)) };
-  } catch (error) {
-    return { error: error as Error };
-  }
-}
+const compileValidator: FastifySchemaCompiler<unknown> = ({ schema, httpPart }) => {
+  const known = schema as z.ZodType;
+  const wording = httpPart === 'body' ? wordingOf(known) : null;
+  return (data) => {
+    try {
+      if (httpPart === 'body') return { value: readBody(known, wording, data) };
+      const parsed = known.safeParse(data);
+      if (parsed.success) return { value: parsed.data };
+      return { error: new CodedError('REQUEST_INVALID', describeIssues(parsed.error)) };
+    } catch (error) {
+      return { error: error as Error };
+    }
+  };
+};
 
 function answerError(error: FastifyError | Error, url: string, reply: FastifyReply) {
   const coded = fromFastify(error);
   if (coded.code === 'INTERNAL') console.error(error);
+  if (coded.code === 'BODY_TOO_LARGE' || coded.code === 'SERVER_BUSY') hangUp(reply);
   if (coded.retryAfterSeconds !== undefined) reply.header('retry-after', coded.retryAfterSeconds);
   // An answer that was begun as a picture ends as an error.
   return reply
     .status(ERRORS[coded.code].http)
     .header('content-type', 'application/json; charset=utf-8')
     .send(JSON.stringify(errorBody(url, coded)));
-}
-
-/** What Node says of requests that never became one. */
-const BROKEN: Record<string, ErrorCode> = {
-  ERR_HTTP_REQUEST_TIMEOUT: 'REQUEST_TIMEOUT',
-  HPE_HEADER_OVERFLOW: 'HEADERS_TOO_LARGE',
-};
-
-/** What is not HTTP, comes too slowly, or has headers beyond Node's limit, never becomes a request. */
-function answerBrokenRequest(error: NodeJS.ErrnoException, socket: Duplex): void {
-  if (!socket.writable) return void socket.destroy();
-  const code = BROKEN[error.code ?? ''];
-  const coded = code ? new CodedError(code) : new CodedError('REQUEST_INVALID', `not valid HTTP: ${error.message}`);
-  const body = JSON.stringify({ error: coded.toObject() });
-  const { http } = ERRORS[coded.code];
-  const head = `HTTP/1.1 ${http} ${STATUS_CODES[http]}\r\ncontent-type: application/json\r\nconnection: close`;
-  socket.end(`${head}\r\ncontent-length: ${Buffer.byteLength(body)}\r\n\r\n${body}`);
 }
 
 /** Fastify's own failures, in our words. */

@@ -1,5 +1,4 @@
 /** From requests of clients, whatever their dialect, to jobs in the queue. */
-import { createHash } from 'node:crypto';
 import { CodedError } from '@qwen-supervisor/protocol/errors';
 import { type Idempotency, type Job, type JobOrder, type JobSource, pictureOf } from '@qwen-supervisor/protocol/job';
 import {
@@ -13,10 +12,13 @@ import { drawSeed } from '@qwen-supervisor/protocol/seed';
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import type { Backend } from './backend.js';
 import { readPicture } from './pictures/pictures.js';
-import { decodeBase64, inspect, storeInput, type Upload } from './pictures/uploads.js';
+import { decodeBase64, inspect, type MaskTerms, storeInput, storeMask, type Upload } from './pictures/uploads.js';
 
-/** A native request; a picture may come as bytes, where the dialect has taken them from a form. */
-export type OrderFields = Partial<Omit<NativeRequest, 'initImage'>> & { initImage?: string | Buffer | undefined };
+/** A native request; pictures may come as bytes, where the dialect has taken them from a form. */
+export type OrderFields = Partial<Omit<NativeRequest, 'initImage' | 'mask'>> & {
+  initImage?: string | Buffer | undefined;
+  mask?: string | Buffer | undefined;
+};
 
 /** What an order wants beyond its fields. */
 export interface OrderTerms {
@@ -25,28 +27,34 @@ export interface OrderTerms {
   count?: number;
   /** The picture that is drawn over keeps its shape and is cut, rather than stretched. */
   crop?: boolean;
+  mask?: MaskTerms;
 }
 
 /**
- * Checks a request and completes it; stores the picture that it brings.
+ * Checks a request and completes it; stores the pictures that it brings, and takes them out of `fields`: they may be
+ * large, and whoever waits for the drawn one holds the fields all the while.
  * @throws CodedError BODY_INVALID, REQUEST_INVALID, UPLOAD_INVALID, IMAGE_NOT_FOUND, DISK_FULL
  */
 export async function toOrders(backend: Backend, fields: OrderFields, terms: OrderTerms): Promise<JobOrder[]> {
-  const { initImage, ...rest } = dropUndefined(fields);
-  const placeholder = initImage === undefined ? {} : { initImage: 'a picture' };
-  const given = parseNativeRequest({ ...rest, ...placeholder });
+  const { initImage, mask, ...rest } = dropUndefined(fields);
+  delete fields.initImage;
+  delete fields.mask;
+  const given = parseNativeRequest({
+    ...rest,
+    ...(initImage === undefined ? {} : { initImage: 'a picture' }),
+    ...(mask === undefined ? {} : { mask: 'a picture' }),
+  });
   const { model, limits, dataDir } = backend.welcome;
   const upload = initImage === undefined ? null : await inspect(await bytesOf(backend, initImage));
   const size = upload ? sizeFor(upload, given, backend) : {};
   const { seed: first, ...request } = completeRequest({ ...given, ...size }, model.defaults, limits, drawSeed);
-  const count = terms.count ?? 1;
-  // A seed that was drawn leaves room for the others.
-  const seed = given.seed === undefined ? Math.min(first, SEED_MAX - count + 1) : first;
-  if (seed + count - 1 > SEED_MAX)
-    throw new CodedError('REQUEST_INVALID', `seed: ${count} pictures would go beyond ${SEED_MAX}`);
-  const input = upload ? await storeInput(dataDir, upload, request, terms.crop ?? false) : null;
-  return Array.from({ length: count }, (_, i) => ({
-    request: { ...request, seed: seed + i, initImage: input },
+  const crop = terms.crop ?? false;
+  const input = upload ? await storeInput(dataDir, upload, request, crop) : null;
+  const maskUpload = mask === undefined ? null : await inspect(await bytesOf(backend, mask));
+  const storedMask = maskUpload ? await storeMask(dataDir, maskUpload, request, crop, terms.mask ?? {}) : null;
+  return Array.from({ length: terms.count ?? 1 }, (_, i) => ({
+    // After the largest comes the smallest.
+    request: { ...request, seed: (first + i) % (SEED_MAX + 1), initImage: input, mask: storedMask },
     priority: given.priority ?? 0,
     source: terms.source,
     retryOf: null,
@@ -60,6 +68,8 @@ export async function submit(
   reply: FastifyReply,
   orders: JobOrder[],
 ): Promise<Job[]> {
+  // Whatever came with the request is stored by now.
+  request.received.release();
   const { jobs, replayed } = await link.request('submitJobs', { orders, idempotency: idempotencyOf(request) });
   if (replayed) reply.header('idempotent-replayed', 'true');
   reply
@@ -118,22 +128,20 @@ const IDEMPOTENCY_KEY = /^[\x21-\x7e]{1,255}$/;
  * the same jobs. Reference: IETF draft-ietf-httpapi-idempotency-key-header. Null without the header. @throws
  * CodedError REQUEST_INVALID
  */
-export function idempotencyOf({ headers, url, body, caller }: FastifyRequest): Idempotency | null {
+export function idempotencyOf({ headers, fingerprint, caller }: FastifyRequest): Idempotency | null {
   const key = headers['idempotency-key'];
   if (key === undefined) return null;
   if (typeof key !== 'string' || !IDEMPOTENCY_KEY.test(key)) {
     throw new CodedError('REQUEST_INVALID', 'Idempotency-Key: must have 1 to 255 visible ASCII characters');
   }
-  // What the client sent, not what we made of it: a seed that was drawn differs every time.
-  const sent = createHash('sha256').update(`${url}\n${JSON.stringify(body)}`);
-  return { key: `${caller.name} ${key}`.trimStart(), fingerprint: sent.digest('hex') };
+  return { key: `${caller.name} ${key}`.trimStart(), fingerprint };
 }
 
 /** An id of ours names a picture; anything else is one. @throws CodedError UPLOAD_INVALID, IMAGE_NOT_FOUND */
-async function bytesOf(backend: Backend, initImage: string | Buffer): Promise<Buffer> {
-  if (typeof initImage !== 'string') return initImage;
-  if (!/^job_[0-9a-f]{24}$/.test(initImage)) return decodeBase64(initImage);
-  return readPicture(backend, await backend.link.request('findImage', { id: initImage }));
+async function bytesOf(backend: Backend, picture: string | Buffer): Promise<Buffer> {
+  if (typeof picture !== 'string') return picture;
+  if (!/^job_[0-9a-f]{24}$/.test(picture)) return decodeBase64(picture);
+  return readPicture(backend, await backend.link.request('findImage', { id: picture }));
 }
 
 /** A side that is not given follows the picture. */

@@ -170,6 +170,11 @@ function encode(header: Header, latents: Float32Array): Buffer {
   return Buffer.concat([...parts, sum.digest()]);
 }
 
+/** Fields that an older version did not have are as if they had not been given. */
+function isSameRequest(stored: string, asked: string): boolean {
+  return JSON.stringify(requestOf(JSON.parse(stored) as JobRequest)) === asked;
+}
+
 /** The checkpoint, or what is wrong with it. */
 function load(file: string, fit: Fit): JobCheckpoint | string {
   try {
@@ -186,7 +191,8 @@ function decode(bytes: Buffer, fit: Fit): JobCheckpoint | string {
   if (!createHash('sha256').update(bytes.subarray(0, end)).digest().equals(bytes.subarray(end))) return 'is damaged';
   const headerEnd = start + bytes.readUInt32LE(MAGIC.length);
   const header = JSON.parse(bytes.toString('utf8', start, headerEnd)) as Header;
-  if (header.fit.request !== fit.request) return 'belongs to another request';
+  if (!isSameRequest(header.fit.request, fit.request))
+    return 'belongs to another request, or to an older version of it';
   if (header.fit.model !== fit.model) return 'belongs to another model';
   if (header.fit.runtime !== fit.runtime) return `was computed with another runtime (${header.fit.runtime})`;
   const latents = new Float32Array(header.floats);

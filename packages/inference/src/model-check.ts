@@ -18,6 +18,7 @@ import {
   firstLatents,
   type Observer,
   Pass,
+  packClean,
   type Reached,
   scheduleOf,
 } from './recipe/pipeline.js';
@@ -172,7 +173,16 @@ async function checkPictures(sessions: Sessions, golden: Golden, report: (check:
     const expected = readFloat32(steps);
     const noise = readFloat32(need(golden.picture, `${name}.noise`));
     const prompt = golden.tokens[0]?.text as string;
-    const size = { width, height, numInferenceSteps, trueCfgScale, seed: 0, initImage: null, strength: null };
+    const size = {
+      width,
+      height,
+      numInferenceSteps,
+      trueCfgScale,
+      seed: 0,
+      initImage: null,
+      strength: null,
+      mask: null,
+    };
     const request = { prompt, negativePrompt: ' ', ...size };
     const drawn = await draw(sessions, request, noise, expected.length);
     report(compareSteps(`picture.${name}.steps`, drawn.steps, expected, numInferenceSteps));
@@ -195,10 +205,11 @@ async function checkImageToImage(
   }) as [number, number];
   const prompt = tokens[0]?.text as string;
   const size = { width, height, numInferenceSteps, trueCfgScale: 4, seed: 0 };
-  const request = { prompt, negativePrompt: ' ', ...size, initImage: 'golden', strength };
+  const request = { prompt, negativePrompt: ' ', ...size, initImage: 'golden', strength, mask: null };
   const noise = readFloat32(need(golden, 'noise'));
   const steps = need(golden, 'steps');
-  const latents = await firstLatents(sessions, request, noise, readFloat32(init));
+  const encoded = await sessions.encode(readFloat32(init), height, width);
+  const latents = firstLatents(request, scheduleOf(sessions, request), noise, packClean(sessions, request, encoded));
   const expected = readFloat32(steps);
   const drawn = await draw(sessions, request, latents, expected.length);
   report(compareSteps('image_to_image.steps', drawn.steps, expected, steps.shape[0] as number));

@@ -39,12 +39,15 @@ export async function writePicture(
   return { file, sha256: createHash('sha256').update(png).digest('hex'), bytes: png.length };
 }
 
-/** The pixels that a job draws over, RGBRGB…, as the API has stored them. @throws CodedError IMAGE_NOT_FOUND */
-export async function readInput(dataDir: string, sha256: string): Promise<Uint8Array> {
+/**
+ * The pixels that a job draws over, RGBRGB…, or those of its mask, a byte each, as the API has stored them.
+ * @throws CodedError IMAGE_NOT_FOUND
+ */
+export async function readInput(dataDir: string, sha256: string, channels: 1 | 3): Promise<Uint8Array> {
   try {
     return await sharp(join(dataDir, inputFile(sha256)))
       .removeAlpha()
-      .toColourspace('srgb')
+      .toColourspace(channels === 1 ? 'b-w' : 'srgb')
       .raw()
       .toBuffer();
   } catch (cause) {

@@ -9,13 +9,13 @@ import { join } from 'node:path';
 import { Worker } from 'node:worker_threads';
 import { fingerprint, openCheckpoint } from '@qwen-supervisor/model/checkpoint';
 import { CodedError, ERRORS, toCodedError } from '@qwen-supervisor/protocol/errors';
-import { stepsOf } from '@qwen-supervisor/protocol/job-request';
+import { type JobRequest, stepsOf } from '@qwen-supervisor/protocol/job-request';
 import { CHILD_ENV, type JobOutcome, type WorkerSettings } from '@qwen-supervisor/protocol/messages';
 import { pictureTexts } from '@qwen-supervisor/protocol/picture-text';
 import { env } from 'onnxruntime-node';
 import { findCheckpoint, fitOf } from './job-checkpoint.js';
 import { readInput, writePicture } from './picture-file.js';
-import { drawPicture, type Observer } from './recipe/pipeline.js';
+import { drawPicture, type Observer, type Over } from './recipe/pipeline.js';
 import { drawPreview, fitPreview, type PreviewMap } from './recipe/preview.js';
 import { fromRuntime } from './recipe/runtime-error.js';
 import { loadSessions, type Sessions } from './recipe/sessions.js';
@@ -92,6 +92,7 @@ async function warmUp(sessions: Sessions): Promise<{ previewMap: PreviewMap; msP
     seed: 0,
     initImage: null,
     strength: null,
+    mask: null,
   };
   let [before, msPerToken] = [0, 0];
   const observer: Observer = {
@@ -104,7 +105,12 @@ async function warmUp(sessions: Sessions): Promise<{ previewMap: PreviewMap; msP
     isCancelled: () => false,
     isInterrupted: () => false,
   };
-  const picture = await drawPicture(sessions, request, observer);
+  const picture = await drawPicture(sessions, request, observer).catch((error: unknown) => {
+    // Each job says where; some sizes may be well.
+    if (!(error instanceof CodedError) || error.code !== 'VALUES_NOT_FINITE') throw error;
+    console.error(`warm-up: ${error.message}; ${error.hint}`);
+    return 'not finite' as const;
+  });
   if (!picture) throw new CodedError('MODEL_LOAD_FAILED', 'the warm-up picture was not drawn');
   return { previewMap: await fitPreview(sessions), msPerToken };
 }
@@ -147,8 +153,8 @@ async function attempt(run: Run, { sessions, previewMap, fingerprint: modelFinge
     const { checkpoint, reason } = findCheckpoint(settings.dataDir, run.jobId, fit, run.step);
     Atomics.store(flags, FLAG.step, checkpoint?.step ?? 0);
     tell({ type: 'begun', run, fit, step: checkpoint?.step ?? 0, startedOverReason: reason });
-    const init = request.initImage === null ? null : await readInput(settings.dataDir, request.initImage);
-    const picture = await drawPicture(sessions, request, observer, checkpoint, init);
+    const over = await readOver(request);
+    const picture = await drawPicture(sessions, request, observer, checkpoint, over);
     if (!picture) return { status: 'cancelled' };
     const { nameInPictures: model } = settings;
     const texts = model === null ? {} : pictureTexts(request, model);
@@ -157,6 +163,16 @@ async function attempt(run: Run, { sessions, previewMap, fingerprint: modelFinge
   } catch (error) {
     return { status: 'failed', error: fromRuntime(error, 'INFERENCE_FAILED', 'drawing').toObject() };
   }
+}
+
+/** The picture that is drawn over, and where. */
+async function readOver({ initImage, mask }: JobRequest): Promise<Over | null> {
+  if (initImage === null) return null;
+  const { dataDir } = settings;
+  return {
+    pixels: await readInput(dataDir, initImage, 3),
+    mask: mask === null ? null : await readInput(dataDir, mask, 1),
+  };
 }
 
 function isStopping(): boolean {

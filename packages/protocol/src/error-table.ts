@@ -45,12 +45,16 @@ export const ERRORS = {
     400, 64, 'caller'),
   BODY_TOO_LARGE: row(
     'the body is too large',
-    'send less: at most 4 MiB, and where a picture goes along what the operator allows with max-upload-megabytes',
+    'send less: the texts of a request fit into 4 MiB, and with a picture into what the operator allows with max-upload-megabytes',
     413, 64, 'caller'),
   REQUEST_TIMEOUT: row(
     'the request did not come in time',
-    'send the head of a request within 10 seconds and all of it within 5 minutes',
+    'send the head of a request within 10 seconds, and its body without a pause',
     408, 64, 'caller', true),
+  SERVER_BUSY: row(
+    'as much as this server holds at once is being sent to it already',
+    'send the request again after the time in Retry-After',
+    503, 90, 'environment', true),
   HEADERS_TOO_LARGE: row('the headers are too large', 'send less than 16 KiB of headers', 431, 64, 'caller'),
   NOT_FOUND: row('there is nothing at this address', 'see /docs on this server for the routes', 404, 66, 'caller'),
   METHOD_NOT_ALLOWED: row(
@@ -217,6 +221,10 @@ export const ERRORS = {
     'the picture could not be computed',
     "try a smaller size; if it happens again, see 'qwen-supervisor logs'",
     500, 82, 'us', true),
+  VALUES_NOT_FINITE: row(
+    'the model has computed values that are no numbers',
+    "nothing is kept of it: check the model with 'qwen-supervisor model check' or a fresh copy of its files; on a graphics card try another driver or precision",
+    500, 95, 'environment'),
   IMAGE_WRITE_FAILED: row(
     'the picture could not be written',
     'check the permissions and the free space of the data folder, then send the request again',

@@ -17,6 +17,11 @@ export interface JobRequest {
   initImage: string | null;
   /** How much of that picture is drawn anew: above 0, at most 1. Null without one. */
   strength: number | null;
+  /**
+   * Where that picture is drawn anew, by the SHA-256 of a grey picture of the same size: white parts are, black ones
+   * stay as they are. Null: everywhere.
+   */
+  mask: string | null;
 }
 
 /** What a request may leave out, by model. */
@@ -78,6 +83,11 @@ export const jobRequestSchema = z
       .max(1)
       .optional()
       .describe('How much of initImage is drawn anew; 0.75 if left out'),
+    mask: z
+      .string()
+      .min(1)
+      .optional()
+      .describe('Where initImage is drawn anew: a picture, as initImage; white parts are, black ones stay'),
   })
   .meta({ examples: [{ prompt: 'a fox on a teal background', seed: 3 }] });
 
@@ -114,6 +124,9 @@ export function completeRequest(
   if (given.strength !== undefined && given.initImage === undefined) {
     throw new CodedError('REQUEST_INVALID', 'strength: is for image to image, and there is no initImage');
   }
+  if (given.mask !== undefined && given.initImage === undefined) {
+    throw new CodedError('REQUEST_INVALID', 'mask: is for image to image, and there is no initImage');
+  }
   const request: JobRequest = {
     prompt: given.prompt,
     negativePrompt: given.negativePrompt ?? defaults.negativePrompt,
@@ -124,6 +137,7 @@ export function completeRequest(
     seed: given.seed ?? drawSeed(),
     initImage: given.initImage ?? null,
     strength: given.initImage === undefined ? null : (given.strength ?? STRENGTH_DEFAULT),
+    mask: given.mask ?? null,
   };
   if (request.numInferenceSteps > limits.maxSteps) {
     throw new CodedError(
@@ -143,8 +157,8 @@ export function completeRequest(
 /** A copy, its fields always in this order; requests of earlier versions lack the last ones. */
 export function requestOf(job: JobRequest): JobRequest {
   const { prompt, negativePrompt, width, height, numInferenceSteps, trueCfgScale, seed } = job;
-  const { initImage = null, strength = null } = job;
-  return { prompt, negativePrompt, width, height, numInferenceSteps, trueCfgScale, seed, initImage, strength };
+  const { initImage = null, strength = null, mask = null } = job;
+  return { prompt, negativePrompt, width, height, numInferenceSteps, trueCfgScale, seed, initImage, strength, mask };
 }
 
 /** Steps at the noisy end of the schedule that image to image leaves out. Reference: diffusers `get_timesteps`. */

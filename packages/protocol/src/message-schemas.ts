@@ -48,6 +48,7 @@ const request = z.object({
   seed: z.int().min(0).max(SEED_MAX),
   initImage: id.nullable(),
   strength: amount.max(1).nullable(),
+  mask: id.nullable(),
 }) satisfies z.ZodType<JobRequest>;
 
 const order = z.object({

@@ -6,3 +6,12 @@ export function drawSeed(): number {
   const seed = (high & 0x1f_ffff) * 2 ** 32 + low;
   return Math.min(seed, SEED_MAX);
 }
+
+/**
+ * A seed from its digits. Other programs have seeds of 64 bits: of those the low 53 bits are taken, so that the same
+ * seed is always the same picture, and the answer tells what to send to get it again. Negative ones stay so.
+ */
+export function seedOf(digits: string): number {
+  const seed = BigInt(digits.trim().replace(/^\+/, ''));
+  return Number(seed < 0n ? -1n : BigInt.asUintN(53, seed));
+}

@@ -9,7 +9,15 @@ export async function submit(world: World): Promise<void> {
   if (world.diskFull || world.accepted.length >= world.options.jobs) return;
   const prompt = world.random() < 0.1 ? POISON : 'fox';
   const size = { width: 128, height: 128, numInferenceSteps: world.options.steps, trueCfgScale: 4 };
-  const request: JobRequest = { prompt, negativePrompt: ' ', ...size, seed: 1, initImage: null, strength: null };
+  const request: JobRequest = {
+    prompt,
+    negativePrompt: ' ',
+    ...size,
+    seed: 1,
+    initImage: null,
+    strength: null,
+    mask: null,
+  };
   const { jobs } = await world.store.put(
     [{ request, priority: Math.floor(world.random() * 3), source: 'api', retryOf: null }],
     null,

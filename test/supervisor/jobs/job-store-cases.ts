@@ -20,6 +20,7 @@ export const REQUEST: JobRequest = {
   seed: 2 ** 53 - 1,
   initImage: null,
   strength: null,
+  mask: null,
 };
 export const DONE: JobOutcome = {
   status: 'done',

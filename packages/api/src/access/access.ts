@@ -12,6 +12,7 @@ import type { ApiKey, Role } from '@qwen-supervisor/protocol/api-keys';
 import { CodedError, type ErrorCode } from '@qwen-supervisor/protocol/errors';
 import type { AccessSettings } from '@qwen-supervisor/protocol/messages';
 import type { FastifyInstance, FastifyReply, FastifyRequest } from 'fastify';
+import { ALWAYS } from './connections.js';
 import { keyOfSession, keyOfSignedUrl } from './signatures.js';
 
 export type Access = 'public' | Role;
@@ -104,9 +105,7 @@ const METHODS = 'GET, HEAD, POST, PATCH, DELETE, OPTIONS';
 
 function setHeaders({ headers }: FastifyRequest, reply: FastifyReply, { allowOrigins }: AccessSettings): void {
   reply.headers({
-    'x-content-type-options': 'nosniff',
-    'referrer-policy': 'no-referrer',
-    'x-frame-options': 'DENY',
+    ...ALWAYS,
     // Pages elsewhere do not show our pictures, unless they may call us.
     'cross-origin-resource-policy': allowOrigins.length > 0 ? 'cross-origin' : 'same-site',
     // Of every answer: what a browser keeps of one without an origin is of no use to one with.

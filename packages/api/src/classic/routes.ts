@@ -10,6 +10,7 @@ import type { SystemStatus } from '@qwen-supervisor/protocol/status';
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import { z } from 'zod';
 import type { Backend } from '../backend.js';
+import { TEXT_MAX } from '../bodies/json-body.js';
 import { classicAnswers, WAIT_ERRORS } from '../contract/dialect-errors.js';
 import { type App, binarySchema } from '../contract/schemas.js';
 import { type OrderFields, submit, toOrders, waitForPictures } from '../orders.js';
@@ -25,7 +26,7 @@ const textToImageSchema = z.object({
   height: z.number().nullish(),
   num_inference_steps: z.int().nullish(),
   cfg_scale: z.number().nullish(),
-  seed: z.int().min(-1).max(SEED_MAX).nullish(),
+  seed: z.int().min(0).max(SEED_MAX).nullish(),
   language: z.enum(['en', 'zh']).nullish(),
   enhance_prompt: z.boolean().nullish(),
   aspect_ratio: z.string().nullish(),
@@ -133,6 +134,7 @@ export function classicRoutes(app: App, backend: Backend): void {
   app.post(
     '/generate/text-to-image',
     {
+      bodyLimit: TEXT_MAX,
       schema: {
         tags,
         summary: 'A picture from a prompt; behind others the answer is its place',
@@ -153,6 +155,8 @@ export function classicRoutes(app: App, backend: Backend): void {
       const { init_image: image, init_image_path: path, strength } = request.body;
       const [, earlier] = /^(?:.*\/)?(job_[0-9a-f]{24})\.png$/.exec(path ?? '') ?? [];
       const initImage = image || earlier;
+      // It is large, and the request is held until the picture is drawn.
+      delete request.body.init_image;
       if (!initImage)
         throw new CodedError('REQUEST_INVALID', 'init_image: a picture is missing; files of the server are not read');
       return draw(request, reply, {
@@ -270,7 +274,7 @@ function toNative(body: Body, { welcome }: Backend): OrderFields {
     height: ratio?.[1] ?? side(body.height),
     numInferenceSteps: body.num_inference_steps ?? undefined,
     trueCfgScale: body.cfg_scale ?? undefined,
-    seed: body.seed === -1 ? undefined : (body.seed ?? undefined),
+    seed: body.seed ?? undefined,
   };
 }
 

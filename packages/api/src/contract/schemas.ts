@@ -66,6 +66,7 @@ export const jobSchema = named(
     seed: z.int(),
     initImage: z.string().nullable().describe('SHA-256 of the picture that is drawn over'),
     strength: z.number().nullable(),
+    mask: z.string().nullable().describe('SHA-256 of the picture whose white parts are drawn anew'),
     step: z.int().describe('Completed denoising steps'),
     steps: z.int().describe('Denoising steps in all'),
     attempts: z.int(),

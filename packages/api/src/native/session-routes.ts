@@ -29,6 +29,8 @@ export function sessionRoutes(app: App, { keys }: Backend): void {
     '/api/v1/session',
     {
       config,
+      // Anybody may send one.
+      bodyLimit: 4096,
       schema: {
         tags,
         summary: 'Sign in: a cookie stands for the key from now on',

@@ -5,18 +5,34 @@
  */
 import { CodedError } from '@qwen-supervisor/protocol/errors';
 import { type Job, pictureOf } from '@qwen-supervisor/protocol/job';
-import { describeIssues } from '@qwen-supervisor/protocol/job-request';
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import { z } from 'zod';
 import { signUrl } from '../access/signatures.js';
 import type { Backend } from '../backend.js';
+import { type Form, formOf } from '../bodies/forms.js';
+import { TEXT_MAX } from '../bodies/json-body.js';
 import { openaiAnswers, WAIT_ERRORS } from '../contract/dialect-errors.js';
 import type { App } from '../contract/schemas.js';
+import { readBody, wordingOf } from '../contract/wording.js';
 import { type OrderFields, submit, toOrders, waitForPictures } from '../orders.js';
-import { formOf } from '../pictures/forms.js';
 import { type Encoding, FORMATS, pictureOfJob } from '../pictures/pictures.js';
-import { editSchema, encodingOf, generationSchema, type ImagesRequest, toNative, usageOf } from './request.js';
+import {
+  editSchema,
+  encodingOf,
+  generationSchema,
+  type ImagesRequest,
+  jsonEditSchema,
+  pictureText,
+  toNative,
+  usageOf,
+} from './request.js';
 import { streamPictures } from './stream.js';
+
+/** By these names clients know that a model draws: some show no other. */
+const ALIASES = ['gpt-image-1', 'dall-e-3'];
+
+const EDIT_FORM = wordingOf(editSchema);
+const EDIT_JSON = wordingOf(jsonEditSchema);
 
 const answerSchema = z.object({
   created: z.int(),
@@ -35,6 +51,7 @@ export function openaiRoutes(app: App, backend: Backend): void {
   app.post(
     '/v1/images/generations',
     {
+      bodyLimit: TEXT_MAX,
       schema: {
         tags,
         summary: 'Pictures from a prompt; with stream as server-sent events',
@@ -51,32 +68,39 @@ export function openaiRoutes(app: App, backend: Backend): void {
       bodyLimit: backend.settings.maxUploadBytes,
       schema: {
         tags,
-        summary: 'Pictures drawn over a picture (multipart form: image, prompt, …)',
+        summary: 'Pictures drawn over a picture, where the mask is transparent (a form, or JSON)',
         consumes: ['multipart/form-data'],
-        form: editSchema.extend({ image: z.string().meta({ format: 'binary' }) }),
+        form: editSchema.extend({
+          image: z.string().meta({ format: 'binary' }),
+          mask: z.string().optional().meta({ format: 'binary' }),
+        }),
         response,
       },
     },
     async (request, reply) => {
-      const { fields, files } = await formOf(request, reply);
-      const parsed = editSchema.safeParse(fields);
-      if (!parsed.success) throw new CodedError('REQUEST_INVALID', describeIssues(parsed.error));
-      if (files.some(({ name }) => name === 'mask'))
-        throw new CodedError('REQUEST_INVALID', 'mask: the whole picture is drawn over; parts of it cannot be chosen');
-      const images = files.filter(({ name }) => name === 'image' || name === 'image[]');
+      const { body, images, mask } = request.isMultipart()
+        ? editOfForm(await formOf(request, reply))
+        : editOfJson(request);
       const [image, ...others] = images;
       if (!image) throw new CodedError('REQUEST_INVALID', 'image: a picture to draw over is missing');
       if (others.length > 0)
         throw new CodedError('REQUEST_INVALID', 'image: this model draws over one picture at a time');
-      const strength = parsed.data.strength ?? undefined;
-      return draw(request, reply, parsed.data, { initImage: image.bytes, strength });
+      // What lies under the mask is drawn anew as a whole, unless the request says how much.
+      const strength = body.strength ?? (mask ? 1 : undefined);
+      return draw(request, reply, body, { initImage: image, mask, strength });
     },
   );
 
   app.get(
     '/v1/models',
-    { schema: { tags, summary: 'The model', response: openaiAnswers({ 200: z.object({}).loose() }) } },
-    () => ({ object: 'list', data: [modelObject()] }),
+    {
+      schema: {
+        tags,
+        summary: 'The model, and the names by which clients look for one that draws',
+        response: openaiAnswers({ 200: z.object({}).loose() }),
+      },
+    },
+    () => ({ object: 'list', data: strictNames() ? [modelObject()] : [modelObject(), ...ALIASES.map(modelObject)] }),
   );
 
   app.get(
@@ -91,25 +115,31 @@ export function openaiRoutes(app: App, backend: Backend): void {
     },
     ({ params }) => {
       checkName(params.id);
-      return modelObject();
+      return modelObject(strictNames() ? undefined : params.id);
     },
   );
 
-  function modelObject() {
-    return { id: backend.welcome.model.id, object: 'model', created: 0, owned_by: 'qwen-supervisor' };
+  function strictNames(): boolean {
+    return backend.settings.strictModelNames;
+  }
+
+  function modelObject(id = backend.welcome.model.id) {
+    return { id, object: 'model', created: 0, owned_by: 'qwen-supervisor' };
   }
 
   function checkName(name: string | null | undefined): void {
-    if (backend.settings.strictModelNames && name && name !== backend.welcome.model.id)
+    if (strictNames() && name && name !== backend.welcome.model.id)
       throw new CodedError('MODEL_UNKNOWN', `there is no model '${name.slice(0, 100)}'`);
   }
 
-  async function draw(request: FastifyRequest, reply: FastifyReply, body: ImagesRequest, init: OrderFields) {
+  async function draw(request: FastifyRequest, reply: FastifyReply, body: ImagesRequest, over: OrderFields) {
     checkName(body.model);
     if (body.background === 'transparent')
       throw new CodedError('REQUEST_INVALID', "background: this model has no transparency; use 'opaque' or 'auto'");
-    const fields = { ...toNative(body, init.initImage !== undefined), ...init };
-    const orders = await toOrders(backend, fields, { source: 'openai', count: body.n ?? 1 });
+    const fields = Object.assign(over, toNative(body));
+    const count = body.n ?? 1;
+    const mask = { byTransparency: true };
+    const orders = await toOrders(backend, fields, { source: 'openai', count, mask });
     const jobs = await submit(backend, request, reply, orders);
     if (body.stream) return streamPictures(backend, request, reply, jobs, body);
     const drawn = await waitForPictures(backend, request, reply, jobs);
@@ -128,6 +158,30 @@ export function openaiRoutes(app: App, backend: Backend): void {
     const shared = { background: 'opaque', output_format: encoding.format, quality: body.quality ?? 'auto' };
     return { created, data, ...shared, size: `${width}x${height}`, usage: usageOf(drawn) };
   }
+}
+
+interface Edit {
+  body: ImagesRequest;
+  images: (Buffer | string)[];
+  mask: Buffer | string | undefined;
+}
+
+function editOfForm({ fields, files }: Form): Edit {
+  const named = (name: string) => files.flatMap((file) => (file.name === name ? [file.bytes] : []));
+  const images = named('image');
+  if (images.length === 0 && files.length > 0) {
+    const names = files.map(({ name }) => name).join(', ');
+    throw new CodedError('REQUEST_INVALID', `image: a picture to draw over is missing; what came is called ${names}`);
+  }
+  return { body: readBody(editSchema, EDIT_FORM, fields), images, mask: named('mask')[0] };
+}
+
+function editOfJson(request: FastifyRequest): Edit {
+  const { image, images, mask, ...body } = readBody(jsonEditSchema, EDIT_JSON, request.body);
+  // The pictures in it are large.
+  request.body = undefined;
+  const all = [...(image === null || image === undefined ? [] : [image].flat()), ...(images ?? [])];
+  return { body, images: all.map(pictureText), mask: mask ? pictureText(mask) : undefined };
 }
 
 /** Clients fetch an address without a key; it carries a signature where one is needed. */

@@ -6,7 +6,7 @@ import { thumbnailFile } from '@qwen-supervisor/protocol/data-files';
 import { CodedError } from '@qwen-supervisor/protocol/errors';
 import { type Job, pictureOf } from '@qwen-supervisor/protocol/job';
 import type { Backend } from '../backend.js';
-import { loadSharp } from './load-sharp.js';
+import { withSharp } from './load-sharp.js';
 
 export const FORMATS = ['png', 'jpeg', 'webp'] as const;
 export type Format = (typeof FORMATS)[number];
@@ -38,15 +38,18 @@ export async function pictureOfJob(backend: Backend, job: Job, encoding: Encodin
 /** PNG as it is; the other formats carry pixels only. */
 export async function encodeAs(png: Buffer, { format, quality }: Encoding): Promise<Buffer> {
   if (format === 'png') return png;
-  const picture = (await loadSharp())(png);
-  const encoded = format === 'jpeg' ? picture.jpeg({ quality, chromaSubsampling: '4:4:4' }) : picture.webp({ quality });
-  return encoded.toBuffer();
+  return withSharp((sharp) => {
+    const picture = sharp(png);
+    return format === 'jpeg'
+      ? picture.jpeg({ quality, chromaSubsampling: '4:4:4' }).toBuffer()
+      : picture.webp({ quality }).toBuffer();
+  });
 }
 
 /** A preview at the size that the picture will have. */
 export async function enlargePreview(preview: Uint8Array, { width, height }: Job, encoding: Encoding): Promise<Buffer> {
-  const sharp = await loadSharp();
-  return encodeAs(await sharp(preview).resize(width, height, { fit: 'fill' }).png().toBuffer(), encoding);
+  const enlarged = await withSharp((sharp) => sharp(preview).resize(width, height, { fit: 'fill' }).png().toBuffer());
+  return encodeAs(enlarged, encoding);
 }
 
 /** A small WebP, made when it is first asked for and kept beside the picture. @throws CodedError IMAGE_NOT_FOUND */
@@ -58,11 +61,12 @@ export async function readThumbnail(backend: Backend, found: { file: string }): 
   });
   if (known) return known;
   const png = await readPicture(backend, found);
-  const sharp = await loadSharp();
-  const webp = await sharp(png)
-    .resize(THUMBNAIL_SIDE, THUMBNAIL_SIDE, { fit: 'inside', withoutEnlargement: true })
-    .webp({ quality: THUMBNAIL_QUALITY })
-    .toBuffer();
+  const webp = await withSharp((sharp) =>
+    sharp(png)
+      .resize(THUMBNAIL_SIDE, THUMBNAIL_SIDE, { fit: 'inside', withoutEnlargement: true })
+      .webp({ quality: THUMBNAIL_QUALITY })
+      .toBuffer(),
+  );
   // A full disk costs the next one some time, and nobody misses one after a power cut.
   await replaceFile(path, webp, { sync: false }).catch((error: Error) => {
     console.error(`thumbnail not kept: ${error.message}`);

@@ -11,11 +11,13 @@ import type { ChildState } from '@qwen-supervisor/protocol/status';
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import { z } from 'zod';
 import type { Backend } from '../backend.js';
+import { TEXT_MAX } from '../bodies/json-body.js';
 import { sdapiAnswers, WAIT_ERRORS } from '../contract/dialect-errors.js';
 import type { App } from '../contract/schemas.js';
 import { type OrderFields, submit, toOrders, waitForPictures } from '../orders.js';
 import { pictureOfJob } from '../pictures/pictures.js';
 import { SAMPLER } from './lists.js';
+import { plainPrompt } from './prompt-syntax.js';
 
 /** Pictures of one request. */
 const PICTURES_MAX = 32;
@@ -26,20 +28,21 @@ const PNG = { format: 'png', quality: 100 } as const;
 const textToImageSchema = z.object({
   prompt: z.string().nullish(),
   negative_prompt: z.string().nullish(),
-  seed: z.int().min(-1).max(SEED_MAX).nullish().describe('-1 draws one'),
+  seed: z.int().min(0).max(SEED_MAX).nullish().describe('A negative one is drawn'),
   steps: z.int().nullish(),
   cfg_scale: z.number().nullish(),
   width: z.number().nullish().describe('The nearest multiple of 16 is drawn'),
   height: z.number().nullish(),
   batch_size: z.int().min(1).nullish(),
   n_iter: z.int().min(1).nullish(),
-  enable_hr: z.boolean().nullish(),
   send_images: z.boolean().nullish(),
 });
 
 const imageToImageSchema = textToImageSchema.extend({
   init_images: z.array(z.string()).nullish(),
-  mask: z.string().nullish(),
+  mask: z.string().nullish().describe('Where it is white, or where it is not transparent, is drawn anew'),
+  mask_blur: z.number().min(0).nullish(),
+  inpainting_mask_invert: z.int().nullish().describe('1: where the mask is black'),
   denoising_strength: z.number().nullish(),
   resize_mode: z.int().nullish().describe('1 cuts the picture to its new shape, anything else stretches it'),
 });
@@ -60,6 +63,7 @@ export function sdapiRoutes(app: App, backend: Backend): void {
   app.post(
     '/sdapi/v1/txt2img',
     {
+      bodyLimit: TEXT_MAX,
       schema: {
         tags,
         summary: 'Pictures from a prompt',
@@ -67,7 +71,7 @@ export function sdapiRoutes(app: App, backend: Backend): void {
         response,
       },
     },
-    (request, reply) => draw(request, reply, request.body, undefined),
+    (request, reply) => draw(request, reply, request.body, {}),
   );
 
   app.post(
@@ -78,12 +82,13 @@ export function sdapiRoutes(app: App, backend: Backend): void {
     },
     (request, reply) => {
       const { init_images: images, mask } = request.body;
-      if (mask)
-        throw new CodedError('REQUEST_INVALID', 'mask: the whole picture is drawn over; inpainting is not there');
+      // Pictures are not held while others are waited for, and not sent back.
+      delete request.body.init_images;
+      delete request.body.mask;
       const [image, ...others] = images ?? [];
       if (!image) throw new CodedError('REQUEST_INVALID', 'init_images: a picture to draw over is missing');
       if (others.length > 0) throw new CodedError('REQUEST_INVALID', 'init_images: one picture at a time');
-      return draw(request, reply, request.body, image);
+      return draw(request, reply, request.body, { initImage: image, mask: mask || undefined });
     },
   );
 
@@ -155,41 +160,46 @@ export function sdapiRoutes(app: App, backend: Backend): void {
     );
   }
 
-  async function draw(request: FastifyRequest, reply: FastifyReply, body: Body, initImage: string | undefined) {
-    if (body.enable_hr)
-      throw new CodedError('REQUEST_INVALID', 'enable_hr: there is no second pass; ask for the size that you want');
+  async function draw(request: FastifyRequest, reply: FastifyReply, body: Body, over: OrderFields) {
     const count = (body.batch_size ?? 1) * (body.n_iter ?? 1);
     if (count > PICTURES_MAX)
       throw new CodedError('REQUEST_INVALID', `batch_size, n_iter: ${count} pictures are more than ${PICTURES_MAX}`);
     const crop = body.resize_mode === 1;
-    const orders = await toOrders(backend, toNative(body, initImage), { source: 'sdapi', count, crop });
+    const mask = { invert: body.inpainting_mask_invert === 1, blur: body.mask_blur ?? 0 };
+    const { prompt, warnings } = plainPrompt(body.prompt ?? '');
+    const negative = plainPrompt(body.negative_prompt ?? '');
+    const fields = Object.assign(over, toNative(body, over.initImage !== undefined), {
+      // A1111 draws without a prompt; so do we.
+      prompt: prompt || ' ',
+      negativePrompt: negative.prompt || undefined,
+    });
+    const orders = await toOrders(backend, fields, { source: 'sdapi', count, crop, mask });
     const jobs = await submit(backend, request, reply, orders);
     const ended = await waitForPictures(backend, request, reply, jobs);
     const pictures = await Promise.all(ended.map((job) => pictureOfJob(backend, job, PNG)));
-    // Pictures that were sent are not sent back.
-    const { init_images: _, ...parameters } = request.body as Record<string, unknown>;
     return {
       images: body.send_images === false ? [] : pictures.map((png) => png.toString('base64')),
-      parameters,
-      info: JSON.stringify(infoOf(ended, backend.welcome.model.id)),
+      parameters: request.body as Record<string, unknown>,
+      info: JSON.stringify({
+        ...infoOf(ended, backend.welcome.model.id),
+        ...(body.prompt ? { prompt: body.prompt } : {}),
+        warnings: [...warnings, ...negative.warnings],
+      }),
     };
   }
 }
 
-function toNative(body: Body, initImage: string | undefined): OrderFields {
+function toNative(body: Body, isOver: boolean): OrderFields {
   const side = (pixels: number | null | undefined) => (pixels ? roundSide(pixels) : undefined);
   // A1111 takes 0, which draws nothing anew; the least that is drawn here is a step.
   const strength = body.denoising_strength === 0 ? STRENGTH_MIN : (body.denoising_strength ?? undefined);
   return {
-    // A1111 draws without a prompt; so do we.
-    prompt: body.prompt || ' ',
-    negativePrompt: body.negative_prompt || undefined,
     width: side(body.width),
     height: side(body.height),
     numInferenceSteps: body.steps ?? undefined,
     trueCfgScale: body.cfg_scale ?? undefined,
-    seed: body.seed === -1 ? undefined : (body.seed ?? undefined),
-    ...(initImage === undefined ? {} : { initImage, strength }),
+    seed: body.seed ?? undefined,
+    ...(isOver ? { strength } : {}),
   };
 }
 

@@ -16,7 +16,8 @@ export function guide(positive: Float32Array, negative: Float32Array, scale: num
       combinedSquares += combined * combined;
       positive[i] = combined;
     }
-    const factor = Math.sqrt(positiveSquares / combinedSquares);
+    // Where nothing is predicted there is nothing to rescale.
+    const factor = combinedSquares === 0 ? 0 : Math.sqrt(positiveSquares / combinedSquares);
     for (let i = start; i < start + channels; i++) positive[i] = (positive[i] as number) * factor;
   }
 }

@@ -8,7 +8,9 @@ import { PROMPT_STATES_MAX, TEMPLATE_TOKENS } from '@qwen-supervisor/model/promp
 import { jointRotary } from '@qwen-supervisor/model/transformer';
 import { type JobRequest, skippedSteps, stepsOf, tokensOf } from '@qwen-supervisor/protocol/job-request';
 import { Tensor } from 'onnxruntime-node';
+import { requireFinite } from './finite.js';
 import { guide } from './guidance.js';
+import { keepUnmasked, type LatentMask, latentMask, pasteUnmasked } from './inpaint.js';
 import { fromRgb, packLatents, toRgb, unpackLatents } from './latents.js';
 import { gaussianNoise } from './noise.js';
 import { makeSchedule, type Schedule } from './scheduler.js';
@@ -62,16 +64,21 @@ export interface Reached {
   latents: Float32Array;
 }
 
-/**
- * Draws a picture, from `start` on if that is given; null if the observer cancelled it. `initPixels` are those of the
- * request's initImage: RGBRGB…, width * height * 3 bytes.
- */
+/** What is drawn over: the request's initImage, and its mask. */
+export interface Over {
+  /** RGBRGB…, width * height * 3 bytes. */
+  pixels: Uint8Array;
+  /** width * height bytes: 255 is drawn anew, 0 stays. Null: all is drawn anew. */
+  mask: Uint8Array | null;
+}
+
+/** Draws a picture, from `start` on if that is given; null if the observer cancelled it. */
 export async function drawPicture(
   sessions: Sessions,
   request: JobRequest,
   observer: Observer,
   start: Reached | null = null,
-  initPixels: Uint8Array | null = null,
+  over: Over | null = null,
 ): Promise<(Picture & { step: number }) | null> {
   const { width, height } = request;
   const { h, w } = latentSize(width, height);
@@ -79,19 +86,21 @@ export async function drawPicture(
   const prompts = await encodePrompts(sessions, request);
   // 2. Sigmas from 1 to 0, shifted by the picture's size.
   const schedule = scheduleOf(sessions, request);
-  // 3. Latents: those of the checkpoint; or noise, alone or over a picture.
-  const image = start === null && initPixels ? fromRgb(initPixels, height, width) : null;
-  const from = start ?? {
-    step: 0,
-    latents: await firstLatents(sessions, request, firstNoise(sessions, request), image),
-  };
+  // 3. Latents: those of the checkpoint; or noise, alone or over a picture. Parts that stay are needed at every step.
+  const noise = firstNoise(sessions, request);
+  const clean = over && (start === null || over.mask) ? await encodeClean(sessions, request, over.pixels) : null;
+  const mask = clean && over?.mask ? { ...latentMask(over.mask, width, height), clean, noise } : null;
+  const from = start ?? { step: 0, latents: firstLatents(request, schedule, noise, clean) };
   // 4. and 5. Modulation of many timesteps at once, and the denoising steps that read it.
-  const reached = await denoise(sessions, request, prompts, schedule, from, observer);
+  const reached = await denoise(sessions, request, prompts, schedule, from, observer, mask);
   if (reached === null || observer.isCancelled()) return null;
   // 6. Packed latents to pixels.
   observer.onDecoding();
   const decoded = await decodePacked(sessions, reached.latents, h / 2, w / 2);
-  return { pixels: toRgb(decoded, height, width), width, height, step: reached.step };
+  requireFinite(decoded, 'the picture that was decoded');
+  const pixels = toRgb(decoded, height, width);
+  if (over?.mask) pasteUnmasked(pixels, over.pixels, over.mask);
+  return { pixels, width, height, step: reached.step };
 }
 
 /** 1. Each prompt has its own length; without guidance there is no negative one. */
@@ -112,22 +121,37 @@ function firstNoise({ architecture }: Sessions, { seed, width, height }: JobRequ
 }
 
 /**
- * 3. The latents before the first step: noise, or `image` [3, height, width] under as much noise as the first step
- * that is made expects. Of the encoder's distribution the mean is taken: a draw of its own would add nothing that can
- * be seen.
+ * 3. The packed latents of a picture: the mean of the encoder's distribution, for a draw of its own would add nothing
+ * that can be seen.
  */
-export async function firstLatents(
-  sessions: Sessions,
+export async function encodeClean(sessions: Sessions, request: JobRequest, pixels: Uint8Array): Promise<Float32Array> {
+  const { width, height } = request;
+  const encoded = await sessions.encode(fromRgb(pixels, height, width), height, width);
+  requireFinite(encoded, 'the picture to draw over, encoded,');
+  return packClean(sessions, request, encoded);
+}
+
+/** [zDim, h, w] as the encoder gives them → packed, normalised. */
+export function packClean(
+  { architecture }: Sessions,
+  { width, height }: JobRequest,
+  encoded: Float32Array,
+): Float32Array {
+  const { latentsMean, latentsStd } = architecture.vae;
+  const { h, w } = latentSize(width, height);
+  return packLatents(encoded, h / 2, w / 2, latentsMean, latentsStd);
+}
+
+/** 3. The latents before the first step: noise, or `clean` under as much noise as the first step made expects. */
+export function firstLatents(
   request: JobRequest,
+  { sigmas }: Schedule,
   noise: Float32Array,
-  image: Float32Array | null,
-): Promise<Float32Array> {
-  if (image === null) return noise;
-  const { vae } = sessions.architecture;
-  const { h, w } = latentSize(request.width, request.height);
-  const encoded = await sessions.encode(image, request.height, request.width);
-  const clean = packLatents(encoded, h / 2, w / 2, vae.latentsMean, vae.latentsStd);
-  const sigma = scheduleOf(sessions, request).sigmas[skippedSteps(request)] as number;
+  clean: Float32Array | null,
+): Float32Array {
+  // A copy: the noise is needed again where parts of a picture stay.
+  if (clean === null) return noise.slice();
+  const sigma = sigmas[skippedSteps(request)] as number;
   return noise.map((value, i) => sigma * value + (1 - sigma) * (clean[i] as number));
 }
 
@@ -142,6 +166,7 @@ export async function denoise(
   { sigmas, timesteps }: Schedule,
   start: Reached,
   observer: Observer,
+  mask: LatentMask | null = null,
 ): Promise<Reached | null> {
   const { architecture } = sessions;
   const { h, w } = latentSize(request.width, request.height);
@@ -180,6 +205,8 @@ export async function denoise(
     if (negativeVelocity) guide(velocity, negativeVelocity, request.trueCfgScale, inChannels);
     const sigma = sigmas[i + 1] as number;
     eulerStep(latents, velocity, sigma - (sigmas[i] as number));
+    if (mask) keepUnmasked(latents, mask, sigma);
+    requireFinite(latents, `step ${step + 1} of ${steps}`);
     const state = { step: step + 1, latents, velocity, sigma, rows, columns };
     observer.onStep(state);
     if (step + 1 < steps && observer.isInterrupted()) return { step: step + 1, latents: cleanLatents(state) };
@@ -213,6 +240,7 @@ async function promptStates(sessions: Sessions, prompt: string): Promise<Float32
   // Attention is causal: states do not depend on the tokens that are cut off.
   const ids = sessions.tokenizer.encodePrompt(prompt).slice(0, TEMPLATE_TOKENS + PROMPT_STATES_MAX);
   const states = await sessions.encodeText(ids);
+  requireFinite(states, 'the text of the prompt');
   return states.subarray(TEMPLATE_TOKENS * sessions.architecture.textEncoder.hiddenSize);
 }
 

@@ -241,7 +241,9 @@ export function sqliteJobStore(db: Database.Database): JobStore {
       return { pictures: rows.map((row) => [row.id, row.width, row.height, Date.parse(row.finished_at)]), next };
     },
     async inputs() {
-      const sql = `SELECT DISTINCT request ->> 'initImage' AS input FROM jobs WHERE request ->> 'initImage' IS NOT NULL`;
+      const sql = ['initImage', 'mask']
+        .map((key) => `SELECT request ->> '${key}' AS input FROM jobs WHERE request ->> '${key}' IS NOT NULL`)
+        .join(' UNION ');
       return new Set((prepare(sql).all() as { input: string }[]).map(({ input }) => input));
     },
     async findImage(id) {
