@@ -36,3 +36,10 @@ test('what is no PNG, or only the beginning of one, has no texts and does no har
     }),
   );
 });
+
+test('texts are read up to a bound, however large the file is and however many there are', () => {
+  const long = addPngTexts(png, { parameters: 'a'.repeat(300 << 10), b: 'short' });
+  expect(readPngTexts(long)).toEqual({ b: 'short' });
+  const many = Object.fromEntries(Array.from({ length: 20_000 }, (_, i) => [`k${i}`, 'v']));
+  expect(Object.keys(readPngTexts(addPngTexts(png, many))).length).toBeLessThanOrEqual(10_000);
+});

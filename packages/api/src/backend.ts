@@ -28,8 +28,8 @@ export interface Backend {
   readonly ring: EventRing;
   /** The last preview of a running job, PNG. */
   preview(jobId: string): Uint8Array | null;
-  /** Calls `listener` for every event until the returned function is called. */
-  listen(listener: (event: NumberedEvent) => void): () => void;
+  /** Calls `listener` for every event until the returned function is called, and `missed` where some were lost. */
+  listen(listener: (event: NumberedEvent) => void, missed: () => void): () => void;
   /** So for the events of one job. */
   listenToJob(jobId: string, listener: (event: JobEvent & NumberedEvent) => void): () => void;
   /** Resolves with the job when it has ended; rejects when the supervisor stops or gives the worker up first. */
@@ -55,6 +55,7 @@ export async function connectBackend(
   const ring = new EventRing();
   const listeners = new Set<(event: NumberedEvent) => void>();
   const ofJobs = new Map<string, Set<(event: JobEvent & NumberedEvent) => void>>();
+  const onMissed = new Set<() => void>();
   const waiting = new Set<(error: CodedError) => void>();
   let lastPreview: { jobId: string; png: Uint8Array } | null = null;
   let stopping = false;
@@ -69,6 +70,10 @@ export async function connectBackend(
   };
   const link: SupervisorLink = await connectIpc<SupervisorMethods, ClientMethods>(socket, () => ({
     event: hear,
+    missed: () => {
+      ring.forget();
+      for (const act of [...onMissed]) act();
+    },
     workerFailed: ({ reason }) => fail(workerGivenUp(reason)),
     welcome: (changed) => {
       welcome = changed;
@@ -103,9 +108,13 @@ export async function connectBackend(
       return stopping;
     },
     preview: (jobId) => (lastPreview?.jobId === jobId ? lastPreview.png : null),
-    listen(listener) {
+    listen(listener, missed) {
       listeners.add(listener);
-      return () => listeners.delete(listener);
+      onMissed.add(missed);
+      return () => {
+        listeners.delete(listener);
+        onMissed.delete(missed);
+      };
     },
     listenToJob,
     waitForEnd(jobId) {
@@ -116,16 +125,23 @@ export async function connectBackend(
         const settle = (act: () => void) => {
           stop();
           waiting.delete(giveUp);
+          onMissed.delete(look);
           act();
         };
         const giveUp = (error: CodedError) => settle(() => reject(error));
-        waiting.add(giveUp);
         // The job may have ended, or the worker been given up, before we listened.
-        Promise.all([link.request('getJob', { id: jobId }), link.request('status', {})]).then(([job, status]) => {
-          const worker = status.children.find((child) => child.name === 'inference');
-          if (isTerminal(job.status)) settle(() => resolve(job));
-          else if (worker?.state === 'failed') giveUp(workerGivenUp(worker.reason));
-        }, giveUp);
+        const look = () =>
+          void Promise.all([link.request('getJob', { id: jobId }), link.request('status', {})]).then(
+            ([job, status]) => {
+              const worker = status.children.find((child) => child.name === 'inference');
+              if (isTerminal(job.status)) settle(() => resolve(job));
+              else if (worker?.state === 'failed') giveUp(workerGivenUp(worker.reason));
+            },
+            giveUp,
+          );
+        waiting.add(giveUp);
+        onMissed.add(look);
+        look();
       });
     },
     stop(reason) {

@@ -67,6 +67,11 @@ export class Link<Remote extends Methods, Local extends Methods> {
     this.#write({ method, params });
   }
 
+  /** Whether more waits for the peer than it should. */
+  isBehind(): boolean {
+    return this.#open && this.#socket.writableLength > PENDING_PAUSE;
+  }
+
   /** Resolves when the peer has taken what was sent, or is gone. */
   drained(): Promise<void> {
     if (!this.#open || !this.#socket.writableNeedDrain) return Promise.resolve();

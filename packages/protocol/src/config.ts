@@ -174,6 +174,13 @@ export const configSchema = z.strictObject({
     .default(0)
     .describe('A worker with more resident memory is killed; 0 for no limit')
     .meta({ takesEffect: 'at once' }),
+  'api-memory-gigabytes': z
+    .number()
+    .min(0)
+    .max(1e5)
+    .default(2)
+    .describe('An API process with more resident memory is killed, and started anew at once; 0 for no limit')
+    .meta({ takesEffect: 'at once' }),
   'restart-max': z
     .int()
     .min(1)

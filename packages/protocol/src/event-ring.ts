@@ -13,12 +13,15 @@ export class EventRing {
   #characters = 0;
   /** Number of the newest event that is no longer kept. */
   #droppedSeq = 0;
+  /** Whether the events before the next one were heard, too. */
+  #knowsBefore = false;
 
   /** Steps are not kept: each is worth nothing after the next. */
   push(event: NumberedEvent): void {
     if (event.type === 'step') return;
-    // Who begins to listen late has missed what was before.
-    if (this.#kept.length === 0 && this.#droppedSeq === 0) this.#droppedSeq = event.seq - 1;
+    // Who begins to listen late has missed what was before, and so has who was not told everything.
+    if (this.#kept.length === 0 && !this.#knowsBefore) this.#droppedSeq = event.seq - 1;
+    this.#knowsBefore = true;
     this.#kept.push(event);
     this.#characters += charactersOf(event);
     while (this.#kept.length > KEPT || this.#characters > KEPT_CHARACTERS) {
@@ -31,6 +34,14 @@ export class EventRing {
   /** What came after the event of this number; null where some of it is no longer kept. */
   after(seq: number): NumberedEvent[] | null {
     return seq < this.#droppedSeq ? null : this.#kept.filter((event) => event.seq > seq);
+  }
+
+  /** Some that came after those that are kept are not known: whoever comes back has missed some. */
+  forget(): void {
+    this.#droppedSeq = Number.POSITIVE_INFINITY;
+    this.#knowsBefore = false;
+    this.#kept.length = 0;
+    this.#characters = 0;
   }
 
   all(): readonly NumberedEvent[] {

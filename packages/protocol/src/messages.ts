@@ -116,6 +116,8 @@ export type SupervisorMethods = {
 /** Supervisor → API and CLI. */
 export type ClientMethods = {
   event(params: NumberedEvent): void;
+  /** The peer was too slow for some events: what it asks for anew is right. */
+  missed(params: Record<string, never>): void;
   /** The worker has been given up: what waits for a picture waits in vain. Its job is kept. */
   workerFailed(params: { reason: string }): void;
   /** The configuration has changed. */

@@ -13,16 +13,27 @@ export function addPngTexts(png: Uint8Array, texts: Record<string, string>): Uin
   return concat([png.subarray(0, AFTER_HEADER), ...chunks, png.subarray(AFTER_HEADER)]);
 }
 
-/** The uncompressed texts of a PNG by keyword; empty for what is no PNG. Never throws: files come from anywhere. */
+/** Chunks that are looked at, and bytes of texts that are read: of our own pictures both are a fraction of it. */
+const CHUNKS_MAX = 10_000;
+const TEXT_MAX = 256 << 10;
+
+/**
+ * The uncompressed texts of a PNG by keyword, those that are not too long; empty for what is no PNG. Never throws:
+ * files come from anywhere.
+ */
 export function readPngTexts(file: Uint8Array): Record<string, string> {
   const texts: Record<string, string> = Object.create(null);
   if (SIGNATURE.some((byte, i) => file[i] !== byte)) return texts;
   const view = new DataView(file.buffer, file.byteOffset, file.byteLength);
-  for (let at = 8; at + 12 <= file.length; ) {
+  let [chunks, bytesLeft] = [0, TEXT_MAX];
+  for (let at = 8; at + 12 <= file.length && chunks < CHUNKS_MAX; chunks++) {
     const length = view.getUint32(at);
     const type = latin1(file.subarray(at + 4, at + 8));
     const data = file.subarray(at + 8, at + 8 + length);
     if (type === 'IEND' || data.length < length) break;
+    at += 12 + length;
+    if ((type !== 'tEXt' && type !== 'iTXt') || length > bytesLeft) continue;
+    bytesLeft -= length;
     const split = data.indexOf(0);
     if (type === 'tEXt' && split > 0) texts[latin1(data.subarray(0, split))] = latin1(data.subarray(split + 1));
     // Compression flag 0; then language and translated keyword, each ended by 0.
@@ -32,7 +43,6 @@ export function readPngTexts(file: Uint8Array): Record<string, string> {
       if (language > 0 && translated > 0)
         texts[latin1(data.subarray(0, split))] = new TextDecoder().decode(data.subarray(translated + 1));
     }
-    at += 12 + length;
   }
   return texts;
 }

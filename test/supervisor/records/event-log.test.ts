@@ -44,3 +44,64 @@ test('no more than a thousand are kept', () => {
   expect(listener.heard).toHaveLength(1000);
   expect(listener.heard[0]).toMatchObject({ seq: 4001 });
 });
+
+/** Reads `room` events, then nothing until it is let. */
+function slowReader(room: number) {
+  const { heard, notify } = subscriber();
+  let [left, isMissed, wake] = [room, 0, () => {}];
+  return {
+    heard,
+    notify(method: string, event: unknown) {
+      if (method === 'missed') isMissed++;
+      else left--;
+      notify(method, event);
+    },
+    isBehind: () => left <= 0,
+    drained: () =>
+      new Promise<void>((resolve) => {
+        wake = resolve;
+      }),
+    read(more: number) {
+      left = more;
+      wake();
+      return new Promise((resolve) => setTimeout(resolve));
+    },
+    missed: () => isMissed,
+  };
+}
+
+test('who reads slowly is sent no more than it takes, and hears everything in the end', async () => {
+  const [log, slow, quick] = [new EventLog(), slowReader(3), subscriber()];
+  log.subscribe(slow, null);
+  log.subscribe(quick, null);
+  for (let i = 0; i < 500; i++) log.publish(child(String(i)));
+  expect([slow.heard.length, quick.heard.length]).toEqual([3, 500]);
+  await slow.read(100);
+  expect(slow.heard).toHaveLength(103);
+  await slow.read(1000);
+  expect(slow.heard.map(({ seq }) => seq)).toEqual(quick.heard.map(({ seq }) => seq));
+  expect(slow.missed()).toBe(0);
+});
+
+test('who is too far behind is told that it has missed some, and goes on with what is kept', async () => {
+  const [log, slow] = [new EventLog(), slowReader(3)];
+  log.subscribe(slow, null);
+  for (let i = 0; i < 5000; i++) log.publish(child(String(i)));
+  await slow.read(10_000);
+  expect(slow.missed()).toBe(1);
+  expect([slow.heard.length, slow.heard.at(-1)?.seq]).toEqual([1003, 5000]);
+});
+
+test('many events at once wait for who reads them, and not for who does not', async () => {
+  const [log, reading, standing] = [new EventLog(), slowReader(10), slowReader(10)];
+  log.subscribe(reading, null);
+  log.subscribe(standing, null);
+  let isDone = false;
+  const published = log.publishAll(Array.from({ length: 3000 }, (_, i) => child(String(i)))).then(() => {
+    isDone = true;
+  });
+  while (!isDone) await reading.read(500);
+  await published;
+  await reading.read(10_000);
+  expect([reading.heard.length, reading.missed(), standing.heard.length]).toEqual([3000, 0, 10]);
+});

@@ -36,7 +36,10 @@ export function eventRoutes(app: App, backend: Backend): void {
       const missed = cursor === null ? [] : missedSince(backend, cursor);
       if (missed === null) stream.write(reset(backend));
       for (const event of missed ?? []) stream.write(toBytes(event));
-      const stop = backend.listen((event) => stream.write(toBytes(event)));
+      const stop = backend.listen(
+        (event) => stream.write(toBytes(event)),
+        () => stream.write(reset(backend)),
+      );
     },
   );
 
@@ -57,43 +60,82 @@ export function eventRoutes(app: App, backend: Backend): void {
     },
     async (request, reply) => {
       const { id } = request.params;
+      const { link, ring } = backend;
       // What happens from here on is kept until the job is known: nothing can fall between.
       const early: NumberedEvent[] = [];
       const before = newestId(backend);
       let tell = (event: NumberedEvent) => void early.push(event);
-      const unlisten = backend.listen((event) => {
-        if (isOf(event, id) || event.type === 'load') tell(event);
-      });
-      const job = await backend.link.request('getJob', { id }).catch((error) => {
+      let missedSome = () => {};
+      const unlisten = backend.listen(
+        (event) => {
+          if (isOf(event, id) || event.type === 'load') tell(event);
+        },
+        () => missedSome(),
+      );
+      const job = await link.request('getJob', { id }).catch((error) => {
         unlisten();
         throw error;
       });
       const cursor = cursorOf(request);
-      const missed =
-        (cursor === null ? null : missedSince(backend, cursor))?.filter((event) => isOf(event, id)) ?? null;
-      const ended = isTerminal(job.status);
-      // A browser comes back whenever a stream ends; one that has heard the end is sent home.
-      if (missed?.length === 0 && hasToldEnd(job, backend)) {
+      const since = cursor === null ? null : missedSince(backend, cursor);
+      const story = storyOf(job, since?.filter((event) => isOf(event, id)) ?? null, early, ring.all(), Date.now());
+      if (story === 'told') {
         unlisten();
         return reply.status(204).send();
       }
       const stream = new EventStream(reply, unlisten);
-      if (missed) for (const event of missed) stream.write(toBytes(event));
-      else stream.write(formatEvent('job', job, before));
-      if (ended) {
-        if (!missed?.some(isEnd)) stream.write(toBytes(endOf(job, backend)));
-        return stream.end();
-      }
-      const told = new Set(missed);
+      const endWith = (last: Job) => {
+        stream.write(toBytes(endOf(last, backend)));
+        stream.end();
+      };
+      if (story.asItIs) stream.write(formatEvent('job', job, before));
+      for (const event of story.events) stream.write(toBytes(event));
+      if (story.end === 'heard') return stream.end();
+      if (story.end === 'to tell') return endWith(job);
       tell = (event) => {
-        if (told.has(event)) return;
         stream.write(toBytes(event));
         if (isEnd(event)) stream.end();
       };
-      // The job knows its steps.
-      for (const event of early) if (event.type !== 'step') tell(event);
+      missedSome = () =>
+        void link.request('getJob', { id }).then(
+          (now) => {
+            stream.write(formatEvent('job', now, newestId(backend)));
+            if (isTerminal(now.status)) endWith(now);
+          },
+          () => stream.end(),
+        );
     },
   );
+}
+
+/** What a listener is told of a job at once. */
+interface Story {
+  /** First the job as it is. */
+  asItIs: boolean;
+  events: NumberedEvent[];
+  /** Whether the end is among them, or is still to be told, or has not come. */
+  end: 'heard' | 'to tell' | null;
+}
+
+/**
+ * What a listener is told that comes to a job. `missed`: the job's events since it was here last, null where it is new
+ * or that is not known any more; `early`: those that came while the job was looked up. `told`: it has heard the end,
+ * and a browser, which comes back whenever a stream ends, is sent home. Pure.
+ */
+export function storyOf(
+  job: Job,
+  missed: readonly NumberedEvent[] | null,
+  early: readonly NumberedEvent[],
+  known: readonly NumberedEvent[],
+  nowMs: number,
+): Story | 'told' {
+  if (missed?.length === 0 && hasToldEnd(job, known, nowMs)) return 'told';
+  const before = missed ?? [];
+  // The job knows its steps.
+  const since = early.filter((event) => event.type !== 'step' && !before.includes(event));
+  const events = isTerminal(job.status) ? [...before] : [...before, ...since];
+  const end = events.some(isEnd) ? 'heard' : isTerminal(job.status) ? 'to tell' : null;
+  return { asItIs: missed === null, events, end };
 }
 
 function isOf(event: NumberedEvent, jobId: string): boolean {
@@ -105,10 +147,10 @@ function isEnd(event: NumberedEvent): boolean {
 }
 
 /** Whether the end of a job has been told to all who listened: a job has ended a little before that. */
-function hasToldEnd(job: Job, { ring }: Backend): boolean {
+function hasToldEnd(job: Job, known: readonly NumberedEvent[], nowMs: number): boolean {
   if (!isTerminal(job.status)) return false;
-  const isOld = Date.now() - Date.parse(job.finishedAt ?? job.createdAt) > END_TOLD_MS;
-  return isOld || ring.all().some((event) => isOf(event, job.id) && isEnd(event));
+  const isOld = nowMs - Date.parse(job.finishedAt ?? job.createdAt) > END_TOLD_MS;
+  return isOld || known.some((event) => isOf(event, job.id) && isEnd(event));
 }
 
 /** The event that told of the end, for those who come after it. */

@@ -136,6 +136,9 @@ export function sdapiLists(app: App, backend: Backend): void {
   }
 }
 
+/** Settings that are read of a picture: A1111 writes some dozens. */
+const SETTINGS_MAX = 200;
+
 /** The settings of the last line, by name. */
 function parseInfotext(text: string): Record<string, string> {
   const lines = text.split('\n');
@@ -143,7 +146,7 @@ function parseInfotext(text: string): Record<string, string> {
   const negativeAt = lines.findIndex((line) => line.startsWith('Negative prompt: '));
   const prompt = (negativeAt < 0 ? lines : lines.slice(0, negativeAt)).join('\n');
   const negative = negativeAt < 0 ? '' : lines.slice(negativeAt).join('\n').replace('Negative prompt: ', '');
-  const settings = last.split(', ').map((setting) => setting.split(': ', 2));
+  const settings = last.split(', ', SETTINGS_MAX).map((setting) => setting.split(': ', 2));
   return Object.fromEntries([
     ['Prompt', prompt],
     ['Negative prompt', negative],

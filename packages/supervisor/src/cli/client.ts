@@ -14,6 +14,16 @@ export interface Client {
   welcome: Welcome;
 }
 
+/** What comes unasked. */
+export interface Listener {
+  event(event: NumberedEvent): void;
+  /** Some events were too many for us. */
+  missed(): void;
+  workerFailed(reason: string): void;
+}
+
+const SILENT: Listener = { event() {}, missed() {}, workerFailed() {} };
+
 /** Adds the flag that every command takes. */
 export function withDataDir(command: Command): Command {
   return command.option('--data-dir <folder>', 'data folder of the supervisor');
@@ -26,15 +36,12 @@ export function dataDirOf(options: { dataDir?: string }): string {
 }
 
 /** `anyVersion`: for what every version understands. @throws CodedError NOT_RUNNING, VERSION_MISMATCH */
-export async function connect(
-  dataDir: string,
-  on: { event(event: NumberedEvent): void; workerFailed(reason: string): void } = { event() {}, workerFailed() {} },
-  anyVersion = false,
-): Promise<Client> {
+export async function connect(dataDir: string, on: Listener = SILENT, anyVersion = false): Promise<Client> {
   const presence = readPresence(dataDir);
   if (!presence) throw new CodedError('NOT_RUNNING', `no supervisor runs on ${dataDir}`);
   const link = await connectIpc<SupervisorMethods, ClientMethods>(presence.socket, () => ({
     event: on.event,
+    missed: on.missed,
     workerFailed: ({ reason }) => on.workerFailed(reason),
     welcome: () => {},
     shutdown: () => {},

@@ -7,7 +7,11 @@ export function addEvents(program: Command): void {
     .description('show what happens, one JSON object per line')
     .option('-f, --follow', 'go on as it happens')
     .action(async (options: { dataDir?: string; follow?: boolean }) => {
-      const { link } = await connect(dataDirOf(options), { event: print, workerFailed() {} });
+      const { link } = await connect(dataDirOf(options), {
+        event: print,
+        missed: () => process.stderr.write('some events were left out: they came faster than they were read\n'),
+        workerFailed() {},
+      });
       // What is kept comes before the answer.
       await link.request('subscribe', { since: 0 });
       if (!options.follow) link.close();

@@ -1,13 +1,12 @@
 import { copyFileSync } from 'node:fs';
 import { join, resolve } from 'node:path';
 import { CodedError, workerGivenUp } from '@qwen-supervisor/protocol/errors';
-import type { SystemEvent } from '@qwen-supervisor/protocol/events';
 import { isTerminal, type Job, type JobImage, type JobOrder, pictureOf } from '@qwen-supervisor/protocol/job';
 import { completeRequest, parseNativeRequest } from '@qwen-supervisor/protocol/job-request';
 import { drawSeed } from '@qwen-supervisor/protocol/seed';
 import progress from 'cli-progress';
 import type { Command } from 'commander';
-import { type Client, connect, dataDirOf, withDataDir } from './client.js';
+import { type Client, connect, dataDirOf, type Listener, withDataDir } from './client.js';
 
 interface Options {
   dataDir?: string;
@@ -18,12 +17,6 @@ interface Options {
   cfg?: string;
   negative?: string;
   priority?: string;
-}
-
-/** What comes over the link while a job is watched. */
-interface Watcher {
-  event(event: SystemEvent): void;
-  workerFailed(reason: string): void;
 }
 
 /** Exit code of a command ended by SIGINT, as shells count. */
@@ -44,9 +37,10 @@ export function addGenerate(program: Command): void {
 }
 
 async function generate(prompt: string, options: Options): Promise<void> {
-  const watcher: Watcher = { event() {}, workerFailed() {} };
+  const watcher: Listener = { event() {}, missed() {}, workerFailed() {} };
   const client = await connect(dataDirOf(options), {
     event: (event) => watcher.event(event),
+    missed: () => watcher.missed(),
     workerFailed: (reason) => watcher.workerFailed(reason),
   });
   const { link, welcome } = client;
@@ -88,7 +82,7 @@ function toRequest(prompt: string, options: Options): Record<string, unknown> {
 }
 
 /** Shows the progress of a job until it has ended. */
-function watchJob({ link }: Client, submitted: Job, watcher: Watcher): Promise<Job> {
+function watchJob({ link }: Client, submitted: Job, watcher: Listener): Promise<Job> {
   const bar = process.stderr.isTTY
     ? new progress.SingleBar({ format: '{state} [{bar}] {value}/{total} steps' }, progress.Presets.legacy)
     : null;
@@ -119,7 +113,9 @@ function watchJob({ link }: Client, submitted: Job, watcher: Watcher): Promise<J
       if ('job' in event && isTerminal(event.job.status)) end(event.job);
     };
     // It may have ended before we listened.
-    link.request('getJob', { id: submitted.id }).then((job) => isTerminal(job.status) && end(job), reject);
+    watcher.missed = () =>
+      void link.request('getJob', { id: submitted.id }).then((job) => isTerminal(job.status) && end(job), reject);
+    watcher.missed();
   });
 }
 

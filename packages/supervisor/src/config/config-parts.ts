@@ -25,7 +25,8 @@ export function limitsOf(config: Config): Limits {
     hardBytes: bytes(config['memory-hard-gigabytes']),
   };
   // Without it nobody is answered: a fault that may pass is waited for, however long.
-  const api = { ...shared, max: null, delayCapMs: API_DELAY_CAP_MS, softBytes: null, hardBytes: null };
+  const hardBytes = bytes(config['api-memory-gigabytes']);
+  const api = { ...shared, max: null, delayCapMs: API_DELAY_CAP_MS, softBytes: null, hardBytes };
   return { children: { inference, api }, onStop: config['on-stop'] };
 }
 

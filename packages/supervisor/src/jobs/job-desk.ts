@@ -27,8 +27,6 @@ import { QueueLine } from './queue-line.js';
 import { removeInputs, removePicture } from './stored-pictures.js';
 
 const DAY_MS = 86_400_000;
-/** Events that are published before the listeners get time to read them. */
-const EVENTS_AT_ONCE = 50;
 
 /** What the desk reads of the core, and what it tells it. */
 export interface Core {
@@ -97,7 +95,7 @@ export class JobDesk {
     this.#line.changed();
     const jobs = await this.#withLiveFields(stored);
     if (replayed) return { jobs, replayed };
-    for (const job of jobs) this.#publish({ type: 'queued', jobId: job.id, job });
+    await this.#publishAll(jobs.map((job) => ({ type: 'queued', jobId: job.id, job })));
     this.#core.send({ type: 'job-queued', atMs: this.#core.nowMs() });
     return { jobs, replayed };
   }
@@ -200,11 +198,7 @@ export class JobDesk {
 
   async #cancelQueued(group: string | null): Promise<number> {
     const queued = await this.#writes.ask(() => this.#store.cancelQueued(group));
-    for (const [index, job] of queued.entries()) {
-      this.#publish({ type: 'cancelled', jobId: job.id, job });
-      // All events at once would be more than a listener may have waiting.
-      if (index % EVENTS_AT_ONCE === EVENTS_AT_ONCE - 1) await this.#events.drained();
-    }
+    await this.#publishAll(queued.map((job) => ({ type: 'cancelled', jobId: job.id, job })));
     return queued.length;
   }
 
@@ -325,8 +319,18 @@ export class JobDesk {
     await this.#store.close();
   }
 
+  /** All at once would be more than those who listen can take. */
+  async #publishAll(events: JobEvent[]): Promise<void> {
+    for (const event of events) this.#record(event);
+    await this.#events.publishAll(events);
+  }
+
   #publish(event: JobEvent): void {
     this.#events.publish(event);
+    this.#record(event);
+  }
+
+  #record(event: JobEvent): void {
     if ('job' in event && isTerminal(event.job.status))
       this.#tidy(() => removeCheckpoints(this.#dataDir, (id) => id !== event.jobId));
     const reason = event.type === 'requeued' ? event.reason : event.type === 'running' ? event.startedOverReason : null;

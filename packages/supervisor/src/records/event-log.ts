@@ -1,23 +1,38 @@
-/** The stream of events: numbered, the last ones kept for those who come late, sent to all who subscribed. */
+/**
+ * The stream of events: numbered, the last ones kept for those who come late, sent to all who subscribed as fast as each
+ * reads. Who has fallen behind costs a place in what is kept, and no memory; who is too far behind is told that it has
+ * missed some.
+ */
 import { randomBytes } from 'node:crypto';
 import type { Link } from '@qwen-supervisor/ipc/link';
 import { EventRing } from '@qwen-supervisor/protocol/event-ring';
 import type { NumberedEvent, SystemEvent } from '@qwen-supervisor/protocol/events';
 import type { ClientMethods, SupervisorMethods } from '@qwen-supervisor/protocol/messages';
 
-/** `drained`: resolves when it has read what it was sent; who is no link needs none. */
-type Subscriber = Pick<Link<ClientMethods, SupervisorMethods>, 'notify'> & { drained?(): Promise<void> };
+/** One that is no link reads at once. */
+type Subscriber = Pick<Link<ClientMethods, SupervisorMethods>, 'notify'> & {
+  isBehind?(): boolean;
+  drained?(): Promise<void>;
+};
 
-/** One that does not read is not waited for; its link cuts it off. */
+/** One that does not read is not waited for. */
 const DRAIN_LIMIT_MS = 1000;
+
+interface Reader {
+  readonly subscriber: Subscriber;
+  /** Number of the last event that it was sent. */
+  sentSeq: number;
+  /** Until it has read what it was sent; then it is sent what came meanwhile. */
+  catchingUp: Promise<void> | null;
+  /** It was waited for in vain. */
+  isStalled: boolean;
+}
 
 export class EventLog {
   /** Tells the events of this supervisor from those of another. */
   readonly run = randomBytes(6).toString('hex');
-  readonly #subscribers = new Set<Subscriber>();
+  readonly #readers = new Map<Subscriber, Reader>();
   readonly #ring = new EventRing();
-  /** Those that were waited for, and have not read what they were sent. */
-  readonly #stalled = new WeakSet<Subscriber>();
   #seq = 0;
   #preview: { jobId: string; png: Uint8Array } | null = null;
 
@@ -29,8 +44,16 @@ export class EventLog {
   publish(event: SystemEvent): void {
     const numbered: NumberedEvent = { ...event, run: this.run, seq: ++this.#seq, at: new Date().toISOString() };
     if (event.type === 'step' && event.preview) this.#preview = { jobId: event.jobId, png: event.preview };
-    for (const subscriber of this.#subscribers) subscriber.notify('event', numbered);
     this.#ring.push(numbered);
+    for (const reader of this.#readers.values()) if (!reader.catchingUp) this.#send(reader, numbered);
+  }
+
+  /** So that all can read every one of them: as fast as they do, while they do. */
+  async publishAll(events: readonly SystemEvent[]): Promise<void> {
+    for (const event of events) {
+      this.publish(event);
+      await this.#caughtUp();
+    }
   }
 
   /** The last preview of this job, if it is the last of all. */
@@ -40,35 +63,57 @@ export class EventLog {
 
   /** First what is kept of the events after `since`, then all that come. */
   subscribe(subscriber: Subscriber, since: number | null): void {
-    if (since !== null) {
-      for (const event of this.#ring.after(since) ?? this.#ring.all()) subscriber.notify('event', event);
-    }
-    this.#subscribers.add(subscriber);
-  }
-
-  /** Resolves when all have read what they were sent; who has not within the limit is not waited for until it has. */
-  async drained(): Promise<void> {
-    const reading = [...this.#subscribers]
-      .filter((subscriber) => subscriber.drained && !this.#stalled.has(subscriber))
-      .map(async (subscriber) => {
-        this.#stalled.add(subscriber);
-        await subscriber.drained?.();
-        this.#stalled.delete(subscriber);
-      });
-    let timer: NodeJS.Timeout | undefined;
-    const limit = new Promise((resolve) => {
-      timer = setTimeout(resolve, DRAIN_LIMIT_MS);
-    });
-    await Promise.race([Promise.all(reading), limit]);
-    clearTimeout(timer);
+    const isLost = since !== null && this.#ring.after(since) === null;
+    const sentSeq = since === null ? this.#seq : isLost ? 0 : since;
+    const reader: Reader = { subscriber, sentSeq, catchingUp: null, isStalled: false };
+    this.#readers.set(subscriber, reader);
+    // The first of all is asked for by those who want whatever there is.
+    this.#catchUp(reader, since === 0 || !isLost);
   }
 
   unsubscribe(subscriber: Subscriber): void {
-    this.#subscribers.delete(subscriber);
+    this.#readers.delete(subscriber);
   }
 
   /** Tells those who wait that no job will be done until the worker is repaired. */
   announceFailure(reason: string): void {
-    for (const subscriber of this.#subscribers) subscriber.notify('workerFailed', { reason });
+    for (const subscriber of this.#readers.keys()) subscriber.notify('workerFailed', { reason });
+  }
+
+  #send(reader: Reader, event: NumberedEvent): void {
+    const { subscriber } = reader;
+    subscriber.notify('event', event);
+    reader.sentSeq = event.seq;
+    if (!subscriber.isBehind?.()) return;
+    reader.catchingUp = (subscriber.drained?.() ?? Promise.resolve()).then(() => {
+      reader.catchingUp = null;
+      reader.isStalled = false;
+      if (this.#readers.get(subscriber) === reader) this.#catchUp(reader, false);
+    });
+  }
+
+  /** Sends what is kept until the reader is behind again, or has all. */
+  #catchUp(reader: Reader, takesWhatThereIs: boolean): void {
+    const kept = this.#ring.after(reader.sentSeq);
+    if (kept === null && !takesWhatThereIs) reader.subscriber.notify('missed', {});
+    for (const event of kept ?? this.#ring.all()) {
+      this.#send(reader, event);
+      if (reader.catchingUp) return;
+    }
+  }
+
+  /** Resolves when all have read what they were sent; who has not within the limit is not waited for until it has. */
+  async #caughtUp(): Promise<void> {
+    for (;;) {
+      const behind = [...this.#readers.values()].filter(({ catchingUp, isStalled }) => catchingUp && !isStalled);
+      if (behind.length === 0) return;
+      let timer: NodeJS.Timeout | undefined;
+      const limit = new Promise<'late'>((resolve) => {
+        timer = setTimeout(() => resolve('late'), DRAIN_LIMIT_MS);
+      });
+      const first = await Promise.race([Promise.all(behind.map(({ catchingUp }) => catchingUp)), limit]);
+      clearTimeout(timer);
+      if (first === 'late') for (const reader of behind) reader.isStalled = reader.catchingUp !== null;
+    }
   }
 }
