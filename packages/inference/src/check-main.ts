@@ -1,6 +1,7 @@
 /** Entry of `qwen-supervisor model check`, a process of its own: the command line never loads ONNX Runtime. */
 import { openCheckpoint } from '@qwen-supervisor/model/checkpoint';
 import { CodedError, ERRORS, toCodedError } from '@qwen-supervisor/protocol/errors';
+import { harmless } from '@qwen-supervisor/protocol/harmless-text';
 import { checkModel, type TensorCheck } from './model-check.js';
 import { loadSessions } from './recipe/sessions.js';
 
@@ -12,7 +13,7 @@ try {
   const tensors: TensorCheck[] = [];
   await checkModel(checkpoint, sessions, golden, (check) => {
     tensors.push(check);
-    if (json !== 'json') console.log(describe(check));
+    if (json !== 'json') console.log(harmless(describe(check)));
   });
   const bad = tensors.filter((check) => !check.ok).map((check) => check.tensor);
   if (json === 'json') console.log(JSON.stringify({ ok: bad.length === 0, tensors }));
@@ -20,7 +21,7 @@ try {
   if (bad.length > 0) throw new CodedError('GOLDEN_MISMATCH', `beyond the limit: ${bad.join(', ')}`);
 } catch (error) {
   const coded = toCodedError(error);
-  console.error(`error ${coded.code}: ${coded.message}\nhint: ${coded.hint}`);
+  console.error(harmless(`error ${coded.code}: ${coded.message}\nhint: ${coded.hint}`));
   process.exitCode = ERRORS[coded.code].exit;
 }
 

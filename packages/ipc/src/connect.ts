@@ -3,15 +3,18 @@ import { CodedError } from '@qwen-supervisor/protocol/errors';
 import type { Methods } from '@qwen-supervisor/protocol/messages';
 import nodeIpc from 'node-ipc';
 import { type Handlers, Link } from './link.js';
+import { foreignness } from './own-socket.js';
 
 /**
  * Connects to the supervisor's socket once: a connection that is lost is not made again, its owner decides.
- * @throws CodedError NOT_RUNNING where nobody listens
+ * @throws CodedError NOT_RUNNING where nobody listens, or somebody else
  */
 export function connectIpc<Remote extends Methods, Local extends Methods>(
   path: string,
   handlers: (link: Link<Remote, Local>) => Handlers<Local>,
 ): Promise<Link<Remote, Local>> {
+  const foreign = foreignness(path);
+  if (foreign !== null) return Promise.reject(new CodedError('NOT_RUNNING', foreign));
   const ipc = new nodeIpc.IPC();
   ipc.config.rawBuffer = true;
   ipc.config.silent = true;

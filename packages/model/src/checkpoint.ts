@@ -3,12 +3,22 @@
  * Reads headers and lengths only; nothing here loads weights.
  */
 import { createHash } from 'node:crypto';
-import { existsSync, readdirSync, readFileSync, statSync } from 'node:fs';
-import { join, resolve } from 'node:path';
+import { existsSync, readdirSync, statSync } from 'node:fs';
+import { join } from 'node:path';
+import { readRegular } from '@qwen-supervisor/files/read-regular';
 import { CodedError } from '@qwen-supervisor/protocol/errors';
 import { z } from 'zod';
 import { type Architecture, parseArchitecture } from './architecture.js';
+import { checkpointFolder } from './checkpoint-folder.js';
+import { isWeightDtype } from './dtype.js';
+import { HEAD_BYTES, quantisedBy, refuseForeign, refuseQuantised } from './foreign-files.js';
 import { readSafetensorsHeader, type TensorEntry, weightDtype } from './safetensors.js';
+
+/** Bytes of a JSON file: a tokenizer of 150,000 words takes 12 MB. */
+export const JSON_MAX = 64 << 20;
+/** Weight files of a component, and tensors in all of them. */
+const SHARDS_MAX = 200;
+const TENSORS_MAX = 50_000;
 
 export type WeightComponent = 'text_encoder' | 'transformer' | 'vae';
 
@@ -39,6 +49,12 @@ export class Tensors {
     const tensor = this.#entries.get(name);
     if (!tensor) throw new CodedError('MODEL_INVALID', `${this.component}: the tensor ${name} is missing`);
     if (tensor.shape.length !== shape.length || tensor.shape.some((side, axis) => side !== shape[axis])) {
+      const side = quantisedBy(this.#entries.keys());
+      if (side !== null || !isWeightDtype(tensor.dtype))
+        throw new CodedError(
+          'MODEL_UNSUPPORTED',
+          `${tensor.file}: its weights are quantised (tensor ${side ?? tensor.name}); use the bf16 folder`,
+        );
       throw new CodedError(
         'MODEL_INVALID',
         `${tensor.file}: tensor ${name} has the shape [${tensor.shape}], its config asks for [${shape}]`,
@@ -60,14 +76,12 @@ export interface Checkpoint {
  * @throws CodedError MODEL_NOT_FOUND, MODEL_INVALID, MODEL_TRUNCATED, MODEL_UNSUPPORTED
  */
 export function openCheckpoint(path: string): Checkpoint {
-  const folder = resolve(path);
-  if (!existsSync(folder)) throw new CodedError('MODEL_NOT_FOUND', `${folder}: there is no such folder`);
-  if (!statSync(folder).isDirectory()) throw new CodedError('MODEL_NOT_FOUND', `${folder} is not a folder`);
+  const folder = checkpointFolder(path);
   const architecture = parseArchitecture({
     modelIndex: readJson(join(folder, 'model_index.json')),
-    transformer: readJson(join(folder, 'transformer', 'config.json')),
-    textEncoder: readJson(join(folder, 'text_encoder', 'config.json')),
-    vae: readJson(join(folder, 'vae', 'config.json')),
+    transformer: readConfig(join(folder, 'transformer', 'config.json')),
+    textEncoder: readConfig(join(folder, 'text_encoder', 'config.json')),
+    vae: readConfig(join(folder, 'vae', 'config.json')),
     scheduler: readJson(join(folder, 'scheduler', 'scheduler_config.json')),
   });
   tokenizerFolder(folder);
@@ -91,7 +105,8 @@ export function fingerprint({ folder, architecture, tensors }: Checkpoint): stri
   }
   const tokenizer = tokenizerFolder(folder);
   for (const name of readdirSync(tokenizer).sort()) {
-    if (/\.(json|txt)$/.test(name)) hash.update(`\n${name}\n`).update(readFileSync(join(tokenizer, name)));
+    if (/\.(json|txt)$/.test(name))
+      hash.update(`\n${name}\n`).update(readRegular(join(tokenizer, name), JSON_MAX).bytes);
   }
   return hash.digest('hex');
 }
@@ -112,14 +127,21 @@ export function tokenizerFolder(checkpointFolder: string): string {
   );
 }
 
-/** @throws CodedError MODEL_NOT_FOUND, MODEL_INVALID */
+function readConfig(file: string): unknown {
+  const config = readJson(file);
+  refuseQuantised(file, config);
+  return config;
+}
+
+/** @throws CodedError MODEL_NOT_FOUND, MODEL_INVALID, MODEL_NOT_DOWNLOADED */
 export function readJson(file: string): unknown {
   let content: string;
   try {
-    content = readFileSync(file, 'utf8');
+    content = readRegular(file, JSON_MAX).bytes.toString('utf8');
   } catch (cause) {
     throw new CodedError('MODEL_NOT_FOUND', `${file}: ${(cause as Error).message}`, { cause });
   }
+  refuseForeign(file, Buffer.from(content.slice(0, HEAD_BYTES)));
   try {
     return JSON.parse(content);
   } catch (cause) {
@@ -129,15 +151,22 @@ export function readJson(file: string): unknown {
 
 const indexSchema = z.object({ weight_map: z.record(z.string(), z.string().regex(/^[^/\\]+\.safetensors$/)) });
 
-/** The headers of `<stem>.safetensors`, or of the shards that `<stem>.safetensors.index.json` names. */
+/**
+ * The headers of `<stem>.safetensors`, or of the shards that its index names; of a variant (`<stem>.fp16.safetensors`)
+ * where that is all there is.
+ */
 function openWeights(folder: string, stem: string): Map<string, TensorEntry> {
-  const indexFile = join(folder, `${stem}.safetensors.index.json`);
-  if (!existsSync(indexFile)) return readSafetensorsHeader(join(folder, `${stem}.safetensors`));
-  const index = indexSchema.safeParse(readJson(indexFile));
-  if (!index.success) throw new CodedError('MODEL_INVALID', `${indexFile}: has no valid weight_map`);
+  const { index, single } = weightFiles(folder, stem);
+  if (index === null) return readSafetensorsHeader(join(folder, single));
+  const indexFile = join(folder, index);
+  const parsed = indexSchema.safeParse(readJson(indexFile));
+  if (!parsed.success) throw new CodedError('MODEL_INVALID', `${indexFile}: has no valid weight_map`);
+  const map = Object.entries(parsed.data.weight_map);
+  if (map.length > TENSORS_MAX || new Set(map.map(([, shard]) => shard)).size > SHARDS_MAX)
+    throw new CodedError('MODEL_INVALID', `${indexFile}: names more than a model of this kind has`);
   const shards = new Map<string, Map<string, TensorEntry>>();
   const entries = new Map<string, TensorEntry>();
-  for (const [name, shard] of Object.entries(index.data.weight_map)) {
+  for (const [name, shard] of map) {
     const header = shards.get(shard) ?? readSafetensorsHeader(join(folder, shard));
     shards.set(shard, header);
     const entry = header.get(name);
@@ -146,6 +175,23 @@ function openWeights(folder: string, stem: string): Map<string, TensorEntry> {
     entries.set(name, entry);
   }
   return entries;
+}
+
+/** Names in `folder`. @throws CodedError MODEL_UNSUPPORTED for weights of another kind */
+function weightFiles(folder: string, stem: string): { index: string | null; single: string } {
+  const names = existsSync(folder) ? readdirSync(folder) : [];
+  const own = `${stem}.safetensors`;
+  const has = (name: string) => names.includes(name);
+  if (has(`${own}.index.json`)) return { index: `${own}.index.json`, single: own };
+  if (has(own)) return { index: null, single: own };
+  const variant = (pattern: RegExp) => names.filter((name) => name.startsWith(`${stem}.`) && pattern.test(name)).sort();
+  const [index] = variant(/\.safetensors\.index\.\w+\.json$/);
+  const [single] = variant(/\.\w+\.safetensors$/);
+  if (index !== undefined || single !== undefined) return { index: index ?? null, single: single ?? own };
+  const other = names.find((name) => /\.(gguf|bin|ckpt|pth?|msgpack|h5)$/.test(name));
+  if (other !== undefined)
+    throw new CodedError('MODEL_UNSUPPORTED', `${folder}: has ${other} and no ${own}; safetensors are read alone`);
+  return { index: null, single: own };
 }
 
 /**

@@ -15,7 +15,7 @@ export class EmbeddingTable {
     this.#tensor = tensor;
     this.#dtype = weightDtype(tensor);
     this.#rowBytes = tensor.length / (tensor.shape[0] as number);
-    this.#fd = openForReading(tensor.file);
+    this.#fd = openForReading(tensor.file).fd;
   }
 
   /** Rows of `ids`, [ids.length, hidden]. @throws CodedError MODEL_INVALID for an id beyond the vocabulary */

@@ -2,9 +2,11 @@
  * Reader of the safetensors format: 8 bytes little-endian header length, a JSON header, raw data.
  * Format: https://github.com/huggingface/safetensors#format. Nothing in a file is trusted before it is checked.
  */
-import { closeSync, fstatSync, openSync, readSync } from 'node:fs';
+import { closeSync, readSync } from 'node:fs';
+import { openRegular } from '@qwen-supervisor/files/read-regular';
 import { CodedError } from '@qwen-supervisor/protocol/errors';
 import { DTYPE_BYTES, isWeightDtype, toFloat32, type WeightDtype } from './dtype.js';
+import { HEAD_BYTES, kindOfType, refuseForeign } from './foreign-files.js';
 
 /** One tensor of a file. `offset` counts from the start of the file, `length` is in bytes. */
 export interface TensorEntry {
@@ -16,21 +18,23 @@ export interface TensorEntry {
   length: number;
 }
 
-/** The format's own limit on the header, in bytes. */
-const HEADER_MAX = 100_000_000;
+/**
+ * Bytes of a header. The format allows 100 MB; the largest file of this model takes some hundred KB, and a header is
+ * parsed in one go.
+ */
+const HEADER_MAX = 4 << 20;
 
 /**
  * Reads and checks the header of `file`.
  * @throws CodedError MODEL_NOT_FOUND, MODEL_TRUNCATED, MODEL_INVALID
  */
 export function readSafetensorsHeader(file: string): Map<string, TensorEntry> {
-  const fd = openForReading(file);
+  const { fd, size } = openForReading(file);
   try {
-    const stat = fstatSync(fd);
-    if (!stat.isFile()) throw invalid(file, 'is not a file');
-    const { size } = stat;
+    const head = readAt(fd, file, 0, Math.min(size, HEAD_BYTES));
+    refuseForeign(file, head);
     if (size < 8) throw new CodedError('MODEL_TRUNCATED', `${file}: ${size} bytes are too few for a safetensors file`);
-    const headerLength = Number(readAt(fd, file, 0, 8).readBigUInt64LE());
+    const headerLength = Number(head.readBigUInt64LE());
     if (headerLength > HEADER_MAX) throw invalid(file, `a header of ${headerLength} bytes is not plausible`);
     if (8 + headerLength > size) {
       throw new CodedError('MODEL_TRUNCATED', `${file}: ends inside its header (${size} of ${8 + headerLength} bytes)`);
@@ -55,7 +59,7 @@ export function readSafetensorsHeader(file: string): Map<string, TensorEntry> {
 export function readFloat32(tensor: TensorEntry, from = 0, to = elementCount(tensor.shape)): Float32Array {
   const dtype = weightDtype(tensor);
   const width = DTYPE_BYTES[dtype] as number;
-  const fd = openForReading(tensor.file);
+  const { fd } = openForReading(tensor.file);
   try {
     return toFloat32(dtype, readAt(fd, tensor.file, tensor.offset + from * width, (to - from) * width));
   } finally {
@@ -63,10 +67,13 @@ export function readFloat32(tensor: TensorEntry, from = 0, to = elementCount(ten
   }
 }
 
-/** The tensor's type, if weights can have it. @throws CodedError MODEL_INVALID */
+/** The tensor's type, if weights can have it. @throws CodedError MODEL_UNSUPPORTED */
 export function weightDtype(tensor: TensorEntry): WeightDtype {
   if (!isWeightDtype(tensor.dtype)) {
-    throw invalid(tensor.file, `tensor ${tensor.name} has type ${tensor.dtype}; weights are F32, F16 or BF16`);
+    throw new CodedError(
+      'MODEL_UNSUPPORTED',
+      `${tensor.file}: tensor ${tensor.name} is ${kindOfType(tensor.dtype)}; weights are F32, F16 or BF16`,
+    );
   }
   return tensor.dtype;
 }
@@ -95,9 +102,11 @@ function readOrThrow(fd: number, file: string, buffer: Buffer, done: number, pos
   }
 }
 
-export function openForReading(file: string): number {
+/** Descriptor and size of a file of a checkpoint. @throws CodedError MODEL_NOT_FOUND */
+export function openForReading(file: string): { fd: number; size: number } {
   try {
-    return openSync(file, 'r');
+    const { fd, stats } = openRegular(file);
+    return { fd, size: stats.size };
   } catch (cause) {
     throw new CodedError('MODEL_NOT_FOUND', `${file}: ${(cause as Error).message}`, { cause });
   }
@@ -119,6 +128,8 @@ function parseHeader(file: string, bytes: Buffer): Record<string, unknown> {
 function checkEntry(file: string, name: string, value: unknown, dataStart: number): TensorEntry {
   const { dtype, shape, data_offsets: offsets } = (value ?? {}) as Record<string, unknown>;
   const width = typeof dtype === 'string' && Object.hasOwn(DTYPE_BYTES, dtype) ? DTYPE_BYTES[dtype] : undefined;
+  if (width === undefined && typeof dtype === 'string' && /^[A-Z]\w{1,20}$/.test(dtype))
+    throw new CodedError('MODEL_UNSUPPORTED', `${file}: tensor ${shorten(name, 200)} is ${kindOfType(dtype)}`);
   if (width === undefined)
     throw invalid(file, `tensor ${name} has the unknown type ${shorten(JSON.stringify(dtype) ?? 'undefined', 100)}`);
   if (!isCountList(shape)) throw invalid(file, `tensor ${name} has no valid shape`);

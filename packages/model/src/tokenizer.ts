@@ -4,12 +4,13 @@
  * Special tokens (`<|im_end|>` …) exist in the template only: the same characters inside a prompt are plain text, so
  * that no prompt can close its turn and open another.
  */
-import { existsSync, readFileSync } from 'node:fs';
+import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { Tokenizer as HuggingFaceTokenizer } from '@huggingface/tokenizers';
+import { readRegular } from '@qwen-supervisor/files/read-regular';
 import { CodedError } from '@qwen-supervisor/protocol/errors';
 import { z } from 'zod';
-import { readJson, tokenizerFolder } from './checkpoint.js';
+import { JSON_MAX, readJson, tokenizerFolder } from './checkpoint.js';
 import { PROMPT_TEMPLATE } from './prompt-template.js';
 
 export interface Tokenizer {
@@ -142,7 +143,7 @@ function parse<T extends z.ZodType>(schema: T, file: string): z.infer<T> {
 
 function readText(file: string): string {
   try {
-    return readFileSync(file, 'utf8');
+    return readRegular(file, JSON_MAX).bytes.toString('utf8');
   } catch (cause) {
     throw new CodedError('MODEL_NOT_FOUND', `${file}: ${(cause as Error).message}`, { cause });
   }

@@ -150,7 +150,7 @@ function writeWeight(weight: Weight, out: number, offset: number, onProgress: (d
   const { tensor } = weight;
   const dtype = weightDtype(tensor);
   const width = tensor.length / Math.max(1, elementCount(tensor.shape));
-  const fd = openForReading(tensor.file);
+  const { fd } = openForReading(tensor.file);
   try {
     if (weight.lastTap) {
       const all = toFloat32(dtype, readAt(fd, tensor.file, tensor.offset, tensor.length));

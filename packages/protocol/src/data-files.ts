@@ -9,6 +9,9 @@ export const IMAGES_FOLDER = 'images';
 /** Folder of the pictures that jobs draw over. */
 export const INPUTS_FOLDER = 'inputs';
 
+/** Folder for what children put aside while they work. */
+export const TEMPORARY_FOLDER = 'tmp';
+
 /** The name tells the step, so that the supervisor, which never reads a checkpoint, knows how far a job had got. */
 export function checkpointName(jobId: string, step: number): string {
   return `${jobId}.${step}.ckpt`;

@@ -181,9 +181,13 @@ export const ERRORS = {
     'the model folder is missing or not complete',
     'name a diffusers checkpoint folder with --model: it holds model_index.json, transformer/, text_encoder/, vae/, tokenizer/ and scheduler/',
     500, 66, 'environment'),
+  MODEL_NOT_DOWNLOADED: row(
+    'a file of the model is only a placeholder',
+    "fetch the files themselves: 'git lfs pull' in the folder, or 'hf download Qwen/Qwen-Image --local-dir FOLDER'; a web page in place of a file means that the download wanted a login",
+    500, 66, 'environment'),
   MODEL_INVALID: row(
     'a file of the model cannot be understood',
-    'download the file that the message names again; if it persists the checkpoint itself is broken',
+    'compare the file that the message names with the published one (size, checksum): it is damaged, or not what its name says',
     500, 65, 'environment'),
   MODEL_TRUNCATED: row(
     'a weight file is shorter than its header says',
@@ -191,7 +195,7 @@ export const ERRORS = {
     500, 85, 'environment'),
   MODEL_UNSUPPORTED: row(
     'the model is of an architecture that is not supported',
-    'use a Qwen-Image 1.x text-to-image checkpoint in the diffusers layout (QwenImagePipeline)',
+    'use a Qwen-Image 1.x text-to-image checkpoint in the diffusers layout (QwenImagePipeline), its weights in bf16, fp16 or fp32',
     500, 86, 'environment'),
   MODEL_LOAD_FAILED: row(
     'the model could not be loaded',

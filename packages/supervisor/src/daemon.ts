@@ -2,11 +2,8 @@
  * The shell around the supervisor's core: owns the clock, the processes, the sockets and the store. It turns what
  * happens into events, and carries out the effects that the core decides on.
  */
-import { basename } from 'node:path';
 import { VERSION } from '@qwen-supervisor/ipc/version';
-import { type Checkpoint, openCheckpoint } from '@qwen-supervisor/model/checkpoint';
-import { modelInfo } from '@qwen-supervisor/model/descriptions';
-import { buildGraphs } from '@qwen-supervisor/model/graphs';
+import { lookAtModel } from '@qwen-supervisor/model/preflight';
 import type { ApiKey } from '@qwen-supervisor/protocol/api-keys';
 import type { Config } from '@qwen-supervisor/protocol/config';
 import { CodedError, type ErrorObject } from '@qwen-supervisor/protocol/errors';
@@ -55,18 +52,11 @@ export interface RunningDaemon {
   ended: Promise<ErrorObject | null>;
 }
 
-/** Opens a checkpoint and sees that its graphs can be built. @throws CodedError MODEL_* */
-export function openAndBuild(folder: string): Checkpoint {
-  const checkpoint = openCheckpoint(folder);
-  buildGraphs(checkpoint);
-  return checkpoint;
-}
-
 /** What a supervisor is made of, opened and checked. */
 export interface Parts {
   config: Config;
   readConfig: () => Config;
-  checkpoint: Checkpoint;
+  model: ModelInfo;
   dataDir: string;
   store: JobStore;
   httpPort: HttpPort;
@@ -97,6 +87,7 @@ export class Daemon implements RunningDaemon, Supervised {
   #model: ModelInfo;
   #state: State = initialState();
   #links: Partial<Record<ChildName, PeerLink>> = {};
+  #reloading: Promise<unknown> = Promise.resolve();
   /** Crashes whose last lines are still awaited. */
   readonly #recording = new Set<Promise<void>>();
   #timer: NodeJS.Timeout | undefined;
@@ -104,13 +95,13 @@ export class Daemon implements RunningDaemon, Supervised {
   #end: (error: ErrorObject | null) => void = () => {};
 
   constructor(parts: Parts) {
-    const { httpPort, config, checkpoint, dataDir, socket, store } = parts;
+    const { httpPort, config, model, dataDir, socket, store } = parts;
     const log = parts.log.logger;
     this.#parts = parts;
     this.#config = config;
     this.#keys = parts.keys;
     this.#limits = limitsOf(config);
-    this.#model = modelInfo(checkpoint.architecture, basename(checkpoint.folder));
+    this.#model = model;
     this.#crashes = new CrashLog(dataDir);
     this.#control = new ControlSocket(socket, { dataDir, url: httpPort.url, log }, (link) => answer(link, this));
     const socketPath = () => this.#control.path;
@@ -130,7 +121,13 @@ export class Daemon implements RunningDaemon, Supervised {
       snapshot: () => this.#snapshot(),
       metrics: async () => this.#metrics.text(await this.#status()),
       apiKeys: () => this.#keys,
-      reload: () => this.#reload(),
+      // One after the other: each is compared with what the one before has made.
+      reload: () => {
+        const next = () => this.#reload();
+        const reloading = this.#reloading.then(next, next);
+        this.#reloading = reloading;
+        return reloading;
+      },
       stop: (reason) => this.stop(reason),
     };
     this.events.subscribe(this.#metrics, null);
@@ -307,16 +304,13 @@ export class Daemon implements RunningDaemon, Supervised {
   }
 
   /** @throws CodedError CONFIG_*, KEYS_FILE_INVALID, HOST_REFUSED, MODEL_*: then nothing has changed */
-  #reload(): ReloadReport {
+  async #reload(): Promise<ReloadReport> {
     const { readConfig, httpPort, log } = this.#parts;
     const read = readConfig();
     const keys = readKeysFile(read['keys-file']);
     const { config, report } = changeConfig(this.#config, read);
     refuseUnlessOpen(httpPort.host, keys.length > 0 || config.keyless === 'anywhere');
-    if (report.applied.includes('model')) {
-      const { architecture, folder } = openAndBuild(config.model);
-      this.#model = modelInfo(architecture, basename(folder));
-    }
+    if (report.applied.includes('model')) this.#model = await lookAtModel(config.model);
     if (JSON.stringify(keys) !== JSON.stringify(this.#keys) && !report.restarted.includes('api'))
       report.restarted.push('api');
     this.#keys = keys;

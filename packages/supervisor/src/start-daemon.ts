@@ -1,8 +1,10 @@
 /** From a configuration to a running supervisor: everything is opened and checked before a process is spawned. */
+import { lookAtModel } from '@qwen-supervisor/model/preflight';
 import type { Config } from '@qwen-supervisor/protocol/config';
 import { CodedError, ERRORS } from '@qwen-supervisor/protocol/errors';
+import { printError } from './cli/printer.js';
 import { readKeysFile } from './config/keys-file.js';
-import { Daemon, openAndBuild, type RunningDaemon } from './daemon.js';
+import { Daemon, type RunningDaemon } from './daemon.js';
 import { openSqliteJobStore } from './jobs/sqlite-database.js';
 import { logFile, prepareDataDir, prepareSocket, readPresence } from './machine/data-folder.js';
 import { adoptHttpPort, bindHttpPort, type HttpPort } from './machine/http-port.js';
@@ -14,13 +16,20 @@ import { type Log, openLog } from './records/log.js';
 /**
  * Starts a supervisor. Whatever can be known before a process is spawned is checked here, in the order of cost.
  * `readConfig` is called now and at every reload.
- * @throws CodedError of the configuration, the model, the data folder, the port, or ALREADY_RUNNING
+ * @throws CodedError SUPERVISOR_STOPPING where it is told to stop meanwhile, of the configuration, the model, the data
+ * folder, the port, or ALREADY_RUNNING
  */
-export async function startDaemon(readConfig: () => Config, env: NodeJS.ProcessEnv): Promise<RunningDaemon> {
+export async function startDaemon(
+  readConfig: () => Config,
+  env: NodeJS.ProcessEnv,
+  stopping: AbortSignal,
+): Promise<RunningDaemon> {
+  // Prompts and pictures are nobody else's.
+  process.umask(0o077);
   const activation = takeActivation(env);
   const config = readConfig();
   const keys = readKeysFile(config['keys-file']);
-  const checkpoint = openAndBuild(config.model);
+  const model = await lookAtModel(config.model, stopping);
   const dataDir = prepareDataDir(config['data-dir']);
   const { store, setAside } = openStore(dataDir);
   let httpPort: HttpPort | undefined;
@@ -43,7 +52,7 @@ export async function startDaemon(readConfig: () => Config, env: NodeJS.ProcessE
     const socket = prepareSocket(dataDir, env);
     const systemd = activation.notify ? new SystemdNotifier(env, (reason) => log.logger.warn(reason)) : null;
     delete env.NOTIFY_SOCKET;
-    const parts = { config, readConfig, checkpoint, dataDir, store, httpPort, log, socket, keys };
+    const parts = { config, readConfig, model, dataDir, store, httpPort, log, socket, keys };
     const daemon = new Daemon({ ...parts, systemd, watchdogMs: activation.watchdogMs });
     await daemon.open();
     return daemon;
@@ -57,7 +66,7 @@ export async function startDaemon(readConfig: () => Config, env: NodeJS.ProcessE
 /** A fault of ours: what is acknowledged is in the database, and a new supervisor is better than this one. */
 function endForBug(error: Error, { logger }: Log): never {
   logger.fatal({ stack: error.stack }, `INTERNAL: ${error.message}`);
-  process.stderr.write(`error INTERNAL: ${error.message}\nhint: ${ERRORS.INTERNAL.hint}\n`);
+  printError(`error INTERNAL: ${error.message}\nhint: ${ERRORS.INTERNAL.hint}`);
   process.exit(ERRORS.INTERNAL.exit);
 }
 

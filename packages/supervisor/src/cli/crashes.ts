@@ -2,6 +2,7 @@ import type { Crash } from '@qwen-supervisor/protocol/status';
 import type { Command } from 'commander';
 import { readCrashes } from '../records/crash-log.js';
 import { countOf, dataDirOf, withDataDir } from './client.js';
+import { print } from './printer.js';
 
 export function addCrashes(program: Command): void {
   withDataDir(program.command('crashes'))
@@ -10,8 +11,8 @@ export function addCrashes(program: Command): void {
     .option('--json', 'one JSON object per line')
     .action((options: { dataDir?: string; lines: string; json?: boolean }) => {
       const crashes = readCrashes(dataDirOf(options), countOf(options.lines));
-      if (options.json) for (const crash of crashes) console.log(JSON.stringify(crash));
-      else console.log(crashes.length === 0 ? 'no crashes' : crashes.map(describe).join('\n\n'));
+      if (options.json) for (const crash of crashes) print(JSON.stringify(crash));
+      else print(crashes.length === 0 ? 'no crashes' : crashes.map(describe).join('\n\n'));
     });
 }
 

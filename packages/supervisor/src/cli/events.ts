@@ -1,6 +1,7 @@
 import type { NumberedEvent } from '@qwen-supervisor/protocol/events';
 import type { Command } from 'commander';
 import { connect, dataDirOf, withDataDir } from './client.js';
+import { print, printError } from './printer.js';
 
 export function addEvents(program: Command): void {
   withDataDir(program.command('events'))
@@ -8,8 +9,8 @@ export function addEvents(program: Command): void {
     .option('-f, --follow', 'go on as it happens')
     .action(async (options: { dataDir?: string; follow?: boolean }) => {
       const { link } = await connect(dataDirOf(options), {
-        event: print,
-        missed: () => process.stderr.write('some events were left out: they came faster than they were read\n'),
+        event: show,
+        missed: () => printError('some events were left out: they came faster than they were read'),
         workerFailed() {},
       });
       // What is kept comes before the answer.
@@ -19,7 +20,7 @@ export function addEvents(program: Command): void {
 }
 
 /** Previews are pictures: their size will do. */
-function print(event: NumberedEvent): void {
+function show(event: NumberedEvent): void {
   const shown = event.type === 'step' ? { ...event, preview: event.preview?.length ?? null } : event;
-  console.log(JSON.stringify(shown));
+  print(JSON.stringify(shown));
 }

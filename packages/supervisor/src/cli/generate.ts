@@ -7,6 +7,7 @@ import { drawSeed } from '@qwen-supervisor/protocol/seed';
 import progress from 'cli-progress';
 import type { Command } from 'commander';
 import { type Client, connect, dataDirOf, type Listener, withDataDir } from './client.js';
+import { print } from './printer.js';
 
 interface Options {
   dataDir?: string;
@@ -55,7 +56,7 @@ async function generate(prompt: string, options: Options): Promise<void> {
     const job = await watchJob(client, submitted, watcher);
     const output = resolve(options.output ?? `${job.id}.png`);
     await copyPicture(client, pictureOf(job), output);
-    console.log(`${output}  seed ${job.seed}`);
+    print(`${output}  seed ${job.seed}`);
   } finally {
     link.close();
   }

@@ -1,5 +1,5 @@
 /** The command line: one command per file, loaded when it is called. */
-
+import { inspect } from 'node:util';
 import { VERSION } from '@qwen-supervisor/ipc/version';
 import { CodedError, ERRORS, toCodedError } from '@qwen-supervisor/protocol/errors';
 import { Command, CommanderError } from 'commander';
@@ -8,6 +8,7 @@ import { addEvents } from './events.js';
 import { addGenerate } from './generate.js';
 import { addLogs } from './logs.js';
 import { addModel } from './model.js';
+import { printError } from './printer.js';
 import { addReload } from './reload.js';
 import { addRestart } from './restart.js';
 import { addStart } from './start.js';
@@ -70,7 +71,7 @@ function fail(error: unknown): void {
 
 /** `error CODE: message`, then what to do. A stack only for bugs, and only when asked for. */
 function report(error: CodedError): void {
-  process.stderr.write(`error ${error.code}: ${error.message}\nhint: ${error.hint}\n`);
-  if (process.env.QWEN_SUPERVISOR_LOG_LEVEL === 'debug') console.error(error.cause ?? error);
+  printError(`error ${error.code}: ${error.message}\nhint: ${error.hint}`);
+  if (process.env.QWEN_SUPERVISOR_LOG_LEVEL === 'debug') printError(inspect(error.cause ?? error));
   process.exitCode = ERRORS[error.code].exit;
 }

@@ -2,6 +2,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import type { Command } from 'commander';
 import { execa } from 'execa';
+import { QUIET } from '../processes/spawn-child.js';
 import { dataDirOf, withDataDir } from './client.js';
 
 export function addModel(program: Command): void {
@@ -23,6 +24,7 @@ async function check(folder: string, options: { dataDir?: string; golden: string
     [entry, folder, options.golden, cache, options.json ? 'json' : 'text'],
     {
       stdio: 'inherit',
+      env: QUIET,
       reject: false,
     },
   );

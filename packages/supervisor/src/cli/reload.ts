@@ -1,5 +1,6 @@
 import type { Command } from 'commander';
 import { ask, withDataDir } from './client.js';
+import { print } from './printer.js';
 
 export function addReload(program: Command): void {
   withDataDir(program.command('reload'))
@@ -11,6 +12,6 @@ export function addReload(program: Command): void {
         ...(restarted.length > 0 ? [`restarted for it: ${restarted.join(', ')}`] : []),
         ...(ignored.length > 0 ? [`only after a new start: ${ignored.join(', ')}`] : []),
       ];
-      console.log(lines.join('\n'));
+      print(lines.join('\n'));
     });
 }

@@ -2,6 +2,7 @@ import { CodedError } from '@qwen-supervisor/protocol/errors';
 import { CHILD_NAMES, type ChildName } from '@qwen-supervisor/protocol/status';
 import type { Command } from 'commander';
 import { ask, withDataDir } from './client.js';
+import { print } from './printer.js';
 
 export function addRestart(program: Command): void {
   withDataDir(program.command('restart'))
@@ -12,6 +13,6 @@ export function addRestart(program: Command): void {
         throw new CodedError('USAGE_INVALID', `'${child}' is no child; there are ${CHILD_NAMES.join(' and ')}`);
       }
       await ask(options, ({ link }) => link.request('restart', { name: child as ChildName }));
-      console.log(`${child} is being restarted`);
+      print(`${child} is being restarted`);
     });
 }

@@ -1,6 +1,7 @@
+import { readFileSync } from 'node:fs';
 import { setFlagsFromString } from 'node:v8';
 import { CONFIG_KEYS, describeKey } from '@qwen-supervisor/protocol/config';
-import { CodedError } from '@qwen-supervisor/protocol/errors';
+import { CodedError, toCodedError } from '@qwen-supervisor/protocol/errors';
 import type { Command } from 'commander';
 import type { RunningDaemon } from '../daemon.js';
 import { watchNpmParent } from '../machine/parent-watch.js';
@@ -23,6 +24,13 @@ const YOUNG_GENERATION_MB = 1;
 
 const NPM_GONE = 'the npm that started it has ended';
 
+/** `nohup` has it ignored, and a handler would undo that. Reference: proc(5), SigIgn of /proc/PID/status. */
+function ignoresHangUp(): boolean {
+  if (process.platform !== 'linux') return false;
+  const [, mask = '0'] = /^SigIgn:\s*([0-9a-f]+)$/m.exec(readFileSync('/proc/self/status', 'utf8')) ?? [];
+  return (BigInt(`0x${mask}`) & 1n) === 1n;
+}
+
 async function start(options: Record<string, string>): Promise<void> {
   setFlagsFromString(`--max-semi-space-size=${YOUNG_GENERATION_MB}`);
   setFlagsFromString('--optimize-for-size');
@@ -30,17 +38,21 @@ async function start(options: Record<string, string>): Promise<void> {
   const { config: file, ...flags } = options;
   let daemon: RunningDaemon | null = null;
   let first: { signal: NodeJS.Signals; atMs: number } | null = null;
-  let npmIsGone = false;
-  watchNpmParent(process.env, () => {
-    npmIsGone = true;
-    daemon?.stop(NPM_GONE);
-  });
-  for (const name of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
+  const starting = new AbortController();
+  let stopReason: string | null = null;
+  const stop = (reason: string) => {
+    stopReason = reason;
+    starting.abort();
+    daemon?.stop(reason);
+  };
+  watchNpmParent(process.env, () => stop(NPM_GONE));
+  const signals = ignoresHangUp() ? (['SIGINT', 'SIGTERM'] as const) : (['SIGINT', 'SIGTERM', 'SIGHUP'] as const);
+  for (const name of signals) {
     process.on(name, (signal) => {
       const atMs = Date.now();
       if (first === null) {
         first = { signal, atMs };
-        daemon?.stop(signal);
+        stop(signal);
       } else if (atMs - first.atMs > SAME_SIGNAL_MS) daemon?.kill();
     });
   }
@@ -49,9 +61,12 @@ async function start(options: Record<string, string>): Promise<void> {
     import('../start-daemon.js'),
   ]);
   const readConfig = () => loadConfig(flags, file ?? process.env.QWEN_SUPERVISOR_CONFIG, process.env);
-  daemon = await startDaemon(readConfig, process.env);
-  if (first !== null) daemon.stop('a signal during the start');
-  if (npmIsGone) daemon.stop(NPM_GONE);
+  daemon = await startDaemon(readConfig, process.env, starting.signal).catch((error: unknown) => {
+    if (stopReason === null || toCodedError(error).code !== 'SUPERVISOR_STOPPING') throw error;
+    return null;
+  });
+  if (daemon === null) return;
+  if (stopReason !== null) daemon.stop(stopReason);
   const error = await daemon.ended;
   if (error) throw CodedError.from(error);
 }

@@ -1,6 +1,7 @@
 import type { SystemStatus } from '@qwen-supervisor/protocol/status';
 import type { Command } from 'commander';
 import { ask, withDataDir } from './client.js';
+import { print } from './printer.js';
 
 export function addStatus(program: Command): void {
   withDataDir(program.command('status'))
@@ -8,7 +9,7 @@ export function addStatus(program: Command): void {
     .option('--json', 'the whole status as one JSON object')
     .action(async (options: { dataDir?: string; json?: boolean }) => {
       const status = await ask(options, ({ link }) => link.request('status', {}), true);
-      console.log(options.json ? JSON.stringify(status) : describe(status));
+      print(options.json ? JSON.stringify(status) : describe(status));
     });
 }
 

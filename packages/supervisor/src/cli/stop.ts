@@ -1,5 +1,6 @@
 import type { Command } from 'commander';
 import { ask, withDataDir } from './client.js';
+import { print } from './printer.js';
 
 export function addStop(program: Command): void {
   withDataDir(program.command('stop'))
@@ -16,6 +17,6 @@ export function addStop(program: Command): void {
         },
         true,
       );
-      console.log('stopped');
+      print('stopped');
     });
 }

@@ -1,8 +1,10 @@
 /** The file of API keys: read by the supervisor alone, which hands them to its API over IPC. */
-import { readFileSync, statSync } from 'node:fs';
+import { readRegular } from '@qwen-supervisor/files/read-regular';
 import { type ApiKey, parseApiKeys } from '@qwen-supervisor/protocol/api-keys';
 import { CodedError } from '@qwen-supervisor/protocol/errors';
 
+/** Thousands of keys. */
+const BYTES_MAX = 1 << 20;
 /** Bits of a file's mode that let others than its owner read or write it. */
 const OPEN_TO_OTHERS = 0o066;
 
@@ -22,7 +24,8 @@ export function readKeysFile(path: string): ApiKey[] {
 
 function read(path: string): { mode: number; text: string } {
   try {
-    return { mode: statSync(path).mode, text: readFileSync(path, 'utf8') };
+    const { bytes, stats } = readRegular(path, BYTES_MAX);
+    return { mode: stats.mode, text: bytes.toString('utf8') };
   } catch (cause) {
     throw new CodedError('KEYS_FILE_INVALID', `${path}: ${(cause as Error).message}`, { cause });
   }

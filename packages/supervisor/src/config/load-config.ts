@@ -1,7 +1,7 @@
 /** Reads the configuration of `start`: defaults, then the TOML file, then the environment, then flags. */
-import { readFileSync } from 'node:fs';
 import { dirname, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { readRegular } from '@qwen-supervisor/files/read-regular';
 import { CONFIG_KEYS, type Config, environmentName, parseConfig } from '@qwen-supervisor/protocol/config';
 import { CodedError } from '@qwen-supervisor/protocol/errors';
 import { parse } from 'smol-toml';
@@ -11,6 +11,9 @@ import { defaultDataDir } from '../machine/data-folder.js';
 const POCKET_MODEL = dirname(
   fileURLToPath(import.meta.resolve('@qwen-supervisor/pocket-model/checkpoint/model_index.json')),
 );
+
+/** Of the TOML file: hundreds of times what all keys take. */
+const BYTES_MAX = 1 << 20;
 
 /** `flags` by key; `configFile` from `--config` or QWEN_SUPERVISOR_CONFIG. @throws CodedError CONFIG_* */
 export function loadConfig(
@@ -35,7 +38,7 @@ export function loadConfig(
 
 function readToml(file: string): Record<string, unknown> {
   try {
-    return parse(readFileSync(file, 'utf8'));
+    return parse(readRegular(file, BYTES_MAX).bytes.toString('utf8'));
   } catch (cause) {
     throw new CodedError('CONFIG_UNREADABLE', `${file}: ${(cause as Error).message.split('\n')[0]}`, { cause });
   }

@@ -1,7 +1,7 @@
 /** The socket by which children and commands reach the supervisor. One that is taken away is made anew. */
-import { existsSync } from 'node:fs';
 import type { Handlers } from '@qwen-supervisor/ipc/link';
 import { type IpcServer, listenIpc } from '@qwen-supervisor/ipc/listen';
+import { foreignness } from '@qwen-supervisor/ipc/own-socket';
 import type { SupervisorMethods, WorkerReports } from '@qwen-supervisor/protocol/messages';
 import type { Logger } from 'pino';
 import { prepareSocket, writePresence } from '../machine/data-folder.js';
@@ -46,7 +46,7 @@ export class ControlSocket {
    * ever.
    */
   isThere(): boolean {
-    return existsSync(this.path);
+    return foreignness(this.path) === null;
   }
 
   async openAnew(): Promise<void> {

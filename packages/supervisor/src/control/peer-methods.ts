@@ -47,7 +47,7 @@ export interface Supervised {
     snapshot(): Promise<Snapshot>;
     metrics(): Promise<string>;
     apiKeys(): ApiKey[];
-    reload(): ReloadReport;
+    reload(): Promise<ReloadReport>;
     stop(reason: string): void;
   };
   onFault(peer: string | null, error: Error): void;

@@ -4,7 +4,9 @@
  * it becomes the child), in the middle of a native call too.
  */
 import { spawnSync } from 'node:child_process';
+import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
+import { TEMPORARY_FOLDER } from '@qwen-supervisor/protocol/data-files';
 import { CHILD_ENV } from '@qwen-supervisor/protocol/messages';
 import type { ChildName } from '@qwen-supervisor/protocol/status';
 import { execa } from 'execa';
@@ -38,6 +40,9 @@ const ENTRY: Record<ChildName, string> = {
   api: fileURLToPath(import.meta.resolve('@qwen-supervisor/api/main')),
 };
 
+/** ONNX Runtime would tell its maker of every session, and write a log into a folder that all users share. */
+export const QUIET = { ORT_DISABLE_TELEMETRY: '1' };
+
 /** Descriptor number of `fd` in the child. */
 export const INHERITED_FD = 3;
 
@@ -62,6 +67,8 @@ export function spawnChild(options: SpawnOptions): SpawnedChild | null {
     // execa's types know no descriptor number beyond 2; at run time it hands it on to Node.
     stdio: ['ignore', 'pipe', 'pipe', ...(options.fd === null ? [] : [options.fd as unknown as 'inherit'])],
     env: {
+      ...QUIET,
+      TMPDIR: join(options.dataDir, TEMPORARY_FOLDER),
       [CHILD_ENV.socket]: options.socket,
       [CHILD_ENV.token]: options.token,
       [CHILD_ENV.dataDir]: options.dataDir,

@@ -1,7 +1,7 @@
 /**
- * The stream of events: numbered, the last ones kept for those who come late, sent to all who subscribed as fast as each
- * reads. Who has fallen behind costs a place in what is kept, and no memory; who is too far behind is told that it has
- * missed some.
+ * The stream of events: numbered, the last ones kept for those who come late, sent to all who subscribed as fast as
+ * each reads. Who has fallen behind costs a place in what is kept, and no memory; who is too far behind is told that it
+ * has missed some.
  */
 import { randomBytes } from 'node:crypto';
 import type { Link } from '@qwen-supervisor/ipc/link';

@@ -1,4 +1,5 @@
 /** One log record as a line for people: time, who, what, and the details that matter. */
+import { harmless } from '@qwen-supervisor/protocol/harmless-text';
 import pc from 'picocolors';
 
 /** Shown otherwise, or said by the message already. */
@@ -12,16 +13,16 @@ export function formatLine(json: string, colours: boolean): string {
   try {
     record = JSON.parse(json);
   } catch (error) {
-    if (error instanceof SyntaxError) return json.trimEnd();
+    if (error instanceof SyntaxError) return harmless(json.trimEnd());
     throw error;
   }
   const time = new Date(String(record.time)).toTimeString().slice(0, 8);
-  const who = String(record.child ?? 'supervisor').padEnd(WHO_WIDTH);
+  const who = harmless(String(record.child ?? 'supervisor')).padEnd(WHO_WIDTH);
   const details = Object.entries(record)
     .filter(([key, value]) => !HIDDEN.has(key) && value !== null)
     .map(([key, value]) => `${key}=${typeof value === 'object' ? JSON.stringify(value) : value}`)
     .join(' ');
   const level = Number(record.level);
   const colour = level >= 50 ? paint.red : level >= 40 ? paint.yellow : (text: string) => text;
-  return `${paint.dim(time)}  ${paint.cyan(who)}  ${colour(String(record.msg ?? ''))}${details ? `  ${paint.dim(details)}` : ''}`;
+  return `${paint.dim(time)}  ${paint.cyan(who)}  ${colour(harmless(String(record.msg ?? '')))}${details ? `  ${paint.dim(harmless(details))}` : ''}`;
 }
