@@ -2,6 +2,7 @@
 import { buildApp } from '@qwen-supervisor/api/app';
 import { CodedError, ERRORS, type ErrorCode } from '@qwen-supervisor/protocol/errors';
 import { describe, expect, onTestFinished, test } from 'vitest';
+import { temporaryFolder } from '../fixture-files.js';
 import { type FakeBackend, fakeBackend } from './fake-backend.js';
 
 const FOX = { prompt: 'a fox on a teal background', seed: 3 };
@@ -16,6 +17,18 @@ async function serve(options?: Parameters<typeof fakeBackend>[0]) {
   const call = (method: 'GET' | 'POST' | 'DELETE' | 'OPTIONS' | 'PATCH', url: string, body?: unknown, headers = {}) =>
     app.inject({ method, url, headers, ...(body === undefined ? {} : { payload: JSON.stringify(body) }) });
   return { app, backend, call };
+}
+
+/** The address of a picture in an answer of OpenAI's, up to its id. */
+async function urlOfAnswer(options: Parameters<typeof serve>[0], headers: object): Promise<string> {
+  const { call, backend } = await serve(options);
+  const body = { prompt: 'a fox', response_format: 'url' };
+  const answer = call('POST', '/v1/images/generations', body, headers);
+  while (backend.jobs.length === 0) await new Promise((resolve) => setTimeout(resolve, 5));
+  const { id } = backend.jobs[0] as { id: string };
+  await new Promise((resolve) => setTimeout(resolve, 5));
+  backend.end(id, { status: 'done', images: [{ id, url: `/api/v1/images/${id}`, sha256: 'x' }] });
+  return (await answer).json().data[0].url.replace(id, '');
 }
 
 /** What was put into the queue. */
@@ -119,11 +132,68 @@ describe('who may call', () => {
     });
   });
 
-  test('a page behind an https proxy on this machine gets a cookie for https alone', async () => {
-    const { call } = await serve({ keys: [USE] });
-    const secure = await call('POST', '/api/v1/session', { key: USE.key }, { 'x-forwarded-proto': 'https' });
-    expect(secure.headers['set-cookie']).toMatch(/; Secure$/);
-    expect((await call('POST', '/api/v1/session', { key: USE.key })).headers['set-cookie']).not.toContain('Secure');
+  test('a proxy that is believed says how we are called: its https makes the cookie Secure', async () => {
+    const signIn = async (trustedProxies: string[], headers = {}) => {
+      const { call } = await serve({ keys: [USE], access: { trustedProxies } });
+      const answer = await call('POST', '/api/v1/session', { key: USE.key }, headers);
+      return String(answer.headers['set-cookie']).endsWith('; Secure');
+    };
+    const https = { 'x-forwarded-proto': 'https' };
+    expect(await signIn(['127.0.0.1'], https)).toBe(true);
+    expect(await signIn(['10.0.0.0/8'], https), 'it is no proxy of ours').toBe(false);
+    expect(await signIn([], https), 'nobody is believed by default').toBe(false);
+    expect(await signIn(['127.0.0.1'])).toBe(false);
+  });
+
+  test('the addresses in answers are those by which a client reaches us', async () => {
+    const base = (access: object, headers: object) => urlOfAnswer({ access }, headers);
+    const forwarded = { 'x-forwarded-proto': 'https', 'x-forwarded-host': 'art.example', 'x-forwarded-for': '1.2.3.4' };
+    const trusted = { trustedProxies: ['127.0.0.1'] };
+    expect(await base({}, {})).toBe('http://localhost:80/api/v1/images/');
+    expect(await base({}, forwarded)).toBe('http://localhost:80/api/v1/images/');
+    expect(await base(trusted, forwarded)).toBe('https://art.example/api/v1/images/');
+    const inPath = { ...forwarded, 'x-forwarded-prefix': '/qwen/' };
+    expect(await base(trusted, inPath)).toBe('https://art.example/qwen/api/v1/images/');
+    expect(await base({ pathPrefix: '/q' }, {})).toBe('http://localhost:80/q/api/v1/images/');
+    const odd = {
+      ...forwarded,
+      'x-forwarded-proto': 'javascript',
+      'x-forwarded-host': 'a@evil',
+      'x-forwarded-prefix': '/a b',
+    };
+    expect(await base(trusted, odd)).toBe('http://localhost:80/api/v1/images/');
+  });
+
+  test('below a prefix everything is where it was, whether the proxy takes it away or not', async () => {
+    const { call } = await serve({ access: { pathPrefix: '/qwen' } });
+    for (const url of ['/qwen/v1/models', '/v1/models', '/qwen/healthz?x'])
+      expect((await call('GET', url)).statusCode, url).toBe(200);
+    expect((await call('GET', '/qwenx/v1/models')).statusCode).toBe(404);
+    expect((await call('GET', '/qwen', undefined, { accept: 'text/html' })).headers.location).toBe('/qwen/docs');
+    expect((await call('GET', '/qwen/docs')).body).toMatch(/src="(\/qwen\/docs|\.\/docs)\/static\//);
+  });
+
+  test('a session that was signed out of is over, for this process and the next', async () => {
+    const dataDir = temporaryFolder();
+    const first = await serve({ keys: [USE], dataDir });
+    const { headers } = await first.call('POST', '/api/v1/session', { key: USE.key });
+    const cookie = String(headers['set-cookie']).split(';')[0];
+    const role = async ({ call }: typeof first) =>
+      (await call('GET', '/api/v1/session', undefined, { cookie })).json().role;
+    expect(await role(first)).toBe('use');
+    expect((await first.call('DELETE', '/api/v1/session', undefined, { cookie })).statusCode).toBe(204);
+    expect(await role(first)).toBeNull();
+    expect(await role(await serve({ keys: [USE], dataDir }))).toBeNull();
+  });
+
+  test('a cookie is nothing in the hands of a page of another port', async () => {
+    const { call } = await serve({ keys: [ADMIN], answers: { cancelJobs: () => ({ cancelled: 0 }) } });
+    const { headers } = await call('POST', '/api/v1/session', { key: ADMIN.key });
+    const cookie = String(headers['set-cookie']).split(';')[0];
+    const cancel = (more: object) => call('POST', '/api/v1/jobs/cancel', { scope: 'queued' }, { cookie, ...more });
+    expect((await cancel({ origin: 'http://localhost:3000' })).statusCode).toBe(401);
+    expect((await cancel({ 'sec-fetch-site': 'same-site' })).statusCode).toBe(401);
+    expect((await cancel({ origin: 'http://localhost:80' })).statusCode).toBe(200);
   });
 
   test.each([
@@ -154,4 +224,42 @@ test('a listener of a job hears it as it is, what happens to it, and its end', a
   backend.end(id, { status: 'cancelled' });
   const events = [...(await stream).body.matchAll(/^event: (.+)$/gm)].map(([, name]) => name);
   expect(events).toEqual(['job', 'running', 'cancelled']);
+});
+
+describe('what every client may do', () => {
+  test('a slash too many, and a query that nobody knows, do no harm', async () => {
+    for (const url of [
+      '//sdapi/v1/options',
+      '/v1//models',
+      '/v1/models/',
+      '/v1/models?api-version=1',
+      '/api/v1/jobs?t=1',
+    ])
+      expect((await (await serve()).call('GET', url)).statusCode, url).toBe(200);
+  });
+
+  test('every answer has an id, errors a reason that says what is wrong', async () => {
+    const { app } = await serve();
+    const ok = await app.inject({ url: '/v1/models' });
+    expect(ok.headers['x-request-id']).toMatch(/^[0-9a-f-]{36}$/);
+    const wrong = await app.inject({ method: 'POST', url: '/v1/images/generations', payload: { prompt: 'x', n: 99 } });
+    expect([wrong.statusMessage, wrong.headers['x-request-id']]).toEqual([
+      expect.stringMatching(/^n: /),
+      expect.not.stringMatching(String(ok.headers['x-request-id'])),
+    ]);
+  });
+
+  test('the headers that guard a browser are on refusals, too', async () => {
+    const { app } = await serve();
+    const refused = await app.inject({ url: '/v1/models', headers: { origin: 'https://evil.example' } });
+    expect([refused.statusCode, refused.headers['x-content-type-options'], refused.headers['x-frame-options']]).toEqual(
+      [403, 'nosniff', 'DENY'],
+    );
+  });
+
+  test('models are listed by the names that clients look for', async () => {
+    const { app } = await serve();
+    const ids = (await app.inject({ url: '/v1/models' })).json().data.map(({ id }: { id: string }) => id);
+    expect(ids).toEqual(['pocket', 'gpt-image-1', 'dall-e-3']);
+  });
 });

@@ -1,4 +1,5 @@
 /** A supervisor that lives in this process: what the API asks of it, answered from memory. No picture is ever drawn. */
+import { Abandoned } from '@qwen-supervisor/api/abandoned';
 import type { Backend } from '@qwen-supervisor/api/backend';
 import type { ApiKey } from '@qwen-supervisor/protocol/api-keys';
 import { CodedError } from '@qwen-supervisor/protocol/errors';
@@ -12,6 +13,8 @@ import type { SystemStatus } from '@qwen-supervisor/protocol/status';
 export const ACCESS: AccessSettings = {
   allowHosts: [],
   allowOrigins: [],
+  trustedProxies: [],
+  pathPrefix: '',
   requestsPerMinute: null,
   maxConnections: 100,
   maxUploadBytes: 1_000_000,
@@ -68,7 +71,7 @@ export interface FakeBackend extends Backend {
 
 /** `answers` take the place of those of a healthy supervisor. */
 export function fakeBackend(
-  options: { keys?: ApiKey[]; access?: Partial<AccessSettings>; answers?: Answers } = {},
+  options: { keys?: ApiKey[]; access?: Partial<AccessSettings>; answers?: Answers; dataDir?: string } = {},
 ): FakeBackend {
   const jobs: Job[] = [];
   const asked: FakeBackend['asked'] = [];
@@ -119,7 +122,8 @@ export function fakeBackend(
     link: { request } as unknown as Backend['link'],
     keys: options.keys ?? [],
     settings: { ...ACCESS, ...options.access },
-    welcome: WELCOME,
+    welcome: { ...WELCOME, dataDir: options.dataDir ?? WELCOME.dataDir },
+    abandoned: new Abandoned(),
     ring,
     stopping: false,
     preview: () => null,

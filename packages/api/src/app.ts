@@ -1,5 +1,5 @@
 /** The HTTP application. One file per dialect; errors leave through one door. */
-import { createHash } from 'node:crypto';
+import { createHash, randomUUID } from 'node:crypto';
 import type { Readable } from 'node:stream';
 import multipart from '@fastify/multipart';
 import { CodedError, ERRORS, type ErrorCode, toCodedError } from '@qwen-supervisor/protocol/errors';
@@ -14,6 +14,7 @@ import type { ZodTypeProvider } from 'fastify-type-provider-zod';
 import type { z } from 'zod';
 import { guard } from './access/access.js';
 import { answerBrokenRequest, watchConnections } from './access/connections.js';
+import { EndedSessions } from './access/ended-sessions.js';
 import type { Backend } from './backend.js';
 import { parseJson } from './bodies/json-body.js';
 import { BodyBudget, hangUp, receive } from './bodies/receive.js';
@@ -65,10 +66,13 @@ export async function buildApp(backend: Backend): Promise<App> {
         buildSerializer: () => () => (data) => JSON.stringify(data),
       },
     },
-    // Who stands before us on this machine says how we are called from outside.
-    trustProxy: 'loopback',
+    // Only of these what they say about the client and about how we are called from outside is believed.
+    trustProxy: settings.trustedProxies.length > 0 && settings.trustedProxies,
+    // Whether a proxy takes its prefix away is a matter of its configuration.
+    rewriteUrl: ({ url = '/' }) => withoutPrefix(url, settings.pathPrefix),
+    genReqId: () => randomUUID(),
     // Longer ids are simply not there.
-    routerOptions: { maxParamLength: 16_384 },
+    routerOptions: { maxParamLength: 16_384, ignoreDuplicateSlashes: true, ignoreTrailingSlash: true },
     http: {
       requireHostHeader: false,
       headersTimeout: HEAD_LIMIT_MS,
@@ -105,23 +109,30 @@ export async function buildApp(backend: Backend): Promise<App> {
     throw new CodedError('NOT_FOUND', `there is nothing at ${request.method} ${request.url.slice(0, 200)}`);
   });
 
-  await guard(app, settings, keys);
+  const endedSessions = new EndedSessions(welcome.dataDir);
+  await guard(app, { settings, keys, endedSessions });
   const http = countRequests(app);
   await app.register(multipart);
-  await describeRoutes(app, welcome.version);
+  await describeRoutes(app, welcome.version, settings.pathPrefix);
   healthRoutes(app, backend);
   jobRoutes(app, backend);
   eventRoutes(app, backend);
   imageRoutes(app, backend);
   modelRoutes(app, backend);
   systemRoutes(app, backend, http);
-  sessionRoutes(app, backend);
+  sessionRoutes(app, backend, endedSessions);
   openaiRoutes(app, backend);
   sdapiRoutes(app, backend);
   sdapiLists(app, backend);
   classicRoutes(app, backend);
   openapiRoute(app);
   return app;
+}
+
+function withoutPrefix(url: string, prefix: string): string {
+  if (prefix === '' || !url.startsWith(prefix)) return url;
+  const rest = url.slice(prefix.length);
+  return rest === '' ? '/' : rest.startsWith('/') || rest.startsWith('?') ? rest : url;
 }
 
 const compileValidator: FastifySchemaCompiler<unknown> = ({ schema, httpPart }) => {
@@ -144,11 +155,18 @@ function answerError(error: FastifyError | Error, url: string, reply: FastifyRep
   if (coded.code === 'INTERNAL') console.error(error);
   if (coded.code === 'BODY_TOO_LARGE' || coded.code === 'SERVER_BUSY') hangUp(reply);
   if (coded.retryAfterSeconds !== undefined) reply.header('retry-after', coded.retryAfterSeconds);
+  // Some clients show the reason phrase, and nothing else.
+  reply.raw.statusMessage = reasonOf(coded);
   // An answer that was begun as a picture ends as an error.
   return reply
     .status(ERRORS[coded.code].http)
     .header('content-type', 'application/json; charset=utf-8')
     .send(JSON.stringify(errorBody(url, coded)));
+}
+
+/** A reason phrase is a line of visible characters. RFC 9112, 4. */
+function reasonOf({ message }: CodedError): string {
+  return message.replace(/[^\x20-\x7e]+/g, '?').slice(0, 200);
 }
 
 /** Fastify's own failures, in our words. */

@@ -15,6 +15,7 @@ import type {
   Welcome,
 } from '@qwen-supervisor/protocol/messages';
 import type { Vitals } from '@qwen-supervisor/protocol/status';
+import { Abandoned } from './abandoned.js';
 
 export type SupervisorLink = Link<SupervisorMethods, ClientMethods>;
 
@@ -34,6 +35,7 @@ export interface Backend {
   listenToJob(jobId: string, listener: (event: JobEvent & NumberedEvent) => void): () => void;
   /** Resolves with the job when it has ended; rejects when the supervisor stops or gives the worker up first. */
   waitForEnd(jobId: string): Promise<Job>;
+  readonly abandoned: Abandoned;
   /** This process ends: connections that close now are not closed by their clients. */
   readonly stopping: boolean;
   /** Lets everything that waits fail with this. */
@@ -100,6 +102,7 @@ export async function connectBackend(
     link,
     keys,
     settings: access,
+    abandoned: new Abandoned(),
     ring,
     get welcome() {
       return welcome;

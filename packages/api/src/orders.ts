@@ -58,6 +58,7 @@ export async function toOrders(backend: Backend, fields: OrderFields, terms: Ord
     priority: given.priority ?? 0,
     source: terms.source,
     retryOf: null,
+    owner: null,
   }));
 }
 
@@ -70,27 +71,50 @@ export async function submit(
 ): Promise<Job[]> {
   // Whatever came with the request is stored by now.
   request.received.release();
-  const { jobs, replayed } = await link.request('submitJobs', { orders, idempotency: idempotencyOf(request) });
+  const own = orders.map((order) => ({ ...order, owner: ownerOf(request) }));
+  const { jobs, replayed } = await link.request('submitJobs', { orders: own, idempotency: idempotencyOf(request) });
   if (replayed) reply.header('idempotent-replayed', 'true');
+  tell(reply, jobs);
+  return jobs;
+}
+
+function tell(reply: FastifyReply, jobs: Job[]): void {
   reply
     .header('x-job-id', jobs.map((job) => job.id).join(', '))
     .header('x-seed', jobs.map((job) => job.seed).join(', '));
-  return jobs;
+}
+
+/** The same, for a client that waits: a picture that it has given up, and that is still drawn, is its own. */
+export async function submitAndWait(
+  backend: Backend,
+  request: FastifyRequest,
+  reply: FastifyReply,
+  orders: JobOrder[],
+): Promise<Job[]> {
+  const left = idempotencyOf(request) === null ? backend.abandoned.take(request) : null;
+  if (!left) return submit(backend, request, reply, orders);
+  const now = await Promise.all(left.map(({ id }) => backend.link.request('getJob', { id })));
+  if (now.some(({ status }) => status === 'cancelled' || status === 'failed'))
+    return submit(backend, request, reply, orders);
+  request.received.release();
+  tell(reply, now);
+  return now;
+}
+
+/** Whose jobs these will be. */
+export function ownerOf({ caller }: FastifyRequest): string | null {
+  return caller.name || null;
 }
 
 /**
  * If the client goes away, those of its jobs that still wait are cancelled; the running one ends and is kept. With an
  * Idempotency-Key it may come back: then all are kept.
  */
-export function cancelWhenGone(
-  backend: Backend,
-  { headers }: FastifyRequest,
-  { raw }: FastifyReply,
-  jobs: Job[],
-): void {
-  if (headers['idempotency-key'] !== undefined) return;
+export function cancelWhenGone(backend: Backend, request: FastifyRequest, { raw }: FastifyReply, jobs: Job[]): void {
+  if (request.headers['idempotency-key'] !== undefined) return;
   const cancel = () => {
     if (raw.writableFinished || backend.stopping) return;
+    backend.abandoned.add(request, jobs);
     for (const { id } of jobs) {
       backend.link
         .request('cancelJob', { id, ifQueued: true })

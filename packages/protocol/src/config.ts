@@ -53,7 +53,18 @@ export const configSchema = z.strictObject({
   'allow-origins': z
     .string()
     .default('')
-    .describe('Origins of pages elsewhere that may call it (https://example.org), separated by commas')
+    .describe('Origins of pages elsewhere that may call it (https://example.org, app://*), separated by commas')
+    .meta({ takesEffect: 'api' }),
+  'trusted-proxies': z
+    .string()
+    .default('')
+    .describe('Addresses and networks (10.0.0.0/8) of proxies whose X-Forwarded headers are believed, by commas')
+    .meta({ takesEffect: 'api' }),
+  'path-prefix': z
+    .string()
+    .regex(/^((\/[\w.~-]+)+|)$/, { error: 'must be empty, or a path like /qwen' })
+    .default('')
+    .describe('Path below which a proxy serves this server, as /qwen')
     .meta({ takesEffect: 'api' }),
   'requests-per-minute': z
     .int()
@@ -106,6 +117,13 @@ export const configSchema = z.strictObject({
     .max(1_000_000)
     .default(1000)
     .describe('Most jobs that may wait; further ones get 429')
+    .meta({ takesEffect: 'at once' }),
+  'max-queued-per-key': z
+    .int()
+    .min(1)
+    .max(1_000_000)
+    .default(500)
+    .describe('Most jobs of one API key that may wait: the rest of the queue is for the others')
     .meta({ takesEffect: 'at once' }),
   'keep-days': z
     .number()

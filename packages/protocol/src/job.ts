@@ -70,6 +70,8 @@ export interface JobOrder {
   priority: number;
   source: JobSource;
   retryOf: string | null;
+  /** Whose job it is, by a digest of the key; null where no key was asked for. */
+  owner: string | null;
 }
 
 /**

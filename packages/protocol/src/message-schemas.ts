@@ -56,6 +56,7 @@ const order = z.object({
   priority: z.int().min(-PRIORITY_MAX).max(PRIORITY_MAX),
   source: z.enum(JOB_SOURCES),
   retryOf: id.nullable(),
+  owner: id.nullable(),
 }) satisfies z.ZodType<JobOrder>;
 
 const idempotency = z.object({ key: id, fingerprint: id }).nullable();
@@ -98,7 +99,7 @@ type Received = SupervisorMethods & WorkerReports;
 export const MESSAGES: { [K in keyof Received]: z.ZodType<Params<Received, K>> } = {
   hello,
   submitJobs: z.object({ orders: z.array(order).min(1).max(1000), idempotency }),
-  retryJob: z.object({ id, idempotency }),
+  retryJob: z.object({ id, idempotency, owner: id.nullable() }),
   getJob: z.object({ id }),
   listJobs: z.object({ filter, cursor, limit: count.max(1000) }),
   waitingJobs: z.object({ limit: count.max(1000) }),

@@ -69,7 +69,7 @@ export type SupervisorMethods = {
   /** All or none; several are a group. `replayed`: the key was known, and these are the jobs of its first use. */
   submitJobs(params: { orders: JobOrder[]; idempotency: Idempotency | null }): { jobs: Job[]; replayed: boolean };
   /** A new job with the request of one that failed or was cancelled. */
-  retryJob(params: { id: string; idempotency: Idempotency | null }): Job;
+  retryJob(params: { id: string; idempotency: Idempotency | null; owner: string | null }): Job;
   getJob(params: { id: string }): Job;
   /** Newest first, after `cursor`; `next` is the cursor of the page after this one, null at the end. */
   listJobs(params: { filter: JobFilter; cursor: number | null; limit: number }): { jobs: Job[]; next: number | null };
@@ -204,6 +204,10 @@ export interface AccessSettings {
   /** Hosts and origins beyond this machine's own. */
   allowHosts: string[];
   allowOrigins: string[];
+  /** Addresses and networks whose X-Forwarded-… is believed. */
+  trustedProxies: string[];
+  /** Path below which a proxy has put us, without a slash at its end; empty for the root. */
+  pathPrefix: string;
   /** Of one key; null: no limit. */
   requestsPerMinute: number | null;
   maxConnections: number;

@@ -3,6 +3,7 @@ import {
   keyOfSession,
   keyOfSignedUrl,
   openSession,
+  sessionOf,
   signUrl,
 } from '@qwen-supervisor/api/access/signatures';
 import type { ApiKey } from '@qwen-supervisor/protocol/api-keys';
@@ -17,18 +18,20 @@ const NOW = Date.parse('2026-11-25T00:00:00Z');
 const DAY_MS = 86_400_000;
 
 test('a session stands for its key for thirty days, and not a second longer', () => {
-  const [cookie] = openSession(admin, NOW, false).split(';');
-  expect(keyOfSession(cookie, KEYS, NOW)).toEqual(admin);
-  expect(keyOfSession(cookie, KEYS, NOW + 30 * DAY_MS - 1000)).toEqual(admin);
-  expect(keyOfSession(cookie, KEYS, NOW + 30 * DAY_MS + 1000)).toBeNull();
+  const cookie = openSession(admin, NOW, false).split(';')[0];
+  const session = sessionOf(cookie) as string;
+  expect(keyOfSession(session, KEYS, NOW)).toEqual(admin);
+  expect(keyOfSession(session, KEYS, NOW + 30 * DAY_MS - 1000)).toEqual(admin);
+  expect(keyOfSession(session, KEYS, NOW + 30 * DAY_MS + 1000)).toBeNull();
 });
 
 test('it ends with its key, and with the sign-out', () => {
-  const [cookie] = openSession(admin, NOW, false).split(';');
-  expect(keyOfSession(cookie, [use], NOW)).toBeNull();
-  expect(keyOfSession(closeSession(false).split(';')[0], KEYS, NOW)).toBeNull();
-  for (const none of [undefined, '', 'other=1', 'qwen_supervisor_session=', 'qwen_supervisor_session=9.x'])
-    expect(keyOfSession(none, KEYS, NOW)).toBeNull();
+  const cookie = openSession(admin, NOW, false).split(';')[0];
+  const session = sessionOf(cookie) as string;
+  expect(keyOfSession(session, [use], NOW)).toBeNull();
+  for (const none of [undefined, '', 'other=1', 'qwen_supervisor_session=', closeSession(false).split(';')[0]])
+    expect(sessionOf(none)).toBeNull();
+  expect(keyOfSession(sessionOf('a=b; qwen_supervisor_session=9.x; c=d') as string, KEYS, NOW)).toBeNull();
 });
 
 test('a signed address opens one picture for an hour, and nothing that needs an admin', () => {

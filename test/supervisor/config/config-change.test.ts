@@ -9,6 +9,8 @@ const OTHER = {
   ...Object.fromEntries(
     CONFIG_KEYS.map((key) => [key, typeof BEFORE[key] === 'number' ? (BEFORE[key] as number) + 1 : 'other']),
   ),
+  'trusted-proxies': '10.0.0.0/8',
+  'path-prefix': '/qwen',
   keyless: 'anywhere',
   'model-names': 'strict',
   'picture-metadata': 'omit',

@@ -19,8 +19,9 @@ export async function submit(world: World): Promise<void> {
     mask: null,
   };
   const { jobs } = await world.store.put(
-    [{ request, priority: Math.floor(world.random() * 3), source: 'api', retryOf: null }],
+    [{ request, priority: Math.floor(world.random() * 3), source: 'api', retryOf: null, owner: null }],
     null,
+    1e6,
     1e6,
   );
   world.accepted.push((jobs[0] as Job).id);

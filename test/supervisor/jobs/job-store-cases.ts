@@ -39,10 +39,11 @@ export const order = (priority = 0, request = REQUEST) => ({
   priority,
   source: 'api' as const,
   retryOf: null,
+  owner: null,
 });
 
 export async function put(store: JobStore, priority = 0): Promise<Job> {
-  const { jobs } = await store.put([order(priority)], null, MANY);
+  const { jobs } = await store.put([order(priority)], null, MANY, MANY);
   return jobs[0] as Job;
 }
 

@@ -17,7 +17,7 @@ describe.each(ENGINES)('the queue of the job store on %s', (_engine, open) => {
     expect(await list({ status: 'queued' }, 10)).toEqual([ids[3], ids[2], ids[1]]);
     expect(await jobs.counts()).toEqual({ queued: 3, running: 1 });
 
-    const { jobs: together } = await jobs.put([order(), { ...order(), source: 'sdapi' }], null, MANY);
+    const { jobs: together } = await jobs.put([order(), { ...order(), source: 'sdapi' }], null, MANY, MANY);
     const group = together[0]?.group as string;
     expect(new Set([group, ...together.map((job) => job.group)]).size, 'those that came together are a group').toBe(1);
     expect(await list({ group }, 10)).toEqual(together.map(({ id }) => id).reverse());
@@ -62,7 +62,7 @@ describe.each(ENGINES)('the queue of the job store on %s', (_engine, open) => {
   test('cancels all that wait, or those of a group, and leaves the running one alone', async () => {
     const jobs = store();
     const alone = await put(jobs);
-    const { jobs: together } = await jobs.put([order(), order()], null, MANY);
+    const { jobs: together } = await jobs.put([order(), order()], null, MANY, MANY);
     await put(jobs);
     await jobs.claim();
     const cancelled = await jobs.cancelQueued(together[0]?.group as string);
@@ -73,7 +73,12 @@ describe.each(ENGINES)('the queue of the job store on %s', (_engine, open) => {
 
   test('knows the pictures that are done, and those that are drawn over', async () => {
     const jobs = store();
-    const { jobs: over } = await jobs.put([order(0, { ...REQUEST, initImage: 'abc', strength: 0.5 })], null, MANY);
+    const { jobs: over } = await jobs.put(
+      [order(0, { ...REQUEST, initImage: 'abc', strength: 0.5 })],
+      null,
+      MANY,
+      MANY,
+    );
     await put(jobs);
     await jobs.claim();
     expect(over[0]).toMatchObject({ initImage: 'abc', strength: 0.5, steps: 10 });

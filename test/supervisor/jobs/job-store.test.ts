@@ -52,28 +52,37 @@ describe.each(ENGINES)('the job store on %s', (_engine, open) => {
 
   test('holds no more waiting jobs than it may, and takes several orders or none of them', async () => {
     const jobs = store();
-    await jobs.put([order(), order()], null, 3);
-    await expect(jobs.put([order(), order()], null, 3)).rejects.toMatchObject({ code: 'QUEUE_FULL' });
+    await jobs.put([order(), order()], null, 3, MANY);
+    await expect(jobs.put([order(), order()], null, 3, MANY)).rejects.toMatchObject({ code: 'QUEUE_FULL' });
     expect(await jobs.counts()).toEqual({ queued: 2, running: 0 });
     await jobs.claim();
-    expect((await jobs.put([order(), order()], null, 3)).jobs).toHaveLength(2);
+    expect((await jobs.put([order(), order()], null, 3, MANY)).jobs).toHaveLength(2);
+  });
+
+  test('one owner has no more than its share of the queue', async () => {
+    const jobs = opened(open);
+    const own = (owner: string) => ({ ...order(), owner });
+    await jobs.put([own('a'), own('a')], null, MANY, 2);
+    await expect(jobs.put([own('a')], null, MANY, 2)).rejects.toMatchObject({ code: 'QUEUE_FULL' });
+    expect((await jobs.put([own('b')], null, MANY, 2)).jobs).toHaveLength(1);
+    expect((await jobs.put([order(), order(), order()], null, MANY, 2)).jobs, 'nobody is nobody').toHaveLength(3);
   });
 
   test('a repeated key gives the jobs of its first use, also when the queue is full and after a restart', async () => {
     const folder = temporaryFolder();
     const before = open(folder);
     const key: Idempotency = { key: 'k', fingerprint: 'f' };
-    const { jobs: first, replayed } = await before.put([order(), order()], key, 2);
+    const { jobs: first, replayed } = await before.put([order(), order()], key, 2, MANY);
     expect(replayed).toBe(false);
     await before.claim();
     await before.close();
     const after = store(folder);
-    const again = await after.put([order(), order()], key, 2);
+    const again = await after.put([order(), order()], key, 2, MANY);
     expect(again.replayed).toBe(true);
     expect(again.jobs.map(({ id }) => id)).toEqual(first.map(({ id }) => id));
     expect(again.jobs[0]).toMatchObject({ status: 'running' });
     expect([await after.knows('k'), await after.knows('other')]).toEqual([true, false]);
-    await expect(after.put([order()], { key: 'k', fingerprint: 'other' }, MANY)).rejects.toMatchObject({
+    await expect(after.put([order()], { key: 'k', fingerprint: 'other' }, MANY, MANY)).rejects.toMatchObject({
       code: 'IDEMPOTENCY_KEY_REUSED',
     });
   });

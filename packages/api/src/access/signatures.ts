@@ -22,13 +22,19 @@ export function closeSession(secure: boolean): string {
   return cookie('', 0, secure);
 }
 
-/** The key behind the session that a request brings, if it is still good. */
-export function keyOfSession(
-  header: string | undefined,
-  keys: readonly ApiKey[],
-  nowMs: number = Date.now(),
-): ApiKey | null {
-  const [, expires, signature] = new RegExp(`(?:^|;\\s*)${COOKIE}=(\\d+)\\.([\\w-]+)`).exec(header ?? '') ?? [];
+/** What the `Cookie` of a request says of a session; null where it has none. */
+export function sessionOf(header: string | undefined): string | null {
+  return new RegExp(`(?:^|;\\s*)${COOKIE}=(\\d{1,15}\\.[\\w-]{1,100})(?:;|$)`).exec(header ?? '')?.[1] ?? null;
+}
+
+/** When a session ends by itself, in milliseconds since 1970. */
+export function expiryOf(session: string): number {
+  return Number(session.split('.')[0]) * 1000;
+}
+
+/** The key behind a session, if it is still good. */
+export function keyOfSession(session: string, keys: readonly ApiKey[], nowMs: number = Date.now()): ApiKey | null {
+  const [expires, signature] = session.split('.');
   return signer(COOKIE, expires, signature, keys, nowMs);
 }
 

@@ -9,11 +9,13 @@ import { roundSide, SEED_MAX } from '@qwen-supervisor/protocol/job-request';
 import type { SystemStatus } from '@qwen-supervisor/protocol/status';
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import { z } from 'zod';
+import { prefixOf } from '../access/public-url.js';
 import type { Backend } from '../backend.js';
 import { TEXT_MAX } from '../bodies/json-body.js';
 import { classicAnswers, WAIT_ERRORS } from '../contract/dialect-errors.js';
 import { type App, binarySchema } from '../contract/schemas.js';
-import { type OrderFields, submit, toOrders, waitForPictures } from '../orders.js';
+import { type OrderFields, submitAndWait, toOrders, waitForPictures } from '../orders.js';
+import { answerPatiently } from '../patience.js';
 import { readPicture } from '../pictures/pictures.js';
 
 const SHOWN_JOBS = 5;
@@ -67,7 +69,10 @@ export function classicRoutes(app: App, backend: Backend): void {
     },
     (request, reply) => {
       reply.header('vary', 'origin, accept');
-      if (prefersHtml(request.headers.accept)) return reply.redirect('/docs', 302);
+      if (prefersHtml(request.headers.accept)) {
+        const prefix = prefixOf(request, backend.settings.pathPrefix);
+        return reply.redirect(`${prefix}/docs`, 302);
+      }
       return reply.send({
         name: 'Qwen-Image API',
         version: backend.welcome.version,
@@ -202,6 +207,7 @@ export function classicRoutes(app: App, backend: Backend): void {
   app.get(
     '/images/:file',
     {
+      config: { isPicture: true },
       schema: {
         tags,
         summary: 'A picture by the name in image_path',
@@ -242,19 +248,23 @@ export function classicRoutes(app: App, backend: Backend): void {
     const startedMs = performance.now();
     const orders = await toOrders(backend, fields, { source: 'classic' });
     const { queue } = await status();
-    const [job] = (await submit(backend, request, reply, orders)) as [Job];
+    const [job] = (await submitAndWait(backend, request, reply, orders)) as [Job];
     const parameters = parametersOf(job);
     if (queue.running + queue.queued > 0) {
       const message = `Request queued. Position: ${job.position ?? queue.queued + 1}`;
       return { success: true, image_path: null, message, generation_time: null, parameters, job_id: job.id };
     }
+    return answerPatiently(request, reply, answer(request, reply, job, startedMs));
+  }
+
+  async function answer(request: FastifyRequest, reply: FastifyReply, job: Job, startedMs: number) {
     const [ended] = (await waitForPictures(backend, request, reply, [job])) as [Job];
     return {
       success: true,
       image_path: `generated_images/${ended.id}.png`,
       message: 'Image generated successfully',
       generation_time: Math.round(performance.now() - startedMs) / 1000,
-      parameters,
+      parameters: parametersOf(job),
       job_id: ended.id,
     };
   }

@@ -28,7 +28,7 @@ const PAGE_POLICY =
   "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'";
 
 /** Before the routes: it hears of each as it is added. */
-export async function describeRoutes(app: App, version: string): Promise<void> {
+export async function describeRoutes(app: App, version: string, pathPrefix: string): Promise<void> {
   await app.register(swagger, {
     openapi: {
       openapi: '3.1.0',
@@ -37,6 +37,7 @@ export async function describeRoutes(app: App, version: string): Promise<void> {
         version,
         description: 'A local Qwen-Image server. Keys, errors and clients: docs/http-api.md.',
       },
+      servers: [{ url: pathPrefix || '/' }],
       tags: Object.entries(TAGS).map(([name, description]) => ({ name, description })),
       components: {
         securitySchemes: {
@@ -63,6 +64,7 @@ export async function describeRoutes(app: App, version: string): Promise<void> {
     });
     await scope.register(swaggerUi, {
       routePrefix: '/docs',
+      indexPrefix: pathPrefix,
       staticCSP: PAGE_POLICY,
       uiConfig: { deepLinking: true, docExpansion: 'list', layout: 'BaseLayout' },
       theme: { title: 'qwen-supervisor API' },

@@ -12,7 +12,7 @@ import { EventStream, formatEvent, idOf, seqOf, toBytes } from '../event-stream.
 /** Between the end of a job and the event that tells of it lies less. */
 const END_TOLD_MS = 60_000;
 
-const cursorSchema = z.strictObject({
+const cursorSchema = z.object({
   lastEventId: z.string().max(100).optional().describe('As the header Last-Event-ID: go on after this event'),
 });
 

@@ -13,7 +13,7 @@ import { contentType, encodeAs, FORMATS, QUALITY_DEFAULT, readPicture, readThumb
 /** Pictures that are asked of the supervisor at once: it must not stand still for a large collection. */
 const INDEX_PAGE = 5000;
 
-const formatSchema = z.strictObject({
+const formatSchema = z.object({
   format: z.enum(FORMATS).default('png'),
   quality: z.coerce.number().int().min(1).max(100).default(QUALITY_DEFAULT).describe('For jpeg and webp'),
   expires: z.string().optional().describe('Of an address that an answer has given: it needs no key'),
@@ -53,6 +53,7 @@ export function imageRoutes(app: App, backend: Backend): void {
   app.get(
     '/api/v1/images/:id',
     {
+      config: { isPicture: true },
       schema: {
         tags,
         summary: 'A picture: the PNG as it was written, or as another format',
@@ -74,6 +75,7 @@ export function imageRoutes(app: App, backend: Backend): void {
   app.get(
     '/api/v1/images/:id/thumbnail',
     {
+      config: { isPicture: true },
       schema: {
         tags,
         summary: 'A small WebP of a picture, 256 pixels at most',

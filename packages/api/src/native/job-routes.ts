@@ -5,12 +5,12 @@ import { z } from 'zod';
 import type { Backend } from '../backend.js';
 import { answers, SUBMIT_ERRORS } from '../contract/dialect-errors.js';
 import { type App, byId, jobSchema, jobsSchema } from '../contract/schemas.js';
-import { idempotencyOf, submit, toOrders } from '../orders.js';
+import { idempotencyOf, ownerOf, submit, toOrders } from '../orders.js';
 
 /** Jobs of one page, and of one group. */
 const PAGE_MAX = 100;
 
-const listSchema = z.strictObject({
+const listSchema = z.object({
   status: z.enum(JOB_STATUSES).optional(),
   source: z.enum(JOB_SOURCES).optional(),
   group: z.string().max(100).optional(),
@@ -184,8 +184,12 @@ export function jobRoutes(app: App, backend: Backend): void {
       },
     },
     async (request, reply) =>
-      reply
-        .status(202)
-        .send(await link.request('retryJob', { id: request.params.id, idempotency: idempotencyOf(request) })),
+      reply.status(202).send(
+        await link.request('retryJob', {
+          id: request.params.id,
+          idempotency: idempotencyOf(request),
+          owner: ownerOf(request),
+        }),
+      ),
   );
 }

@@ -3,12 +3,13 @@ import { ROLES } from '@qwen-supervisor/protocol/api-keys';
 import { CodedError } from '@qwen-supervisor/protocol/errors';
 import { z } from 'zod';
 import { findKey, roleOf } from '../access/access.js';
-import { closeSession, openSession } from '../access/signatures.js';
+import type { EndedSessions } from '../access/ended-sessions.js';
+import { closeSession, expiryOf, keyOfSession, openSession, sessionOf } from '../access/signatures.js';
 import type { Backend } from '../backend.js';
 import { answers } from '../contract/dialect-errors.js';
 import type { App } from '../contract/schemas.js';
 
-export function sessionRoutes(app: App, { keys }: Backend): void {
+export function sessionRoutes(app: App, { keys }: Backend, endedSessions: EndedSessions): void {
   const config = { access: 'public' } as const;
   const tags = ['system'];
 
@@ -52,10 +53,14 @@ export function sessionRoutes(app: App, { keys }: Backend): void {
   app.delete(
     '/api/v1/session',
     { config, schema: { tags, summary: 'Sign out', response: answers({ 204: z.void() }) } },
-    async (request, reply) =>
-      reply
+    async (request, reply) => {
+      const session = sessionOf(request.headers.cookie);
+      // One that was never ours needs no end.
+      if (session !== null && keyOfSession(session, keys)) await endedSessions.end(session, expiryOf(session));
+      return reply
         .header('set-cookie', closeSession(request.protocol === 'https'))
         .status(204)
-        .send(),
+        .send();
+    },
   );
 }

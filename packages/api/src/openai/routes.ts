@@ -7,6 +7,7 @@ import { CodedError } from '@qwen-supervisor/protocol/errors';
 import { type Job, pictureOf } from '@qwen-supervisor/protocol/job';
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import { z } from 'zod';
+import { publicUrl } from '../access/public-url.js';
 import { signUrl } from '../access/signatures.js';
 import type { Backend } from '../backend.js';
 import { type Form, formOf } from '../bodies/forms.js';
@@ -14,7 +15,8 @@ import { TEXT_MAX } from '../bodies/json-body.js';
 import { openaiAnswers, WAIT_ERRORS } from '../contract/dialect-errors.js';
 import type { App } from '../contract/schemas.js';
 import { readBody, wordingOf } from '../contract/wording.js';
-import { type OrderFields, submit, toOrders, waitForPictures } from '../orders.js';
+import { type OrderFields, submitAndWait, toOrders, waitForPictures } from '../orders.js';
+import { answerPatiently } from '../patience.js';
 import { type Encoding, FORMATS, pictureOfJob } from '../pictures/pictures.js';
 import {
   editSchema,
@@ -140,8 +142,12 @@ export function openaiRoutes(app: App, backend: Backend): void {
     const count = body.n ?? 1;
     const mask = { byTransparency: true };
     const orders = await toOrders(backend, fields, { source: 'openai', count, mask });
-    const jobs = await submit(backend, request, reply, orders);
+    const jobs = await submitAndWait(backend, request, reply, orders);
     if (body.stream) return streamPictures(backend, request, reply, jobs, body);
+    return answerPatiently(request, reply, answer(request, reply, body, jobs));
+  }
+
+  async function answer(request: FastifyRequest, reply: FastifyReply, body: ImagesRequest, jobs: Job[]) {
     const drawn = await waitForPictures(backend, request, reply, jobs);
     const encoding = encodingOf(body);
     // What is not asked for is as OpenAI's models of that name answer.
@@ -149,7 +155,7 @@ export function openaiRoutes(app: App, backend: Backend): void {
     const data = await Promise.all(
       drawn.map(async (job) =>
         asUrl
-          ? { url: urlOf(request, job, encoding) }
+          ? { url: urlOf(request, job, encoding, backend.settings.pathPrefix) }
           : { b64_json: (await pictureOfJob(backend, job, encoding)).toString('base64') },
       ),
     );
@@ -185,10 +191,11 @@ function editOfJson(request: FastifyRequest): Edit {
 }
 
 /** Clients fetch an address without a key; it carries a signature where one is needed. */
-function urlOf({ protocol, host, caller }: FastifyRequest, job: Job, { format, quality }: Encoding): string {
+function urlOf(request: FastifyRequest, job: Job, { format, quality }: Encoding, prefix: string): string {
+  const { caller } = request;
   const { url: path } = pictureOf(job);
   const isKnown = caller.kind === 'known';
   const signed = isKnown ? signUrl(path, caller.key, Date.now()) : path;
   const query = format === 'png' ? '' : `${isKnown ? '&' : '?'}format=${format}&quality=${quality}`;
-  return `${protocol}://${host}${signed}${query}`;
+  return `${publicUrl(request, prefix)}${signed}${query}`;
 }

@@ -14,7 +14,8 @@ import type { Backend } from '../backend.js';
 import { TEXT_MAX } from '../bodies/json-body.js';
 import { sdapiAnswers, WAIT_ERRORS } from '../contract/dialect-errors.js';
 import type { App } from '../contract/schemas.js';
-import { type OrderFields, submit, toOrders, waitForPictures } from '../orders.js';
+import { type OrderFields, submitAndWait, toOrders, waitForPictures } from '../orders.js';
+import { answerPatiently } from '../patience.js';
 import { pictureOfJob } from '../pictures/pictures.js';
 import { SAMPLER } from './lists.js';
 import { plainPrompt } from './prompt-syntax.js';
@@ -174,7 +175,12 @@ export function sdapiRoutes(app: App, backend: Backend): void {
       negativePrompt: negative.prompt || undefined,
     });
     const orders = await toOrders(backend, fields, { source: 'sdapi', count, crop, mask });
-    const jobs = await submit(backend, request, reply, orders);
+    const jobs = await submitAndWait(backend, request, reply, orders);
+    const said = [...warnings, ...negative.warnings];
+    return answerPatiently(request, reply, answer(request, reply, body, jobs, said));
+  }
+
+  async function answer(request: FastifyRequest, reply: FastifyReply, body: Body, jobs: Job[], warnings: string[]) {
     const ended = await waitForPictures(backend, request, reply, jobs);
     const pictures = await Promise.all(ended.map((job) => pictureOfJob(backend, job, PNG)));
     return {
@@ -183,7 +189,7 @@ export function sdapiRoutes(app: App, backend: Backend): void {
       info: JSON.stringify({
         ...infoOf(ended, backend.welcome.model.id),
         ...(body.prompt ? { prompt: body.prompt } : {}),
-        warnings: [...warnings, ...negative.warnings],
+        warnings,
       }),
     };
   }

@@ -48,7 +48,7 @@ async function generate(prompt: string, options: Options): Promise<void> {
   try {
     const given = parseNativeRequest(toRequest(prompt, options));
     const request = completeRequest(given, welcome.model.defaults, welcome.limits, drawSeed);
-    const order: JobOrder = { request, priority: given.priority ?? 0, source: 'cli', retryOf: null };
+    const order: JobOrder = { request, priority: given.priority ?? 0, source: 'cli', retryOf: null, owner: null };
     await link.request('subscribe', { since: null });
     const { jobs } = await link.request('submitJobs', { orders: [order], idempotency: null });
     const submitted = jobs[0] as Job;

@@ -1,5 +1,7 @@
 /** The parts of a configuration, each in the units of whoever reads it. */
+import { isIP } from 'node:net';
 import type { Config } from '@qwen-supervisor/protocol/config';
+import { CodedError } from '@qwen-supervisor/protocol/errors';
 import type { AccessSettings } from '@qwen-supervisor/protocol/messages';
 import type { Limits } from '../core/state.js';
 import type { Bounds } from '../jobs/job-desk.js';
@@ -34,6 +36,7 @@ export function limitsOf(config: Config): Limits {
 export function boundsOf(config: Config): Bounds {
   return {
     maxQueued: config['max-queued'],
+    maxQueuedPerKey: config['max-queued-per-key'],
     keepDays: config['keep-days'] === 0 ? null : config['keep-days'],
     keepBytes: bytes(config['keep-gigabytes']),
   };
@@ -44,11 +47,32 @@ export function accessOf(config: Config): AccessSettings {
   return {
     allowHosts: listOf(config['allow-hosts']).map((host) => host.toLowerCase()),
     allowOrigins: listOf(config['allow-origins']),
+    trustedProxies: proxiesOf(config['trusted-proxies']),
+    pathPrefix: config['path-prefix'],
     requestsPerMinute: config['requests-per-minute'] || null,
     maxConnections: config['max-connections'],
     maxUploadBytes: config['max-upload-megabytes'] * 1e6,
     strictModelNames: config['model-names'] === 'strict',
   };
+}
+
+/** @throws CodedError CONFIG_INVALID */
+function proxiesOf(text: string): string[] {
+  const proxies = listOf(text);
+  const strange = proxies.find((proxy) => !isNetwork(proxy));
+  if (strange !== undefined)
+    throw new CodedError('CONFIG_INVALID', `trusted-proxies: '${strange}' is neither an address nor a network`);
+  return proxies;
+}
+
+function isNetwork(text: string): boolean {
+  const [address = '', bits = '', ...more] = text.split('/');
+  const version = isIP(address);
+  return (
+    version !== 0 &&
+    more.length === 0 &&
+    (bits === '' ? !text.includes('/') : /^\d{1,3}$/.test(bits) && Number(bits) <= (version === 4 ? 32 : 128))
+  );
 }
 
 function listOf(text: string): string[] {

@@ -6,6 +6,7 @@ import { CONFIG_KEYS, type Config, environmentName, parseConfig } from '@qwen-su
 import { CodedError } from '@qwen-supervisor/protocol/errors';
 import { parse } from 'smol-toml';
 import { defaultDataDir } from '../machine/data-folder.js';
+import { accessOf } from './config-parts.js';
 
 /** The model that comes with the program. */
 const POCKET_MODEL = dirname(
@@ -33,6 +34,8 @@ export function loadConfig(
   ]);
   const { 'data-dir': dataDir, model, 'keys-file': keysFile } = config;
   const absolute = { 'data-dir': resolve(dataDir), model: resolve(model), 'keys-file': keysFile && resolve(keysFile) };
+  // Lists have more to them than a schema sees.
+  accessOf(config);
   return { ...config, ...absolute };
 }
 

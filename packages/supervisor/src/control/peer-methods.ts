@@ -123,7 +123,7 @@ export function answer(link: PeerLink, supervisor: Supervised): Handlers<Answere
       return ask.welcome();
     },
     submitJobs: ({ orders, idempotency }) => jobs.submit(orders, idempotency, refusal()),
-    retryJob: ({ id, idempotency }) => jobs.retry(id, idempotency, refusal()),
+    retryJob: ({ id, idempotency, owner }) => jobs.retry(id, idempotency, owner, refusal()),
     getJob: ({ id }) => jobs.get(id),
     listJobs: ({ filter, cursor, limit }) => jobs.list(filter, cursor, limit),
     waitingJobs: async ({ limit }) => ({ jobs: await jobs.waiting(limit) }),

@@ -27,6 +27,8 @@ import { QueueLine } from './queue-line.js';
 import { removeInputs, removePicture } from './stored-pictures.js';
 
 const DAY_MS = 86_400_000;
+/** What is known of a queue of days may be otherwise in an hour. */
+const RETRY_MAX_SECONDS = 3600;
 
 /** What the desk reads of the core, and what it tells it. */
 export interface Core {
@@ -38,6 +40,7 @@ export interface Core {
 
 export interface Bounds {
   maxQueued: number;
+  maxQueuedPerKey: number;
   /** Null: no limit. */
   keepDays: number | null;
   keepBytes: number | null;
@@ -85,10 +88,11 @@ export class JobDesk {
     // Who repeats a request that was accepted is answered even while new ones are refused.
     if (refusal && !(idempotency && (await this.#inOurErrors(this.#store.knows(idempotency.key))))) throw refusal;
     const core = this.#core;
-    const put = this.#store.put(orders, idempotency, this.bounds.maxQueued).catch((error: unknown) => {
+    const { maxQueued, maxQueuedPerKey } = this.bounds;
+    const put = this.#store.put(orders, idempotency, maxQueued, maxQueuedPerKey).catch((error: unknown) => {
       if (!(error instanceof CodedError) || error.code !== 'QUEUE_FULL') throw error;
       throw new CodedError(error.code, error.message, {
-        retryAfterSeconds: secondsUntilClaim(core.state(), core.nowMs()),
+        retryAfterSeconds: Math.min(RETRY_MAX_SECONDS, secondsUntilClaim(core.state(), core.nowMs())),
       });
     });
     const { jobs: stored, replayed } = await this.#inOurErrors(put);
@@ -104,7 +108,12 @@ export class JobDesk {
    * A new job with the request of one that failed or was cancelled. @throws CodedError JOB_NOT_FOUND,
    * JOB_NOT_RETRYABLE
    */
-  async retry(id: string, idempotency: Idempotency | null, refusal: CodedError | null): Promise<Job> {
+  async retry(
+    id: string,
+    idempotency: Idempotency | null,
+    owner: string | null,
+    refusal: CodedError | null,
+  ): Promise<Job> {
     const job = await this.get(id);
     const { status, priority, source } = job;
     if (status !== 'failed' && status !== 'cancelled')
@@ -113,7 +122,7 @@ export class JobDesk {
         `the job is ${status}; only one that failed or was cancelled can be tried again`,
       );
     const { jobs } = await this.submit(
-      [{ request: requestOf(job), priority, source, retryOf: id }],
+      [{ request: requestOf(job), priority, source, retryOf: id, owner }],
       idempotency,
       refusal,
     );

@@ -41,12 +41,14 @@ export interface JobStore {
   /**
    * Accepts orders, all or none: queued, behind all others of their priority; several are a group. Orders that repeat a
    * known key give the jobs of its first use.
-   * @throws CodedError QUEUE_FULL where more than `maxQueued` would wait, IDEMPOTENCY_KEY_REUSED
+   * @throws CodedError QUEUE_FULL where more than `maxQueued` would wait, or more than
+   * `maxPerOwner` of one owner, IDEMPOTENCY_KEY_REUSED
    */
   put(
     orders: JobOrder[],
     idempotency: Idempotency | null,
     maxQueued: number,
+    maxPerOwner: number,
   ): Promise<{ jobs: Job[]; replayed: boolean }>;
   /** Whether jobs were accepted with this key and are still kept. */
   knows(key: string): Promise<boolean>;

@@ -53,7 +53,9 @@ const MIGRATIONS = [
   CREATE INDEX jobs_by_source ON jobs (source, position);
   CREATE INDEX jobs_by_group ON jobs (group_id, position) WHERE group_id IS NOT NULL;
   CREATE INDEX jobs_by_input ON jobs (request ->> 'initImage') WHERE request ->> 'initImage' IS NOT NULL;`,
-  `CREATE INDEX jobs_by_mask ON jobs (request ->> 'mask') WHERE request ->> 'mask' IS NOT NULL;`,
+  `CREATE INDEX jobs_by_mask ON jobs (request ->> 'mask') WHERE request ->> 'mask' IS NOT NULL;
+  ALTER TABLE jobs ADD COLUMN owner TEXT;
+  CREATE INDEX jobs_by_owner ON jobs (owner) WHERE owner IS NOT NULL AND status = 'queued';`,
 ];
 
 /** What SQLite leaves beside a database. */

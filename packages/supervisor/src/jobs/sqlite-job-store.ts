@@ -70,6 +70,10 @@ export function sqliteJobStore(db: Database.Database): JobStore {
     const { queued, running } = prepare(sql).get() as { queued: number; running: number };
     return { queued, running };
   };
+  const queuedOf = (owner: string) => {
+    const sql = `SELECT count(*) AS count FROM jobs WHERE status = 'queued' AND owner = ?`;
+    return (prepare(sql).get(owner) as { count: number }).count;
+  };
   /** Of all pictures: summed up when it is first asked for and after removals, else kept up to date. */
   let known: { bytes: number; pictures: number } | null = null;
   const kept = () => {
@@ -103,12 +107,12 @@ export function sqliteJobStore(db: Database.Database): JobStore {
 
   const insert = (order: JobOrder, group: string | null, key: string | null, fingerprint: string | null) => {
     const sql = `INSERT INTO jobs (id, status, request, priority, source, group_id, retry_of, work, idempotency_key,
-        fingerprint, created_at, rank)
-      VALUES (?, 'queued', ?, ?, ?, ?, ?, ?, ?, ?, ?, coalesce((SELECT seq + 1 FROM sqlite_sequence WHERE name = 'jobs'), 1))
+        fingerprint, created_at, owner, rank)
+      VALUES (?, 'queued', ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, coalesce((SELECT seq + 1 FROM sqlite_sequence WHERE name = 'jobs'), 1))
       RETURNING *`;
-    const { request, priority, source, retryOf } = order;
+    const { request, priority, source, retryOf, owner } = order;
     const [id, json, work] = [newId('job'), JSON.stringify(requestOf(request)), workOf(request)];
-    return toJob(one(sql, id, json, priority, source, group, retryOf, work, key, fingerprint, now()) as Row);
+    return toJob(one(sql, id, json, priority, source, group, retryOf, work, key, fingerprint, now(), owner) as Row);
   };
 
   /** One page of what `sql` selects (it ends in its conditions); rows have their `position`. */
@@ -137,7 +141,7 @@ export function sqliteJobStore(db: Database.Database): JobStore {
   };
 
   return {
-    async put(orders, idempotency, maxQueued) {
+    async put(orders, idempotency, maxQueued, maxPerOwner) {
       return transaction(() => {
         const { key, fingerprint } = idempotency ?? { key: null, fingerprint: null };
         const known = key === null ? [] : all('SELECT * FROM jobs WHERE idempotency_key = ? ORDER BY position', key);
@@ -146,6 +150,14 @@ export function sqliteJobStore(db: Database.Database): JobStore {
         const { queued } = counts();
         if (queued + orders.length > maxQueued) {
           throw new CodedError('QUEUE_FULL', `${queued} jobs are waiting, and the queue holds ${maxQueued}`);
+        }
+        const owner = orders[0]?.owner ?? null;
+        const own = owner === null ? 0 : queuedOf(owner);
+        if (own + orders.length > maxPerOwner && owner !== null) {
+          throw new CodedError(
+            'QUEUE_FULL',
+            `${own} jobs of this key are waiting, and one key may have ${maxPerOwner}`,
+          );
         }
         const group = orders.length > 1 ? newId('group') : null;
         return { jobs: orders.map((order) => insert(order, group, key, fingerprint)), replayed: false };
