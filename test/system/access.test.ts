@@ -263,7 +263,7 @@ describe('without keys', () => {
       'x-content-type-options': 'nosniff',
       'x-frame-options': 'DENY',
       'referrer-policy': 'no-referrer',
-      'cross-origin-resource-policy': 'same-site',
+      'cross-origin-resource-policy': 'same-origin',
     });
     const policy = (await product.fetch('/docs/')).headers.get('content-security-policy');
     expect(policy).toContain("default-src 'self'");

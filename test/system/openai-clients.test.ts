@@ -87,13 +87,49 @@ describe('the openai package', () => {
     ]);
   });
 
+  test('edits what its mask leaves transparent, and nothing else; a form and JSON alike', async () => {
+    const raw = (png: Buffer) => sharp(png).removeAlpha().raw().toBuffer();
+    const original = await sharp(FOX).resize(128, 128, { fit: 'fill' }).png().toBuffer();
+    // The left half is to stay.
+    const stay = { create: { width: 64, height: 128, channels: 4, background: 'black' } } as const;
+    const clear = { create: { width: 128, height: 128, channels: 4, background: '#0000' } } as const;
+    const left = { input: await sharp(stay).png().toBuffer(), left: 0, top: 0 };
+    const mask = await sharp(clear).composite([left]).png().toBuffer();
+    const { data } = await client.images.edit({
+      image: await toFile(original, 'fox.png'),
+      mask: await toFile(mask, 'mask.png'),
+      prompt: 'a blue box on a red background',
+      size: '128x128' as never,
+      ...({ num_inference_steps: 4, seed: 5 } as object),
+    });
+    const drawn = Buffer.from(data?.[0]?.b64_json as string, 'base64');
+    const [before, after] = [await raw(original), await raw(drawn)];
+    const differing = [0, 0];
+    for (let i = 0; i < before.length; i += 3) {
+      const half = Math.floor(i / 3) % 128 < 64 ? 0 : 1;
+      if (before[i] !== after[i]) differing[half] = (differing[half] as number) + 1;
+    }
+    expect([differing[0], (differing[1] as number) > 64 * 128 * 0.5]).toEqual([0, true]);
+    const url = (png: Buffer) => `data:image/png;base64,${png.toString('base64')}`;
+    const json = {
+      prompt: 'a blue box on a red background',
+      images: [{ image_url: url(original) }],
+      mask: { image_url: url(mask) },
+      size: '128x128',
+      num_inference_steps: 4,
+      seed: 5,
+    };
+    const again = (await product.call('/v1/images/edits', json)).json as { data: [{ b64_json: string }] };
+    expect(Buffer.from(again.data[0].b64_json, 'base64')).toEqual(drawn);
+  });
+
   test('hears what cannot be done rather than getting something else', async () => {
     const image = await toFile(FOX, 'fox.png');
     const refused = (action: Promise<unknown>) => action.then(String, (error: Error) => error.message);
     expect(await refused(client.images.edit({ image: [image, image], prompt: PROMPT }))).toMatch(
       /one picture at a time/,
     );
-    expect(await refused(client.images.edit({ image, mask: image, prompt: PROMPT }))).toMatch(/mask: /);
+    expect(await refused(client.images.edit({ image, mask: image, prompt: PROMPT }))).toMatch(/mask: .*transparent/);
     const empty = await toFile(Buffer.alloc(0), 'empty.png');
     expect(await refused(client.images.edit({ image: empty, prompt: PROMPT }))).toMatch(/^400 .*empty/);
     const transparent = client.images.generate({ prompt: PROMPT, background: 'transparent' });
@@ -186,7 +222,7 @@ test('a picture of real size is streamed, too', async () => {
 test('n8n finds a model to pick and gets pictures for its fields', async () => {
   expect((await product.call('/v1/models')).json).toMatchObject({
     object: 'list',
-    data: [{ id: 'pocket', object: 'model' }],
+    data: [{ id: 'pocket', object: 'model' }, { id: 'gpt-image-1' }, { id: 'dall-e-3' }],
   });
   const body = { model: 'gpt-image-1-mini', prompt: PROMPT, n: 2, quality: 'medium', size: '128x128', style: 'vivid' };
   const { json, headers } = await product.call('/v1/images/generations', body);

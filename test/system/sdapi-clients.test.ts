@@ -110,7 +110,9 @@ describe('SillyTavern', () => {
 
   test('as sdcpp pings by OPTIONS, lists models as OpenAI does, and draws as A1111', async () => {
     expect((await product.fetch('/v1/images/generations', { method: 'OPTIONS' })).ok).toBe(true);
-    expect((await product.call('/v1/models')).json).toMatchObject({ data: [{ id: 'pocket' }] });
+    expect((await product.call('/v1/models')).json).toMatchObject({
+      data: expect.arrayContaining([expect.objectContaining({ id: 'pocket' })]),
+    });
     expect((await post<Pictures>('txt2img', { prompt: PROMPT, steps: 2 })).images).toHaveLength(1);
   });
 
@@ -300,8 +302,59 @@ test('what would give another picture than was asked for is refused in words tha
       { error: 'REQUEST_INVALID', detail: expect.stringContaining(`${field}: `) },
     ]);
   }
-  const masked = await product.call('/sdapi/v1/img2img', { prompt: PROMPT, init_images: [FOX], mask: FOX });
-  expect(masked.json).toMatchObject({ detail: expect.stringContaining('mask: ') });
+});
+
+test('a mask says where to draw: where it is white, or where it is not, softly or not', async () => {
+  const grey = (value: number, width: number) =>
+    sharp({ create: { width, height: 128, channels: 3, background: { r: value, g: value, b: value } } })
+      .png()
+      .toBuffer();
+  const right = { input: await grey(255, 64), left: 64, top: 0 };
+  const mask = (
+    await sharp(await grey(0, 128))
+      .composite([right])
+      .png()
+      .toBuffer()
+  ).toString('base64');
+  const original = await sharp(Buffer.from(FOX, 'base64')).resize(128, 128, { fit: 'fill' }).png().toBuffer();
+  const before = await sharp(original).raw().toBuffer();
+  const changed = async (more: object) => {
+    const body = {
+      prompt: 'a blue box',
+      init_images: [original.toString('base64')],
+      mask,
+      steps: 4,
+      denoising_strength: 1,
+    };
+    const { images } = await post<Pictures>('img2img', { ...body, width: 128, height: 128, seed: 5, ...more });
+    const after = await sharp(Buffer.from(images[0] as string, 'base64'))
+      .removeAlpha()
+      .raw()
+      .toBuffer();
+    const columns = new Set<number>();
+    for (let i = 0; i < before.length; i++) if (before[i] !== after[i]) columns.add(Math.floor(i / 3) % 128);
+    return [Math.min(...columns), Math.max(...columns)];
+  };
+  expect(await changed({})).toEqual([64, 127]);
+  expect(await changed({ inpainting_mask_invert: 1 })).toEqual([0, 63]);
+  const [soft = 0] = await changed({ mask_blur: 4 });
+  expect(soft).toBeLessThan(64);
+  expect(soft).toBeGreaterThan(32);
+});
+
+test('what clients ask before they draw is answered', async () => {
+  for (const path of [
+    '/queue/status',
+    '/internal/ping',
+    '/app_id',
+    '/config',
+    '/sdapi/v1/script-info',
+    '/sdapi/v1/extensions',
+  ])
+    expect((await product.fetch(path)).status, path).toBe(200);
+  expect((await product.call('/queue/status')).json).toMatchObject({ msg: 'estimation', queue_size: 0 });
+  for (const name of ['refresh-checkpoints', 'refresh-loras', 'refresh-vae', 'refresh-embeddings'])
+    expect((await product.call(`/sdapi/v1/${name}`, {})).status, name).toBe(200);
 });
 
 test('every answer tells the job, so that a client that has given up finds its picture', async () => {

@@ -106,7 +106,9 @@ export async function buildApp(backend: Backend): Promise<App> {
   });
   app.setErrorHandler((error: FastifyError | Error, request, reply) => answerError(error, request.url, reply));
   app.setNotFoundHandler((request) => {
-    throw new CodedError('NOT_FOUND', `there is nothing at ${request.method} ${request.url.slice(0, 200)}`);
+    const { method, url } = request;
+    const meant = /^\/(images\/(generations|edits)|models)\b/.test(url) ? `; there is /v1${url.slice(0, 200)}` : '';
+    throw new CodedError('NOT_FOUND', `there is nothing at ${method} ${url.slice(0, 200)}${meant}`);
   });
 
   const endedSessions = new EndedSessions(welcome.dataDir);

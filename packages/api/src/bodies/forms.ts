@@ -37,7 +37,8 @@ export async function formOf(request: FastifyRequest, reply: FastifyReply): Prom
     const isFile = part.filename !== undefined || !/^text\/plain\b/.test(part.mimetype);
     // A page sends an empty file where none was chosen.
     if (PICTURES.has(name)) {
-      if (bytes.length > 0) form.files.push({ name, bytes: isFile || isBinary(bytes) ? bytes : ofText(bytes) });
+      if (bytes.length > 0 || part.filename)
+        form.files.push({ name, bytes: isFile || isBinary(bytes) ? bytes : ofText(bytes) });
     } else if (bytes.length > FIELD_MAX) throw refused(reply, 'BODY_TOO_LARGE');
     else if (isFile && bytes.length > 0 && part.filename !== undefined) form.files.push({ name, bytes });
     else form.fields[name] = bytes.toString();

@@ -28,6 +28,9 @@ const CONSTANT = {
   'realesrgan-models': [],
   'prompt-styles': [],
   scripts: { txt2img: [], img2img: [] },
+  'script-info': [],
+  extensions: [],
+  'sd-modules': [],
   'cmd-flags': {},
 };
 
@@ -123,6 +126,25 @@ export function sdapiLists(app: App, backend: Backend): void {
       return {};
     },
   );
+
+  for (const name of ['refresh-loras', 'refresh-vae', 'refresh-embeddings']) {
+    const schema = { tags, summary: 'There is nothing of it', response: sdapiAnswers({ 200: z.object({}) }) };
+    app.post(`/sdapi/v1/${name}`, { schema }, () => ({}));
+  }
+
+  // Of the page's own server, Gradio: by these clients see that somebody is there.
+  const page = (path: string, summary: string, answer: () => object | Promise<object>) => {
+    const schema = { tags, summary, response: sdapiAnswers({ 200: z.object({}).loose() }) };
+    app.get(path, { schema }, async (_request, reply) => reply.send(await answer()));
+  };
+  page('/internal/ping', 'That it lives', () => ({}));
+  page('/app_id', 'Of this run', () => ({ app_id: backend.welcome.run }));
+  page('/config', 'There is no page of Gradio', () => ({ version: backend.welcome.version, components: [] }));
+  page('/queue/status', 'How many wait', async () => {
+    const { queue } = await link.request('status', {});
+    const queue_size = queue.queued + queue.running;
+    return { msg: 'estimation', rank: null, queue_size, avg_event_process_time: null, rank_eta: null, queue_eta: 0 };
+  });
 
   for (const name of ['reload-checkpoint', 'refresh-checkpoints']) {
     app.post(
