@@ -249,6 +249,10 @@ export const ERRORS = {
     'a process has sent a message that is not understood',
     "this is a bug, or a program of another version: see 'qwen-supervisor logs'",
     500, 70, 'us'),
+  SUPERVISOR_SILENT: row(
+    'the supervisor does not answer',
+    "a stopped one is woken with 'kill -CONT PID'; one that hangs is ended with 'kill -9 PID' and started anew: accepted jobs are kept",
+    503, 98, 'environment', true),
   LINK_LOST: row(
     'the connection to the supervisor was lost',
     "see whether it still runs with 'qwen-supervisor status'; accepted jobs are kept",
@@ -257,6 +261,10 @@ export const ERRORS = {
     'the output file cannot be written',
     'choose a path that you may write to with -o; the picture itself is kept in the data folder',
     500, 73, 'caller'),
+  INSTALL_INCOMPLETE: row(
+    'a package that the program needs is missing',
+    "install it again: 'npm install -g --ignore-scripts FILE.tgz', or 'npm ci' in the repository",
+    500, 70, 'environment'),
   NOT_BUILT: row(
     'the program has not been built',
     "run 'npm ci && npm run build' in the repository first",

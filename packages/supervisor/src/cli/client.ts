@@ -8,10 +8,34 @@ import type { ClientMethods, SupervisorMethods, Welcome } from '@qwen-supervisor
 import type { Command } from 'commander';
 import { loadConfig } from '../config/load-config.js';
 import { readPresence } from '../machine/data-folder.js';
+import { processState } from '../machine/process-state.js';
 
 export interface Client {
   link: Link<SupervisorMethods, ClientMethods>;
   welcome: Welcome;
+  /** Of the supervisor. */
+  pid: number;
+  dataDir: string;
+}
+
+/** A supervisor that lives answers in milliseconds; on a busy machine in some hundreds of them. */
+const ANSWER_MS = 8000;
+
+/** What a supervisor of this process id answers. @throws CodedError SUPERVISOR_SILENT where it does not */
+export async function answered<T>(pid: number, answer: Promise<T>): Promise<T> {
+  let timer: NodeJS.Timeout | undefined;
+  const late = new Promise<never>((_resolve, reject) => {
+    timer = setTimeout(() => {
+      const state = processState(pid);
+      const what = state === null ? 'is gone' : `is there and does not answer; it is ${state}`;
+      reject(new CodedError('SUPERVISOR_SILENT', `the supervisor (process ${pid}) ${what}`));
+    }, ANSWER_MS);
+  });
+  try {
+    return await Promise.race([answer, late]);
+  } finally {
+    clearTimeout(timer);
+  }
 }
 
 /** What comes unasked. */
@@ -39,22 +63,28 @@ export function dataDirOf(options: { dataDir?: string }): string {
 export async function connect(dataDir: string, on: Listener = SILENT, anyVersion = false): Promise<Client> {
   const presence = readPresence(dataDir);
   if (!presence) throw new CodedError('NOT_RUNNING', `no supervisor runs on ${dataDir}`);
-  const link = await connectIpc<SupervisorMethods, ClientMethods>(presence.socket, () => ({
+  const { pid } = presence;
+  const connecting = connectIpc<SupervisorMethods, ClientMethods>(presence.socket, () => ({
     event: on.event,
     missed: on.missed,
     workerFailed: ({ reason }) => on.workerFailed(reason),
     welcome: () => {},
     shutdown: () => {},
   }));
-  const welcome = await link.request('hello', { role: 'cli', pid: process.pid, token: null, version: VERSION });
+  const link = await answered(pid, connecting);
+  const hello = { role: 'cli', pid: process.pid, token: null, version: VERSION } as const;
+  const welcome = await answered(pid, link.request('hello', hello));
   if (welcome.version !== VERSION && !anyVersion) {
     link.close();
     throw new CodedError('VERSION_MISMATCH', `this command is version ${VERSION}, the supervisor ${welcome.version}`);
   }
-  return { link, welcome };
+  return { link, welcome, pid, dataDir };
 }
 
-/** Asks the running supervisor and hangs up, also when it refuses. @throws CodedError NOT_RUNNING, or of the answer */
+/**
+ * Asks the running supervisor one thing and hangs up, also when it refuses. @throws CodedError NOT_RUNNING, or of the
+ * answer
+ */
 export async function ask<T>(
   options: { dataDir?: string },
   question: (client: Client) => Promise<T>,
@@ -62,7 +92,7 @@ export async function ask<T>(
 ): Promise<T> {
   const client = await connect(dataDirOf(options), undefined, anyVersion);
   try {
-    return await question(client);
+    return await answered(client.pid, question(client));
   } finally {
     client.link.close();
   }

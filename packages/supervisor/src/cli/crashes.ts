@@ -1,3 +1,5 @@
+import { existsSync } from 'node:fs';
+import { CodedError } from '@qwen-supervisor/protocol/errors';
 import type { Crash } from '@qwen-supervisor/protocol/status';
 import type { Command } from 'commander';
 import { readCrashes } from '../records/crash-log.js';
@@ -10,7 +12,9 @@ export function addCrashes(program: Command): void {
     .option('-n, --lines <count>', 'last crashes to show', '10')
     .option('--json', 'one JSON object per line')
     .action((options: { dataDir?: string; lines: string; json?: boolean }) => {
-      const crashes = readCrashes(dataDirOf(options), countOf(options.lines));
+      const dataDir = dataDirOf(options);
+      if (!existsSync(dataDir)) throw new CodedError('DATA_DIR_UNUSABLE', `${dataDir}: there is no such folder`);
+      const crashes = readCrashes(dataDir, countOf(options.lines));
       if (options.json) for (const crash of crashes) print(JSON.stringify(crash));
       else print(crashes.length === 0 ? 'no crashes' : crashes.map(describe).join('\n\n'));
     });

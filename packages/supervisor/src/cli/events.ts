@@ -1,6 +1,6 @@
 import type { NumberedEvent } from '@qwen-supervisor/protocol/events';
 import type { Command } from 'commander';
-import { connect, dataDirOf, withDataDir } from './client.js';
+import { answered, connect, dataDirOf, withDataDir } from './client.js';
 import { print, printError } from './printer.js';
 
 export function addEvents(program: Command): void {
@@ -8,13 +8,13 @@ export function addEvents(program: Command): void {
     .description('show what happens, one JSON object per line')
     .option('-f, --follow', 'go on as it happens')
     .action(async (options: { dataDir?: string; follow?: boolean }) => {
-      const { link } = await connect(dataDirOf(options), {
+      const { link, pid } = await connect(dataDirOf(options), {
         event: show,
         missed: () => printError('some events were left out: they came faster than they were read'),
         workerFailed() {},
       });
       // What is kept comes before the answer.
-      await link.request('subscribe', { since: 0 });
+      await answered(pid, link.request('subscribe', { since: 0 }));
       if (!options.follow) link.close();
     });
 }

@@ -28,6 +28,9 @@ const COMMANDS = [
   addModel,
 ];
 
+/** What people try besides --version. */
+const VERSION_WORDS = new Set(['-v', 'version']);
+
 /** Runs the command line `argv` (without node and script) and sets the exit code. */
 export async function main(argv: string[]): Promise<void> {
   const program = new Command('qwen-supervisor')
@@ -43,7 +46,7 @@ export async function main(argv: string[]): Promise<void> {
     throw error;
   });
   try {
-    await program.parseAsync(argv, { from: 'user' });
+    await program.parseAsync(VERSION_WORDS.has(argv[0] ?? '') ? ['--version'] : argv, { from: 'user' });
   } catch (error) {
     fail(error);
     // Whatever of a failed start is still open must not keep it alive.

@@ -13,7 +13,7 @@ export function addStart(program: Command): void {
   const command = program.command('start').description('run the supervisor in the foreground');
   for (const key of CONFIG_KEYS) {
     const { doc, default: value } = describeKey(key);
-    command.option(`--${key} <value>`, value === undefined ? doc : `${doc} (default: ${value})`);
+    command.option(`--${key} <value>`, value === undefined || value === '' ? doc : `${doc} (default: ${value})`);
   }
   command.option('--config <file>', 'TOML file with the same keys');
   command.action((options: Record<string, string>) => start(options));

@@ -1,22 +1,18 @@
 import type { Command } from 'commander';
-import { ask, withDataDir } from './client.js';
+import { answered, connect, dataDirOf, withDataDir } from './client.js';
 import { print } from './printer.js';
 
 export function addStop(program: Command): void {
   withDataDir(program.command('stop'))
     .description('stop the supervisor; accepted jobs are kept')
     .action(async (options: { dataDir?: string }) => {
-      await ask(
-        options,
-        async ({ link }) => {
-          const closed = new Promise<void>((resolve) => {
-            link.onClose = resolve;
-          });
-          await link.request('stop', {});
-          await closed;
-        },
-        true,
-      );
+      const { link, pid } = await connect(dataDirOf(options), undefined, true);
+      const closed = new Promise<void>((resolve) => {
+        link.onClose = resolve;
+      });
+      await answered(pid, link.request('stop', {}));
+      // The running job may be let end first.
+      await closed;
       print('stopped');
     });
 }

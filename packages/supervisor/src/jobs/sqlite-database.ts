@@ -111,7 +111,10 @@ export function openDatabase(file: string): Database.Database {
 function migrate(db: Database.Database): void {
   const { user_version: version } = db.prepare('PRAGMA user_version').get() as { user_version: number };
   if (version > MIGRATIONS.length) {
-    throw new CodedError('JOB_STORE_UNUSABLE', 'jobs.db was written by a newer version of qwen-supervisor');
+    throw new CodedError(
+      'JOB_STORE_UNUSABLE',
+      'jobs.db was written by a newer version of qwen-supervisor: install that again; it is not changed by this one',
+    );
   }
   // Nothing is written where nothing changes: a start must work on a full disk.
   if (version === MIGRATIONS.length) return;

@@ -6,6 +6,11 @@ import pc from 'picocolors';
 const HIDDEN = new Set(['level', 'time', 'msg', 'child', 'state', 'component', 'bytesDone', 'bytesTotal']);
 const WHO_WIDTH = 10;
 
+/** Whether stdout is a terminal whose owner has not asked for plain text (NO_COLOR). Reference: no-color.org. */
+export function hasColours(): boolean {
+  return (process.stdout.isTTY ?? false) && pc.isColorSupported;
+}
+
 /** `json`: one line of the log. A line that is no record is shown as it is. */
 export function formatLine(json: string, colours: boolean): string {
   const paint = pc.createColors(colours);

@@ -2,7 +2,7 @@
 import { Writable } from 'node:stream';
 import { CodedError } from '@qwen-supervisor/protocol/errors';
 import pino, { type Logger } from 'pino';
-import { formatLine } from './log-line.js';
+import { formatLine, hasColours } from './log-line.js';
 import { RotatingFile } from './rotating-file.js';
 
 /** Size at which the file is set aside, and how many older ones are kept. */
@@ -35,7 +35,7 @@ export function openLog(file: string, level: string): Log {
     const toStdout = new Writable({
       write(chunk: Buffer, _encoding, done) {
         const text = chunk.toString('utf8');
-        stdout.write(process.stdout.isTTY ? `${formatLine(text, true)}\n` : text);
+        stdout.write(process.stdout.isTTY ? `${formatLine(text, hasColours())}\n` : text);
         done();
       },
     });

@@ -1,0 +1,62 @@
+/** The program as others get it: packed, installed where nothing of this repository is, started, and drawing. */
+import { execFileSync, spawn } from 'node:child_process';
+import { existsSync, mkdirSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { expect, onTestFinished, test } from 'vitest';
+import { REPOSITORY, temporaryFolder } from '../fixture-files.js';
+
+// What npm has set for the tests themselves would be obeyed by the npm within.
+const clean = Object.fromEntries(
+  Object.entries(process.env).filter(([name]) => !name.toLowerCase().startsWith('npm_')),
+);
+
+function run(command: string, args: string[], cwd: string, env: Record<string, string> = {}): string {
+  return execFileSync(command, args, {
+    cwd,
+    encoding: 'utf8',
+    env: { ...clean, ...env },
+    stdio: ['ignore', 'pipe', 'pipe'],
+  });
+}
+
+function packed(folder: string): string {
+  run('npm', ['pack', '--silent', '--pack-destination', folder], REPOSITORY);
+  const [file] = readdirSync(folder).filter((name) => name.endsWith('.tgz'));
+  return join(folder, file as string);
+}
+
+/** Starts, draws, stops. */
+async function draws(program: string, folder: string): Promise<void> {
+  const dataDir = join(folder, 'data');
+  const supervisor = spawn(program, ['start', '--port', '0', '--data-dir', dataDir], { env: clean });
+  onTestFinished(() => void supervisor.kill('SIGKILL'));
+  const ended = new Promise<number | null>((resolve) => supervisor.on('exit', resolve));
+  await new Promise((resolve) => supervisor.stdout.once('data', resolve));
+  const picture = join(folder, 'fox.png');
+  run(program, ['generate', 'a fox', '--steps', '2', '--data-dir', dataDir, '-o', picture], folder);
+  expect(existsSync(picture)).toBe(true);
+  run(program, ['stop', '--data-dir', dataDir], folder);
+  expect(await ended).toBe(0);
+}
+
+test('installed for all, without any script being run, it starts and draws', async () => {
+  const folder = temporaryFolder();
+  const prefix = join(folder, 'prefix');
+  run('npm', ['install', '--global', '--ignore-scripts', '--prefix', prefix, packed(folder)], folder);
+  const program = join(prefix, 'bin', 'qwen-supervisor');
+  expect(run(program, ['--version'], folder)).toMatch(/^\d+\.\d+\.\d+\n$/);
+  await draws(program, folder);
+  // Half of an installation is told as such.
+  rmSync(join(prefix, 'lib/node_modules/qwen-supervisor/node_modules/commander'), { recursive: true });
+  expect(() => run(program, ['--version'], folder)).toThrow(/INSTALL_INCOMPLETE: the package commander is missing/);
+});
+
+test('as a dependency of a project, with scripts, it starts and draws', async () => {
+  const folder = temporaryFolder();
+  const project = join(folder, 'project');
+  mkdirSync(project);
+  writeFileSync(join(project, 'package.json'), '{"name": "project", "version": "1.0.0"}');
+  // What the script would fetch is for graphics cards, and from elsewhere.
+  run('npm', ['install', '--ignore-scripts=false', packed(folder)], project, { ONNXRUNTIME_NODE_INSTALL: 'skip' });
+  await draws(join(project, 'node_modules', '.bin', 'qwen-supervisor'), folder);
+});
