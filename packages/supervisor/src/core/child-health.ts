@@ -6,7 +6,7 @@ const RSS_GROWTH_MIN = 1 << 20;
 /** Processor time from one beat to the next that counts as one, as a share of the time between. */
 const CPU_SHARE_MIN = 0.05;
 /** A busy child beats every second. Time beyond this between two beats was not observed, and is nobody's idleness. */
-const OBSERVED_MAX_MS = 5000;
+const OBSERVED_MAX_MS = 2000;
 /** A step may take this many times as long as the slowest one before, for its size. */
 const STEP_SLACK = 10;
 
