@@ -9,7 +9,7 @@ import { openCheckpoint } from '@qwen-supervisor/model/checkpoint';
 const PICTURES = 8;
 
 const cache = mkdtempSync(join(tmpdir(), 'qwen-supervisor-bench-'));
-const sessions = await loadSessions(openCheckpoint(process.argv[2]), cache, () => {});
+const sessions = await loadSessions(openCheckpoint(process.argv[2]), cache, 2, () => {});
 const request = {
   prompt: 'a fox on a teal background',
   negativePrompt: ' ',

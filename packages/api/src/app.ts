@@ -39,8 +39,11 @@ import { sdapiRoutes } from './sdapi/routes.js';
 const BODY_MAX = 64 << 10;
 /** A client gets this long for the head of a request. */
 const HEAD_LIMIT_MS = 10_000;
-/** Silence on a connection after which TCP looks whether the other end is there. */
-const PROBE_MS = 30_000;
+/**
+ * After silence on a connection TCP looks whether the other end is there: whatever lies between forgets connections on
+ * which nothing moves, and a picture may take minutes.
+ */
+export const KEEP_ALIVE = { keepAlive: true, keepAliveInitialDelay: 30_000 };
 
 declare module 'fastify' {
   interface FastifyRequest {
@@ -77,9 +80,7 @@ export async function buildApp(backend: Backend): Promise<App> {
       requireHostHeader: false,
       headersTimeout: HEAD_LIMIT_MS,
       connectionsCheckingInterval: HEAD_LIMIT_MS / 2,
-      // Whatever lies between forgets connections on which nothing moves, and a picture may take minutes.
-      keepAlive: true,
-      keepAliveInitialDelay: PROBE_MS,
+      ...KEEP_ALIVE,
     },
     frameworkErrors: (error, request, reply) => answerError(error, request.url, reply),
     clientErrorHandler: answerBrokenRequest,

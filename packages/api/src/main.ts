@@ -2,9 +2,10 @@
  * Entry of the API process, started by the supervisor, which owns the port: this process listens on the descriptor
  * that it inherited. It keeps no state and may die at any moment; the jobs do not notice.
  */
+import { createServer } from 'node:net';
 import { CodedError, toCodedError } from '@qwen-supervisor/protocol/errors';
 import { type ApiSettings, CHILD_ENV } from '@qwen-supervisor/protocol/messages';
-import { buildApp } from './app.js';
+import { buildApp, KEEP_ALIVE } from './app.js';
 import { connectBackend } from './backend.js';
 
 const settings = JSON.parse(process.env[CHILD_ENV.settings] ?? '{}') as ApiSettings;
@@ -18,7 +19,18 @@ const backend = await connectBackend(socket, token, settings, {
 const app = await buildApp(backend);
 await app.ready();
 app.server.on('error', (error) => void fail(error));
-app.server.listen({ fd: settings.listenFd }, () => backend.link.notify('apiReady', {}));
+const [first, ...others] = settings.listenFds;
+app.server.listen({ fd: first }, () => backend.link.notify('apiReady', {}));
+for (const fd of others) listenToo(fd);
+
+/** A server listens once; what comes in here is its own, too. Without it clients find the other address. */
+function listenToo(fd: number): void {
+  const server = createServer({ allowHalfOpen: true, noDelay: true, ...KEEP_ALIVE }, (socket) => {
+    app.server.emit('connection', socket);
+  });
+  server.on('error', (error) => console.error(`not listening on the other loopback: ${error.message}`));
+  server.listen({ fd });
+}
 
 async function shutdown(forGood: boolean): Promise<void> {
   backend.stop(forGood ? new CodedError('SUPERVISOR_STOPPING') : new CodedError('API_RESTARTING'));

@@ -3,21 +3,25 @@ import { openCheckpoint } from '@qwen-supervisor/model/checkpoint';
 import { CodedError, ERRORS, toCodedError } from '@qwen-supervisor/protocol/errors';
 import { harmless } from '@qwen-supervisor/protocol/harmless-text';
 import { checkModel, type TensorCheck } from './model-check.js';
+import { threadCount } from './processors.js';
 import { loadSessions } from './recipe/sessions.js';
 
 const [folder, golden, cacheFolder, json] = process.argv.slice(2) as [string, string, string, string];
 
 try {
   const checkpoint = openCheckpoint(folder);
-  const sessions = await loadSessions(checkpoint, cacheFolder, () => {});
+  const sessions = await loadSessions(checkpoint, cacheFolder, threadCount(0), () => {});
   const tensors: TensorCheck[] = [];
-  await checkModel(checkpoint, sessions, golden, (check) => {
+  const notCompared = await checkModel(checkpoint, sessions, golden, (check) => {
     tensors.push(check);
     if (json !== 'json') console.log(harmless(describe(check)));
   });
   const bad = tensors.filter((check) => !check.ok).map((check) => check.tensor);
-  if (json === 'json') console.log(JSON.stringify({ ok: bad.length === 0, tensors }));
-  else console.log(`${tensors.length - bad.length} within their limit, ${bad.length} beyond`);
+  if (json === 'json') console.log(JSON.stringify({ ok: bad.length === 0, tensors, notCompared }));
+  else {
+    console.log(`${tensors.length - bad.length} within their limit, ${bad.length} beyond`);
+    for (const file of notCompared) console.log(harmless(`not compared: ${file} is not in ${golden}`));
+  }
   if (bad.length > 0) throw new CodedError('GOLDEN_MISMATCH', `beyond the limit: ${bad.join(', ')}`);
 } catch (error) {
   const coded = toCodedError(error);

@@ -18,7 +18,7 @@ import {
   rmSync,
   writeFileSync,
 } from 'node:fs';
-import { arch, availableParallelism, cpus } from 'node:os';
+import { arch, cpus } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { syncFolder } from '@qwen-supervisor/files/replace-file';
@@ -53,12 +53,12 @@ interface Header {
   floats: number;
 }
 
-/** `model`: fingerprint of the checkpoint folder; `runtime`: version of ONNX Runtime. */
-export function fitOf(request: JobRequest, model: string, runtime: string): Fit {
+/** `model`: fingerprint of the checkpoint folder; `runtime`: version of ONNX Runtime; `threads` that compute. */
+export function fitOf(request: JobRequest, model: string, runtime: string, threads: number): Fit {
   return {
     request: JSON.stringify(requestOf(request)),
     model,
-    runtime: `onnxruntime ${runtime}, ${arch()}, ${cpus()[0]?.model ?? ''}, ${availableParallelism()} threads`,
+    runtime: `onnxruntime ${runtime}, ${arch()}, ${cpus()[0]?.model ?? ''}, ${threads} threads`,
   };
 }
 

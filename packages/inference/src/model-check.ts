@@ -34,6 +34,8 @@ export interface TensorCheck {
 }
 
 const LIMIT = { tokens: 0, schedule: 1e-5, text: 1e-3, velocity: 1e-3, vae: 1e-3, steps: 2e-3, image: 1e-3 } as const;
+/** The one file that folders may lack: the first were made without. */
+const IMAGE_TO_IMAGE = 'image_to_image.safetensors';
 /** A picture agrees when at least this share of its values is within one step of 8-bit colour. */
 const IMAGE_SHARE = 0.999;
 const IMAGE_STEP = 1 / 255;
@@ -49,15 +51,15 @@ const scheduleSchema = z.array(
 );
 
 /**
- * Checks every golden tensor, token list and schedule; `report` gets each as it is done. @throws CodedError
- * GOLDEN_INVALID
+ * Checks every golden tensor, token list and schedule; `report` gets each as it is done. Gives the files that older
+ * folders lack, and what is in which was so not compared. @throws CodedError GOLDEN_INVALID
  */
 export async function checkModel(
   checkpoint: Checkpoint,
   sessions: Sessions,
   goldenFolder: string,
   report: (check: TensorCheck) => void,
-): Promise<void> {
+): Promise<string[]> {
   const golden = openGolden(goldenFolder);
   checkTokens(sessions, golden, report);
   checkSchedules(checkpoint, golden, report);
@@ -65,7 +67,10 @@ export async function checkModel(
   await checkVelocities(sessions, golden, report);
   await checkVae(sessions, golden, report);
   await checkPictures(sessions, golden, report);
-  await checkImageToImage(sessions, golden, report);
+  const { imageToImage } = golden;
+  if (imageToImage === null) return [IMAGE_TO_IMAGE];
+  await checkImageToImage(sessions, golden.tokens, imageToImage, report);
+  return [];
 }
 
 type Golden = ReturnType<typeof openGolden>;
@@ -91,7 +96,7 @@ function openGolden(folder: string) {
     transformer: tensors('transformer.safetensors'),
     vae: tensors('vae.safetensors'),
     picture: tensors('picture.safetensors'),
-    imageToImage: tensors('image_to_image.safetensors'),
+    imageToImage: existsSync(join(folder, IMAGE_TO_IMAGE)) ? tensors(IMAGE_TO_IMAGE) : null,
   };
 }
 
@@ -193,7 +198,8 @@ async function checkPictures(sessions: Sessions, golden: Golden, report: (check:
 /** A picture over another: prompt 0, guidance 4, a blank negative prompt. */
 async function checkImageToImage(
   sessions: Sessions,
-  { tokens, imageToImage: golden }: Golden,
+  tokens: Golden['tokens'],
+  golden: Map<string, TensorEntry>,
   report: (check: TensorCheck) => void,
 ): Promise<void> {
   const init = need(golden, 'init');

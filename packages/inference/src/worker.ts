@@ -1,5 +1,5 @@
 /**
- * Entry of the inference worker: one process per device, started by the supervisor.
+ * The inference worker: one process per device, started by the supervisor (worker-main.ts).
  *
  * This is the main thread. It loads the model, then draws one picture after the other. ONNX Runtime blocks it, so that
  * everything that must answer at once lives in control-thread.ts. SIGTERM has no handler on purpose: its default action
@@ -15,6 +15,7 @@ import { pictureTexts } from '@qwen-supervisor/protocol/picture-text';
 import { env } from 'onnxruntime-node';
 import { findCheckpoint, fitOf } from './job-checkpoint.js';
 import { readInput, writePicture } from './picture-file.js';
+import { threadCount } from './processors.js';
 import { drawPicture, type Observer, type Over } from './recipe/pipeline.js';
 import { drawPreview, fitPreview, type PreviewMap } from './recipe/preview.js';
 import { fromRuntime } from './recipe/runtime-error.js';
@@ -25,6 +26,7 @@ import { type ControlData, type ControlMessage, FLAG, FLAG_COUNT, type MainMessa
 const PREVIEWS = 5;
 
 const settings = JSON.parse(process.env[CHILD_ENV.settings] ?? '{}') as WorkerSettings;
+const threads = threadCount(settings.threads);
 const flags = new Int32Array(new SharedArrayBuffer(4 * FLAG_COUNT));
 const control = new Worker(new URL('./control-thread.js', import.meta.url), {
   workerData: {
@@ -60,7 +62,7 @@ async function load(): Promise<Model | null> {
   try {
     const checkpoint = openCheckpoint(settings.modelFolder);
     let total = 0;
-    const sessions = await loadSessions(checkpoint, join(settings.dataDir, 'cache'), (progress) => {
+    const sessions = await loadSessions(checkpoint, join(settings.dataDir, 'cache'), threads, (progress) => {
       total = progress.bytesTotal;
       tell({ type: 'loading', progress });
     });
@@ -149,7 +151,7 @@ async function attempt(run: Run, { sessions, previewMap, fingerprint: modelFinge
     },
   };
   try {
-    const fit = fitOf(request, modelFingerprint, env.versions.node ?? '');
+    const fit = fitOf(request, modelFingerprint, env.versions.node ?? '', threads);
     const { checkpoint, reason } = findCheckpoint(settings.dataDir, run.jobId, fit, run.step);
     Atomics.store(flags, FLAG.step, checkpoint?.step ?? 0);
     tell({ type: 'begun', run, fit, step: checkpoint?.step ?? 0, startedOverReason: reason });

@@ -93,15 +93,16 @@ function layOut(weights: Weight[], location: string): { placements: Map<string, 
   return { placements, size };
 }
 
-/** Changes with the files (path, size, time of change) and with what is taken out of them. */
+/** Changes with the files (name, size, time of change) and with what is taken out of them. */
 function layoutFingerprint(weights: Weight[]): string {
   const hash = createHash('sha256').update(`layout ${LAYOUT_VERSION}`);
   const stamps = new Map<string, string>();
   for (const { tensor, lastTap } of weights) {
     let stamp = stamps.get(tensor.file);
     if (stamp === undefined) {
-      const { size, mtimeMs, ino } = statSync(tensor.file);
-      stamp = `${realpathSync(tensor.file)} ${size} ${mtimeMs} ${ino}`;
+      const { size, mtimeMs } = statSync(tensor.file);
+      // Numbers of inodes, and paths, are others after every mount on some file systems.
+      stamp = `${basename(tensor.file)} ${size} ${mtimeMs}`;
       stamps.set(tensor.file, stamp);
     }
     hash.update(`\n${stamp} ${tensor.name} ${tensor.dtype} ${tensor.shape} ${tensor.offset} ${lastTap}`);

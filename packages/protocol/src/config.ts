@@ -25,8 +25,8 @@ export const configSchema = z.strictObject({
   host: z
     .string()
     .min(1)
-    .default('127.0.0.1')
-    .describe('Address to listen on; one beyond loopback needs keys-file')
+    .default('localhost')
+    .describe("Address to listen on; 'localhost' is 127.0.0.1 and ::1. One beyond loopback needs keys-file")
     .meta({ takesEffect: 'start' }),
   port: z
     .int()
@@ -139,6 +139,13 @@ export const configSchema = z.strictObject({
     .default(0)
     .describe('The oldest pictures are removed, with their jobs, when all together are larger; 0 keeps them')
     .meta({ takesEffect: 'at once' }),
+  threads: z
+    .int()
+    .min(0)
+    .max(1024)
+    .default(0)
+    .describe('Processor threads that compute pictures; 0 for as many as there are cores that may be used')
+    .meta({ takesEffect: 'inference' }),
   'checkpoint-steps': z
     .int()
     .min(1)

@@ -221,6 +221,10 @@ export const ERRORS = {
     'the device has no memory left for this',
     'ask for a smaller picture, or end what else uses the device (the log names it where that is known)',
     500, 93, 'environment', true),
+  RUNTIME_UNLOADABLE: row(
+    'a library that pictures are computed with cannot be loaded',
+    "use a Linux with glibc (Debian, Ubuntu; Alpine has musl), macOS or Windows, and a processor with SSE4.2; where files are missing install again: 'npm ci'",
+    500, 96, 'environment'),
   INFERENCE_FAILED: row(
     'the picture could not be computed',
     "try a smaller size; if it happens again, see 'qwen-supervisor logs'",

@@ -187,12 +187,14 @@ export interface WorkerSettings {
   nameInPictures: string | null;
   /** From one sign of life to the next. */
   beatMs: number;
+  /** Threads that compute; 0 for as many as there are processors. */
+  threads: number;
 }
 
 /** What the API is started with. */
 export interface ApiSettings {
-  /** File descriptor of the bound socket. */
-  listenFd: number;
+  /** File descriptors of the bound sockets. */
+  listenFds: number[];
   host: string;
   port: number;
   beatMs: number;

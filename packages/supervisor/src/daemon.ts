@@ -280,8 +280,8 @@ export class Daemon implements RunningDaemon, Supervised {
     const child = { name, number: incarnation };
     const pid =
       name === 'api'
-        ? this.#processes.spawn(child, apiSettings(this.#config, httpPort), httpPort.fd)
-        : this.#processes.spawn(child, workerSettings(this.#config, dataDir, this.#model.id), null);
+        ? this.#processes.spawn(child, apiSettings(this.#config, httpPort), httpPort.fds)
+        : this.#processes.spawn(child, workerSettings(this.#config, dataDir, this.#model.id), []);
     if (pid !== null) this.#tellChild(name, incarnation, { type: 'spawned', pid });
   }
 

@@ -1,13 +1,17 @@
 /** From a configuration to a running supervisor: everything is opened and checked before a process is spawned. */
+
+import { statfsSync } from 'node:fs';
 import { lookAtModel } from '@qwen-supervisor/model/preflight';
 import type { Config } from '@qwen-supervisor/protocol/config';
 import { CodedError, ERRORS } from '@qwen-supervisor/protocol/errors';
 import { printError } from './cli/printer.js';
 import { readKeysFile } from './config/keys-file.js';
+import { isServiceVariable } from './config/load-config.js';
 import { Daemon, type RunningDaemon } from './daemon.js';
 import { openSqliteJobStore } from './jobs/sqlite-database.js';
 import { logFile, prepareDataDir, prepareSocket, readPresence } from './machine/data-folder.js';
 import { adoptHttpPort, bindHttpPort, type HttpPort } from './machine/http-port.js';
+import { processState } from './machine/process-state.js';
 import { SystemdNotifier, takeActivation } from './machine/systemd.js';
 import { deathSignalLauncher } from './processes/spawn-child.js';
 import { sweepSurvivors } from './processes/survivors.js';
@@ -41,6 +45,8 @@ export async function startDaemon(
         : adoptHttpPort(activation.listenFd, open);
     const log = openLog(logFile(dataDir), config['log-level']);
     process.on('uncaughtException', (error) => endForBug(error, log));
+    if (isServiceVariable(env.QWEN_SUPERVISOR_PORT ?? ''))
+      log.logger.warn('QWEN_SUPERVISOR_PORT is of a Kubernetes Service and is ignored (enableServiceLinks: false)');
     if (setAside) log.logger.error(`the job database was damaged: kept as ${setAside}, the queue begins empty`);
     if (deathSignalLauncher().length === 0) {
       log.logger.warn(
@@ -70,13 +76,34 @@ function endForBug(error: Error, { logger }: Log): never {
   process.exit(ERRORS.INTERNAL.exit);
 }
 
+/** Those that are known to be slow to lock, or never to. Reference: statfs(2). */
+const FILE_SYSTEMS: Record<number, string> = {
+  26985: 'NFS',
+  20859: 'SMB',
+  4283649346: 'CIFS',
+  4266872130: 'SMB2',
+  16914839: '9p',
+  1702057286: 'FUSE',
+  19780: 'FAT',
+  538032816: 'exFAT',
+};
+
+function fileSystemOf(folder: string): string {
+  const { type } = statfsSync(folder);
+  return FILE_SYSTEMS[type >>> 0] ?? `type 0x${(type >>> 0).toString(16)}`;
+}
+
 function openStore(dataDir: string): ReturnType<typeof openSqliteJobStore> {
   try {
     return openSqliteJobStore(dataDir);
   } catch (error) {
     if (!(error instanceof CodedError) || error.code !== 'ALREADY_RUNNING') throw error;
     const other = readPresence(dataDir);
-    const who = other ? `process ${other.pid}, ${other.url}` : 'another process';
-    throw new CodedError('ALREADY_RUNNING', `${dataDir} is in use by ${who}`, { cause: error });
+    if (other && processState(other.pid) !== null)
+      throw new CodedError('ALREADY_RUNNING', `${dataDir} is in use by process ${other.pid}, ${other.url}`, {
+        cause: error,
+      });
+    const text = `${dataDir}: jobs.db is locked, and no supervisor runs there that is known: another program has it open, or its file system (${fileSystemOf(dataDir)}) cannot lock; use a folder on a local disk`;
+    throw new CodedError('DATA_DIR_UNUSABLE', text, { cause: error });
   }
 }

@@ -17,7 +17,7 @@ import {
 
 async function check(folder: string, golden: string): Promise<TensorCheck[]> {
   const checkpoint = openCheckpoint(folder);
-  const sessions = await loadSessions(checkpoint, temporaryFolder(), () => {});
+  const sessions = await loadSessions(checkpoint, temporaryFolder(), 2, () => {});
   const checks: TensorCheck[] = [];
   await checkModel(checkpoint, sessions, golden, (result) => checks.push(result));
   await sessions.release();

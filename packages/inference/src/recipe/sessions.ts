@@ -32,12 +32,14 @@ export interface Sessions {
 }
 
 /**
- * Loads a checkpoint; `report` hears of every component and of the bytes that are done.
+ * Loads a checkpoint, to compute with so many `threads`; `report` hears of every component and of the bytes that are
+ * done.
  * @throws CodedError MODEL_*
  */
 export async function loadSessions(
   checkpoint: Checkpoint,
   cacheRoot: string,
+  threads: number,
   report: (progress: LoadProgress) => void,
 ): Promise<Sessions> {
   const { architecture, folder } = checkpoint;
@@ -55,7 +57,7 @@ export async function loadSessions(
     // Half of a component's bytes count when its weights lie ready, the other half when the session has taken them in.
     const placed = placeWeights(graph, name, cacheFolder, (done) => tell(Math.floor(done / 2)));
     tell(Math.floor(placed.bytes / 2));
-    const session = await createSession(name, placed);
+    const session = await createSession(name, placed, threads);
     bytesBefore += placed.bytes;
     tell(0);
     return session;
@@ -111,10 +113,12 @@ export function latentSize(width: number, height: number): { h: number; w: numbe
   return { h: height / VAE_SCALE, w: width / VAE_SCALE };
 }
 
-async function createSession(name: string, placed: PlacedGraph): Promise<InferenceSession> {
+async function createSession(name: string, placed: PlacedGraph, threads: number): Promise<InferenceSession> {
   try {
     return await InferenceSession.create(placed.model, {
       executionProviders: ['cpu'],
+      // Left to itself it takes every core of the machine, whatever this process may use.
+      intraOpNumThreads: threads,
       extra: { session: { model_external_initializers_file_folder_path: placed.folder } },
     });
   } catch (cause) {

@@ -49,8 +49,8 @@ export async function main(argv: string[]): Promise<void> {
     await program.parseAsync(VERSION_WORDS.has(argv[0] ?? '') ? ['--version'] : argv, { from: 'user' });
   } catch (error) {
     fail(error);
-    // Whatever of a failed start is still open must not keep it alive.
-    if (argv[0] === 'start') process.exit();
+    // Whatever is still open must not keep it alive: of a failed start, or to a supervisor that says nothing.
+    if (argv[0] === 'start' || toCodedError(error).code === 'SUPERVISOR_SILENT') process.exit();
   }
 }
 

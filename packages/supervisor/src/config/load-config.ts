@@ -24,7 +24,7 @@ export function loadConfig(
 ): Config {
   const fromEnvironment = CONFIG_KEYS.flatMap((key) => {
     const value = env[environmentName(key)];
-    return value === undefined || value === '' ? [] : [[key, value]];
+    return value === undefined || value === '' || isServiceVariable(value) ? [] : [[key, value]];
   });
   const config = parseConfig([
     { name: 'the defaults', values: { 'data-dir': defaultDataDir(env), model: POCKET_MODEL } },
@@ -37,6 +37,14 @@ export function loadConfig(
   // Lists have more to them than a schema sees.
   accessOf(config);
   return { ...config, ...absolute };
+}
+
+/**
+ * Kubernetes sets QWEN_SUPERVISOR_PORT=tcp://10.0.0.1:8000 where a Service is called as this program is; no setting of
+ * ours looks so.
+ */
+export function isServiceVariable(value: string): boolean {
+  return /^(tcp|udp|sctp):\/\//.test(value);
 }
 
 function readToml(file: string): Record<string, unknown> {

@@ -7,10 +7,12 @@
  * interfaces; hence the check of the address that we really have.
  */
 import { isIP } from 'node:net';
+import { getSystemErrorName } from 'node:util';
 import { CodedError } from '@qwen-supervisor/protocol/errors';
 
 export interface HttpPort {
-  fd: number;
+  /** One, or one for each loopback. */
+  fds: number[];
   host: string;
   port: number;
   url: string;
@@ -39,7 +41,9 @@ const LOOPBACK = /^(127(\.\d{1,3}){3}|::1)$/;
 
 /** `open`: addresses beyond loopback may be served, too. @throws CodedError HOST_REFUSED, PORT_IN_USE, PORT_UNUSABLE */
 export function bindHttpPort(host: string, port: number, open: boolean): HttpPort {
-  const address = host === 'localhost' ? '127.0.0.1' : host;
+  // Clients take `localhost` for either, and do not always try the other.
+  if (host === 'localhost') return withOtherLoopback(bindHttpPort('127.0.0.1', port, open));
+  const address = host;
   const family = isIP(address);
   if (family === 0) throw new CodedError('PORT_UNUSABLE', `'${host}' is not an IP address`);
   refuseUnlessOpen(address, open);
@@ -49,7 +53,7 @@ export function bindHttpPort(host: string, port: number, open: boolean): HttpPor
   handle.getsockname(name);
   if (failed !== 0) {
     handle.close();
-    throw new CodedError('PORT_UNUSABLE', `${host}:${port} cannot be bound (error ${failed})`);
+    throw new CodedError('PORT_UNUSABLE', `${host}:${port} cannot be bound (${getSystemErrorName(failed)})`);
   }
   if (!name.port || (port !== 0 && name.port !== port)) {
     handle.close();
@@ -84,5 +88,20 @@ function newHandle(): TcpHandle {
 
 function httpPortOf(handle: TcpHandle, host: string, port: number): HttpPort {
   const shown = isIP(host) === 6 ? `[${host}]` : host;
-  return { fd: handle.fd, host, port, url: `http://${shown}:${port}`, close: () => handle.close() };
+  return { fds: [handle.fd], host, port, url: `http://${shown}:${port}`, close: () => handle.close() };
+}
+
+/** With ::1, where there is one and its port is free. */
+function withOtherLoopback(port: HttpPort): HttpPort {
+  try {
+    const other = bindHttpPort('::1', port.port, false);
+    const close = () => {
+      port.close();
+      other.close();
+    };
+    return { ...port, fds: [...port.fds, ...other.fds], close };
+  } catch (error) {
+    if (!(error instanceof CodedError)) throw error;
+    return port;
+  }
 }

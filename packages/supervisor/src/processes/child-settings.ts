@@ -12,8 +12,14 @@ function beatMs(config: Config): number {
   return (config['beat-limit-seconds'] * 1000) / BEATS_PER_LIMIT;
 }
 
-export function apiSettings(config: Config, { host, port }: HttpPort): ApiSettings {
-  return { listenFd: INHERITED_FD, host, port, beatMs: beatMs(config), access: accessOf(config) };
+export function apiSettings(config: Config, { host, port, fds }: HttpPort): ApiSettings {
+  return {
+    listenFds: fds.map((_, i) => INHERITED_FD + i),
+    host,
+    port,
+    beatMs: beatMs(config),
+    access: accessOf(config),
+  };
 }
 
 /** `model`: the name of the model, for the metadata of pictures. */
@@ -24,5 +30,6 @@ export function workerSettings(config: Config, dataDir: string, model: string): 
     checkpointSteps: config['checkpoint-steps'],
     nameInPictures: config['picture-metadata'] === 'embed' ? model : null,
     beatMs: beatMs(config),
+    threads: config.threads,
   };
 }

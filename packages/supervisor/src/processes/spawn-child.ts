@@ -28,31 +28,35 @@ export interface SpawnOptions {
   token: string;
   dataDir: string;
   settings: unknown;
-  /** Inherited as descriptor 3. */
-  fd: number | null;
+  /** Inherited as descriptors from 3 on. */
+  fds: number[];
   onLine(stream: 'stdout' | 'stderr', line: string): void;
   /** On exit, not when the output closes: a grandchild that holds the pipe must not hide the death. */
   onExit(code: number | null, signal: string | null): void;
 }
 
 const ENTRY: Record<ChildName, string> = {
-  inference: fileURLToPath(import.meta.resolve('@qwen-supervisor/inference/worker')),
+  inference: fileURLToPath(import.meta.resolve('@qwen-supervisor/inference/worker-main')),
   api: fileURLToPath(import.meta.resolve('@qwen-supervisor/api/main')),
 };
 
 /** ONNX Runtime would tell its maker of every session, and write a log into a folder that all users share. */
 export const QUIET = { ORT_DISABLE_TELEMETRY: '1' };
 
-/** Descriptor number of `fd` in the child. */
+/** The first of `fds` in the child. */
 export const INHERITED_FD = 3;
 
 const WITH_DEATH_SIGNAL = ['setpriv', '--pdeathsig', 'KILL', '--'];
+/** A dump of a worker is as large as the model, takes as long to write, and holds prompts and keys. */
+const WITHOUT_CORE_DUMPS = ['prlimit', '--core=0:'];
 let launcher: string[] | null = null;
 
 /** What stands before a child's command: nothing where the system cannot tie its life to ours. */
 export function deathSignalLauncher(): string[] {
-  const [command = '', ...args] = WITH_DEATH_SIGNAL;
-  launcher ??= spawnSync(command, [...args, 'true'], { stdio: 'ignore' }).status === 0 ? WITH_DEATH_SIGNAL : [];
+  const works = ([command = '', ...args]: string[]) =>
+    spawnSync(command, [...args, 'true'], { stdio: 'ignore' }).status === 0;
+  const candidates = [[...WITHOUT_CORE_DUMPS, ...WITH_DEATH_SIGNAL], WITH_DEATH_SIGNAL];
+  launcher ??= candidates.find(works) ?? [];
   return launcher;
 }
 
@@ -65,7 +69,7 @@ export function spawnChild(options: SpawnOptions): SpawnedChild | null {
     cleanup: false,
     detached: true,
     // execa's types know no descriptor number beyond 2; at run time it hands it on to Node.
-    stdio: ['ignore', 'pipe', 'pipe', ...(options.fd === null ? [] : [options.fd as unknown as 'inherit'])],
+    stdio: ['ignore', 'pipe', 'pipe', ...options.fds.map((fd) => fd as unknown as 'inherit')],
     env: {
       ...QUIET,
       TMPDIR: join(options.dataDir, TEMPORARY_FOLDER),
