@@ -43,7 +43,7 @@ describe('the safetensors reader', () => {
     ],
     ['a header that is a list', safetensorsBytes('[]', eight), 'MODEL_INVALID'],
     ['an entry that is null', safetensorsBytes({ a: null }, eight), 'MODEL_INVALID'],
-    ['an unknown type', safetensorsBytes({ a: entry('F33', [2], [0, 8]) }, eight), 'MODEL_INVALID'],
+    ['an unknown type', safetensorsBytes({ a: entry('F33', [2], [0, 8]) }, eight), 'MODEL_UNSUPPORTED'],
     [
       'a type named like a property of all objects',
       safetensorsBytes({ a: entry('toString', [2], [0, 8]) }, eight),
@@ -77,7 +77,7 @@ describe('the safetensors reader', () => {
   test('refuses weights of a type that is no number of ours', () => {
     const file = write(safetensorsBytes({ a: entry('I64', [1], [0, 8]) }, eight));
     const tensor = readSafetensorsHeader(file).get('a') as TensorEntry;
-    expect(() => readFloat32(tensor)).toThrow(expect.objectContaining({ code: 'MODEL_INVALID' }));
+    expect(() => readFloat32(tensor)).toThrow(expect.objectContaining({ code: 'MODEL_UNSUPPORTED' }));
   });
 
   test('answers random bytes with a coded error or a header, never with anything else', () => {

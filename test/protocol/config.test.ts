@@ -10,7 +10,7 @@ test('later sources win, and text becomes a number where the key is one', () => 
     { name: 'the environment', values: { 'max-steps': '20' } },
     { name: 'the command line', values: { port: '3000' } },
   ]);
-  expect(config).toMatchObject({ port: 3000, 'max-steps': 20, host: '127.0.0.1' });
+  expect(config).toMatchObject({ port: 3000, 'max-steps': 20, host: 'localhost' });
 });
 
 test.each(['max-steps', 'max_steps', 'maxSteps'])('%s is the same key', (key) => {

@@ -43,7 +43,7 @@ describe('a load', () => {
     const dead = play([...looked, [185_000, { type: 'tick' }], [185_001, exited(null, 'SIGKILL')]]).child;
     expect(dead).toMatchObject({ phase: 'backing-off', restarts: 1, lastExit: { cause: 'stalled' } });
     expect(dead.reason).toMatch(
-      /^MODEL_LOAD_STALLED: transformer at 62 %, no progress for 125 s, 130 s in all; starting again in 2\.0 s$/,
+      /^MODEL_LOAD_STALLED: transformer at 62 %, no progress for 125 s, 127 s in all; starting again in 2\.0 s$/,
     );
   });
 

@@ -6,8 +6,10 @@ import { CodedError } from '@qwen-supervisor/protocol/errors';
 
 /** Bytes of a body without a picture, and of what is no picture in one with. */
 export const TEXT_MAX = 4 << 20;
-/** Characters from which on a string may be a picture. */
-const PICTURE_MIN = 64 << 10;
+/** Bytes from which on a string is cut out as a whole: a picture, or a prompt that is as long as they may be. */
+const LONG_MIN = 16 << 10;
+/** Quotes within one: a picture has none, a text has some. */
+const QUOTES_MAX = 1000;
 /** No request has a use for more, and code that walks what it was sent has a stack. */
 const DEPTH_MAX = 64;
 
@@ -63,8 +65,8 @@ function liftPictures(bytes: Buffer): { text: string; pictures: Lifted[] } {
       throw new CodedError('BODY_INVALID', `the body is nested deeper than ${DEPTH_MAX} levels`);
     if (CLOSE.has(byte)) depth--;
     if (byte !== QUOTE) continue;
-    const { end, isPlain } = endOfString(bytes, at, TEXT_MAX + lifted);
-    if (isPlain && end - at > PICTURE_MIN) {
+    const { end, quotes } = endOfString(bytes, at, TEXT_MAX + lifted);
+    if (quotes <= QUOTES_MAX && end - at > LONG_MIN) {
       const picture = new Lifted(`${nonce}${pictures.length}`, bytes.subarray(at, end + 1));
       pictures.push(picture);
       kept.push(bytes.subarray(keptTo, at), JSON.stringify(picture.mark));
@@ -77,18 +79,18 @@ function liftPictures(bytes: Buffer): { text: string; pictures: Lifted[] } {
   return { text: kept.map((part) => part.toString('utf8')).join(''), pictures };
 }
 
-/** Where the string that begins at `start` ends; plain where no quote is within it, as in every picture. */
-function endOfString(bytes: Buffer, start: number, textEnd: number): { end: number; isPlain: boolean } {
-  let isPlain = true;
+/** Where the string that begins at `start` ends, and how many quotes are within it. */
+function endOfString(bytes: Buffer, start: number, textEnd: number): { end: number; quotes: number } {
+  let quotes = 0;
   for (let end = bytes.indexOf(QUOTE, start + 1); end >= 0; end = bytes.indexOf(QUOTE, end + 1)) {
     let slashes = 0;
     while (bytes[end - 1 - slashes] === BACKSLASH) slashes++;
-    if (slashes % 2 === 0) return { end, isPlain };
-    isPlain = false;
-    if (end > textEnd) throw new CodedError('BODY_TOO_LARGE', 'too much of the body is no picture');
+    if (slashes % 2 === 0) return { end, quotes };
+    if (++quotes > QUOTES_MAX && end > textEnd)
+      throw new CodedError('BODY_TOO_LARGE', 'too much of the body is no picture');
   }
   // JSON.parse says where.
-  return { end: bytes.length, isPlain: false };
+  return { end: bytes.length, quotes: Number.POSITIVE_INFINITY };
 }
 
 function putBack(value: unknown, pictures: readonly Lifted[]): unknown {

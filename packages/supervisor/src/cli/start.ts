@@ -1,4 +1,4 @@
-import { readFileSync } from 'node:fs';
+import { isatty } from 'node:tty';
 import { setFlagsFromString } from 'node:v8';
 import { CONFIG_KEYS, describeKey } from '@qwen-supervisor/protocol/config';
 import { CodedError, toCodedError } from '@qwen-supervisor/protocol/errors';
@@ -24,11 +24,12 @@ const YOUNG_GENERATION_MB = 1;
 
 const NPM_GONE = 'the npm that started it has ended';
 
-/** `nohup` has it ignored, and a handler would undo that. Reference: proc(5), SigIgn of /proc/PID/status. */
-function ignoresHangUp(): boolean {
-  if (process.platform !== 'linux') return false;
-  const [, mask = '0'] = /^SigIgn:\s*([0-9a-f]+)$/m.exec(readFileSync('/proc/self/status', 'utf8')) ?? [];
-  return (BigInt(`0x${mask}`) & 1n) === 1n;
+/**
+ * Whether it runs without a terminal, as `nohup` leaves it: then the end of one is no matter. That `nohup` has the
+ * signal ignored cannot be seen any more: Node undoes that as it starts.
+ */
+function isDetached(): boolean {
+  return [0, 1, 2].every((fd) => !isatty(fd));
 }
 
 async function start(options: Record<string, string>): Promise<void> {
@@ -46,9 +47,10 @@ async function start(options: Record<string, string>): Promise<void> {
     daemon?.stop(reason);
   };
   watchNpmParent(process.env, () => stop(NPM_GONE));
-  const signals = ignoresHangUp() ? (['SIGINT', 'SIGTERM'] as const) : (['SIGINT', 'SIGTERM', 'SIGHUP'] as const);
-  for (const name of signals) {
+  const ignoresHangUp = isDetached();
+  for (const name of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
     process.on(name, (signal) => {
+      if (signal === 'SIGHUP' && ignoresHangUp) return;
       const atMs = Date.now();
       if (first === null) {
         first = { signal, atMs };
