@@ -87,7 +87,7 @@ describe('a file that is something else says what it is, and what to do', () => 
     };
     for (const name of ['model_index.json', 'vae/config.json', VAE, 'tokenizer/vocab.json'].filter((one) => one))
       if (name !== 'tokenizer/vocab.json')
-        expect(refusal(zero(name)), name).toMatch(/^MODEL_NOT_FOUND .*no regular file/);
+        expect(refusal(zero(name)), name).toMatch(/^MODEL_INVALID .*no regular file/);
     expect(refusal((f) => rmSync(join(f, VAE)))).toMatch(/^MODEL_NOT_FOUND/);
   });
 

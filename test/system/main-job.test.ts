@@ -95,12 +95,12 @@ describe('the OpenAI route', () => {
 
   test('lists the loaded model', async () => {
     const models = await new OpenAI({ baseURL: `${product.url}/v1`, apiKey: 'none' }).models.list();
-    expect(models.data.map(({ id }) => id)).toEqual(['pocket']);
+    expect(models.data.map(({ id }) => id)).toEqual(['pocket', 'gpt-image-1', 'dall-e-3']);
   });
 
   test('answers errors in the shape that its clients read', async () => {
     const client = new OpenAI({ baseURL: `${product.url}/v1`, apiKey: 'none', maxRetries: 0 });
-    const error = await client.images.generate({ prompt: 'x', size: '100x100' as never }).catch((thrown) => thrown);
+    const error = await client.images.generate({ prompt: 'x', size: 'square' as never }).catch((thrown) => thrown);
     expect(error).toMatchObject({ status: 400, code: 'REQUEST_INVALID', type: 'invalid_request_error' });
   });
 });
@@ -179,8 +179,7 @@ const badNative: [string, string][] = [
   ['no steps', '{"prompt":"a","numInferenceSteps":0}'],
   ['too many steps', '{"prompt":"a","numInferenceSteps":1001}'],
   ['half a step', '{"prompt":"a","numInferenceSteps":1.5}'],
-  ['a negative seed', '{"prompt":"a","seed":-1}'],
-  ['a seed beyond 2^53 - 1', '{"prompt":"a","seed":9007199254740992}'],
+  ['half a seed', '{"prompt":"a","seed":1.5}'],
   ['a field that nobody knows', '{"prompt":"a","stepz":3}'],
 ];
 

@@ -131,6 +131,14 @@ test('a variable of a Kubernetes Service of our name is no setting of ours', asy
   expect(readFileSync(join(product.dataDir, 'logs/supervisor.log'), 'utf8')).toContain('enableServiceLinks');
 });
 
+test('a runtime folder that cannot hold a socket is done without', async () => {
+  for (const folder of ['/proc', '/nonexistent/x', temporaryFolder().padEnd(150, '/long')]) {
+    const product = await startProduct([], undefined, { XDG_RUNTIME_DIR: folder });
+    expect((await cli(['status', '--data-dir', product.dataDir])).code, folder).toBe(0);
+    await product.clean();
+  }
+});
+
 test('a folder that is locked without a supervisor is not called one that runs', async () => {
   const dataDir = temporaryFolder();
   const hold = `import('libsql').then(({ default: Database }) => {
@@ -166,7 +174,7 @@ test('a library that cannot be loaded is told once, by its name, and nothing is 
     symlinkSync(join(copy, 'packages', name), join(modules, '@qwen-supervisor', name));
   // All of it but the library itself.
   const [from, to] = [REPOSITORY, copy].map((root) => join(root, 'node_modules/onnxruntime-node')) as [string, string];
-  cpSync(from, to, { recursive: true, filter: (path) => !path.includes('/bin') });
+  cpSync(from, to, { recursive: true, filter: (path) => !/onnxruntime-node\/bin(\/|$)/.test(path) });
   const dataDir = temporaryFolder();
   const args = [join(copy, 'bin/qwen-supervisor.js'), 'start', '--port', '0', '--data-dir', dataDir];
   const supervisor = spawn(process.execPath, args);

@@ -11,7 +11,9 @@ import { CHILD_ENV, type WorkerMethods, type WorkerReports } from '@qwen-supervi
 const UNLOADABLE = /ERR_DLOPEN_FAILED|ERR_MODULE_NOT_FOUND|MODULE_NOT_FOUND|Could not load the "sharp" module/;
 
 try {
-  await import('./worker.js');
+  // By themselves: what fails within a graph of modules fails once for each that asks for it.
+  await import('onnxruntime-node');
+  await import('sharp');
 } catch (error) {
   const { code = '', message } = error as Error & { code?: string };
   if (!UNLOADABLE.test(`${code} ${message}`)) throw error;
@@ -20,6 +22,7 @@ try {
   await reportFatal(new CodedError('RUNTIME_UNLOADABLE', `a library cannot be loaded: ${first.slice(0, 400)}`));
   process.exit(ERRORS.RUNTIME_UNLOADABLE.exit);
 }
+await import('./worker.js');
 
 async function reportFatal(error: CodedError): Promise<void> {
   const { [CHILD_ENV.socket]: socket = '', [CHILD_ENV.token]: token = '' } = process.env;

@@ -12,7 +12,7 @@ import { type Architecture, parseArchitecture } from './architecture.js';
 import { checkpointFolder } from './checkpoint-folder.js';
 import { isWeightDtype } from './dtype.js';
 import { HEAD_BYTES, quantisedBy, refuseForeign, refuseQuantised } from './foreign-files.js';
-import { readSafetensorsHeader, type TensorEntry, weightDtype } from './safetensors.js';
+import { readSafetensorsHeader, type TensorEntry, unopened, weightDtype } from './safetensors.js';
 
 /** Bytes of a JSON file: a tokenizer of 150,000 words takes 12 MB. */
 export const JSON_MAX = 64 << 20;
@@ -139,7 +139,7 @@ export function readJson(file: string): unknown {
   try {
     content = readRegular(file, JSON_MAX).bytes.toString('utf8');
   } catch (cause) {
-    throw new CodedError('MODEL_NOT_FOUND', `${file}: ${(cause as Error).message}`, { cause });
+    throw unopened(file, cause as NodeJS.ErrnoException);
   }
   refuseForeign(file, Buffer.from(content.slice(0, HEAD_BYTES)));
   try {

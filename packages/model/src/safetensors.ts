@@ -108,8 +108,13 @@ export function openForReading(file: string): { fd: number; size: number } {
     const { fd, stats } = openRegular(file);
     return { fd, size: stats.size };
   } catch (cause) {
-    throw new CodedError('MODEL_NOT_FOUND', `${file}: ${(cause as Error).message}`, { cause });
+    throw unopened(file, cause as NodeJS.ErrnoException);
   }
+}
+
+/** The system has no such file, or it is something else than a file. */
+export function unopened(file: string, cause: NodeJS.ErrnoException): CodedError {
+  return new CodedError(cause.code ? 'MODEL_NOT_FOUND' : 'MODEL_INVALID', `${file}: ${cause.message}`, { cause });
 }
 
 function parseHeader(file: string, bytes: Buffer): Record<string, unknown> {

@@ -85,6 +85,8 @@ const ANYWHERE = [
   'ORIGIN_REFUSED',
   'TOO_MANY_REQUESTS',
   'REQUEST_TIMEOUT',
+  'BODY_TOO_LARGE',
+  'SERVER_BUSY',
   'HEADERS_TOO_LARGE',
   'SUPERVISOR_STOPPING',
 ] as const satisfies ErrorCode[];

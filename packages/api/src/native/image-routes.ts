@@ -1,7 +1,6 @@
 /** Finished pictures. Their bytes never change, so that who has one need not fetch it again. */
 
 import { requestOf } from '@qwen-supervisor/protocol/job-request';
-import type { PictureEntry } from '@qwen-supervisor/protocol/messages';
 import { infotext } from '@qwen-supervisor/protocol/picture-text';
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import { z } from 'zod';
@@ -10,14 +9,20 @@ import { answers } from '../contract/dialect-errors.js';
 import { type App, binarySchema, byId } from '../contract/schemas.js';
 import { contentType, encodeAs, FORMATS, QUALITY_DEFAULT, readPicture, readThumbnail } from '../pictures/pictures.js';
 
-/** Pictures that are asked of the supervisor at once: it must not stand still for a large collection. */
-const INDEX_PAGE = 5000;
+/** Pictures of one page: neither the supervisor nor a client must stand still for a large collection. */
+const PAGE = 1000;
+const PAGE_MAX = 5000;
 
 const formatSchema = z.object({
   format: z.enum(FORMATS).default('png'),
   quality: z.coerce.number().int().min(1).max(100).default(QUALITY_DEFAULT).describe('For jpeg and webp'),
   expires: z.string().optional().describe('Of an address that an answer has given: it needs no key'),
   signature: z.string().optional(),
+});
+
+const pageSchema = z.object({
+  cursor: z.coerce.number().int().min(1).optional().describe('`next` of the page before'),
+  limit: z.coerce.number().int().min(1).max(PAGE_MAX).default(PAGE),
 });
 
 const indexEntry = z.tuple([z.string(), z.int(), z.int(), z.number()]);
@@ -30,24 +35,13 @@ export function imageRoutes(app: App, backend: Backend): void {
     {
       schema: {
         tags,
-        summary: 'All pictures, newest first, as short as can be',
+        summary: 'Pictures, newest first, as short as can be, a page at a time',
         description: 'Each is [id, width, height, when it was made in milliseconds since 1970].',
-        response: answers({ 200: z.object({ pictures: z.array(indexEntry) }) }),
+        querystring: pageSchema,
+        response: answers({ 200: z.object({ pictures: z.array(indexEntry), next: z.int().nullable() }) }),
       },
     },
-    async () => {
-      const pictures: PictureEntry[] = [];
-      let cursor: number | null = null;
-      do {
-        const page: { pictures: PictureEntry[]; next: number | null } = await backend.link.request('listPictures', {
-          cursor,
-          limit: INDEX_PAGE,
-        });
-        pictures.push(...page.pictures);
-        cursor = page.next;
-      } while (cursor !== null);
-      return { pictures };
-    },
+    ({ query }) => backend.link.request('listPictures', { cursor: query.cursor ?? null, limit: query.limit }),
   );
 
   app.get(
