@@ -10,7 +10,7 @@ const COUNT = Number(process.argv[2] ?? 10_000);
 /** Caches, JIT and pools are filled by then. */
 const WARM_UP = 500;
 
-const { Children } = await import('@qwen-supervisor/supervisor/processes/processes');
+const { Processes } = await import('@qwen-supervisor/supervisor/processes/processes');
 const { CrashLog } = await import('@qwen-supervisor/supervisor/records/crash-log');
 const { EventLog } = await import('@qwen-supervisor/supervisor/records/event-log');
 const { openLog } = await import('@qwen-supervisor/supervisor/records/log');
@@ -19,18 +19,19 @@ process.execPath = '/bin/false';
 const dataDir = mkdtempSync(join(tmpdir(), 'qwen-supervisor-bench-'));
 mkdirSync(join(dataDir, 'logs'));
 const [crashes, events] = [new CrashLog(dataDir), new EventLog()];
-const log = openLog(join(dataDir, 'logs/supervisor.log'), 'error');
+const { logger: log } = openLog(join(dataDir, 'logs/supervisor.log'), 'fatal');
 
 let exited;
-const children = new Children({ socket: '/nowhere', dataDir, log }, (_child, exit) => exited(exit));
+const processes = new Processes({ socketPath: () => '/nowhere', dataDir, log }, (_child, exit) => exited(exit));
 
 async function restart(times) {
   for (let i = 0; i < times; i++) {
     const exit = await new Promise((resolve) => {
       exited = resolve;
-      children.spawn({ name: 'api', number: i }, {}, null);
+      processes.spawn({ name: 'api', number: i }, {}, []);
     });
-    const crash = { at: '', child: 'api', pid: 1, cause: 'crashed', ...exit, tail: await children.lastLines('api') };
+    const words = await processes.lastWords('api');
+    const crash = { at: '', child: 'api', pid: 1, cause: 'crashed', ...exit, ...words };
     crashes.add(crash);
     events.publish({ type: 'crash', crash });
   }

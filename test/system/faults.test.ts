@@ -92,7 +92,7 @@ describe('start ends at once, with a reason and an exit code of its own, for', (
     const file = join(model, 'vae/diffusion_pytorch_model.safetensors');
     rmSync(file);
     mkdirSync(file);
-    return expectFault(start('--model', model), 'MODEL_INVALID', /is not a file/);
+    return expectFault(start('--model', model), 'MODEL_INVALID', /is a folder/);
   });
   test('a log that cannot be written', () => {
     const folder = temporaryFolder();

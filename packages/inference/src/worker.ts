@@ -1,182 +1,33 @@
 /**
- * The inference worker: one process per device, started by the supervisor (worker-main.ts).
- *
- * This is the main thread. It loads the model, then draws one picture after the other. ONNX Runtime blocks it, so that
- * everything that must answer at once lives in control-thread.ts. SIGTERM has no handler on purpose: its default action
- * ends the process even inside a native call.
+ * Entry of the inference worker's process. What it computes with are libraries for one kind of system and processor:
+ * where they cannot be loaded, no new process will load them, and the supervisor is told so.
  */
-import { join } from 'node:path';
-import { Worker } from 'node:worker_threads';
-import { fingerprint, openCheckpoint } from '@qwen-supervisor/model/checkpoint';
-import { CodedError, ERRORS, toCodedError } from '@qwen-supervisor/protocol/errors';
-import { type JobRequest, stepsOf } from '@qwen-supervisor/protocol/job-request';
-import { CHILD_ENV, type JobOutcome, type WorkerSettings } from '@qwen-supervisor/protocol/messages';
-import { pictureTexts } from '@qwen-supervisor/protocol/picture-text';
-import { env } from 'onnxruntime-node';
-import { findCheckpoint, fitOf } from './job-checkpoint.js';
-import { readInput, writePicture } from './picture-file.js';
-import { threadCount } from './processors.js';
-import { drawPicture, type Observer, type Over } from './recipe/pipeline.js';
-import { drawPreview, fitPreview, type PreviewMap } from './recipe/preview.js';
-import { fromRuntime } from './recipe/runtime-error.js';
-import { loadSessions, type Sessions } from './recipe/sessions.js';
-import { type ControlData, type ControlMessage, FLAG, FLAG_COUNT, type MainMessage, type Run } from './threads.js';
+import { connectIpc } from '@qwen-supervisor/ipc/connect';
+import { VERSION } from '@qwen-supervisor/ipc/version';
+import { CodedError, ERRORS } from '@qwen-supervisor/protocol/errors';
+import { CHILD_ENV, type WorkerMethods, type WorkerReports } from '@qwen-supervisor/protocol/messages';
 
-/** Previews of a picture. */
-const PREVIEWS = 5;
+/** How Node and sharp say that a library is not there, or is for another system. */
+const UNLOADABLE = /ERR_DLOPEN_FAILED|ERR_MODULE_NOT_FOUND|MODULE_NOT_FOUND|Could not load the "sharp" module/;
 
-const settings = JSON.parse(process.env[CHILD_ENV.settings] ?? '{}') as WorkerSettings;
-const threads = threadCount(settings.threads);
-const flags = new Int32Array(new SharedArrayBuffer(4 * FLAG_COUNT));
-const control = new Worker(new URL('./control-thread.js', import.meta.url), {
-  workerData: {
-    flags,
-    socket: process.env[CHILD_ENV.socket] ?? '',
-    token: process.env[CHILD_ENV.token] ?? '',
-    dataDir: settings.dataDir,
-    beatMs: settings.beatMs,
-  } satisfies ControlData,
-});
-const tell = (message: MainMessage, transfer: ArrayBuffer[] = []) => control.postMessage(message, transfer);
-
-/** The run that arrived last; the supervisor gives one at a time. */
-let waiting: Run | null = null;
-let wake: () => void = () => {};
-control.on('message', (message: ControlMessage) => {
-  if (message.type === 'exit') process.exit(message.code);
-  if (message.type === 'run') waiting = message.run;
-  wake();
-});
-
-interface Model {
-  sessions: Sessions;
-  previewMap: PreviewMap;
-  fingerprint: string;
+try {
+  // By themselves: what fails within a graph of modules fails once for each that asks for it.
+  await import('onnxruntime-node');
+  await import('sharp');
+} catch (error) {
+  const { code = '', message } = error as Error & { code?: string };
+  if (!UNLOADABLE.test(`${code} ${message}`)) throw error;
+  console.error(message);
+  const [first = ''] = message.split('\n');
+  await reportFatal(new CodedError('RUNTIME_UNLOADABLE', `a library cannot be loaded: ${first.slice(0, 400)}`));
+  process.exit(ERRORS.RUNTIME_UNLOADABLE.exit);
 }
+await import('./main-thread.js');
 
-const model = await load();
-if (model) await drawUntilStopped(model);
-
-async function load(): Promise<Model | null> {
-  const start = performance.now();
-  try {
-    const checkpoint = openCheckpoint(settings.modelFolder);
-    let total = 0;
-    const sessions = await loadSessions(checkpoint, join(settings.dataDir, 'cache'), threads, (progress) => {
-      total = progress.bytesTotal;
-      tell({ type: 'loading', progress });
-    });
-    tell({ type: 'loading', progress: { component: 'warm-up', bytesDone: total, bytesTotal: total } });
-    const { previewMap, msPerToken } = await warmUp(sessions);
-    tell({ type: 'loaded', seconds: (performance.now() - start) / 1000, msPerToken });
-    return { sessions, previewMap, fingerprint: fingerprint(checkpoint) };
-  } catch (error) {
-    const coded = toCodedError(error);
-    // A file that is wrong stays wrong; anything else may be better next time.
-    const permanent = coded.code !== 'INTERNAL' && !ERRORS[coded.code].retryable;
-    tell({ type: 'fatal', error: coded.toObject(), permanent, exitCode: ERRORS[coded.code].exit });
-    return null;
-  }
-}
-
-/**
- * The first run of every session is slow, and a model that cannot draw should say so before it is called ready. How
- * long its second step took tells the supervisor what to expect of others.
- */
-async function warmUp(sessions: Sessions): Promise<{ previewMap: PreviewMap; msPerToken: number }> {
-  const request = {
-    prompt: ' ',
-    negativePrompt: ' ',
-    width: 64,
-    height: 64,
-    numInferenceSteps: 2,
-    trueCfgScale: 4,
-    seed: 0,
-    initImage: null,
-    strength: null,
-    mask: null,
-  };
-  let [before, msPerToken] = [0, 0];
-  const observer: Observer = {
-    onStep: ({ rows, columns }) => {
-      const now = performance.now();
-      msPerToken = (now - before) / (rows * columns);
-      before = now;
-    },
-    onDecoding() {},
-    isCancelled: () => false,
-    isInterrupted: () => false,
-  };
-  const picture = await drawPicture(sessions, request, observer).catch((error: unknown) => {
-    // Each job says where; some sizes may be well.
-    if (!(error instanceof CodedError) || error.code !== 'VALUES_NOT_FINITE') throw error;
-    console.error(`warm-up: ${error.message}; ${error.hint}`);
-    return 'not finite' as const;
-  });
-  if (!picture) throw new CodedError('MODEL_LOAD_FAILED', 'the warm-up picture was not drawn');
-  return { previewMap: await fitPreview(sessions), msPerToken };
-}
-
-async function drawUntilStopped(model: Model): Promise<void> {
-  for (;;) {
-    while (!waiting && !isStopping()) {
-      await new Promise<void>((resolve) => {
-        wake = resolve;
-      });
-    }
-    if (isStopping()) return tell({ type: 'stopped' });
-    const run = waiting as unknown as Run;
-    waiting = null;
-    const outcome = await attempt(run, model);
-    // Stopped in mid-picture: the job goes back to the queue, and this attempt has no outcome.
-    if (outcome.status !== 'cancelled' || !isStopping()) tell({ type: 'finished', run, outcome });
-  }
-}
-
-async function attempt(run: Run, { sessions, previewMap, fingerprint: modelFingerprint }: Model): Promise<JobOutcome> {
-  const { request } = run;
-  const steps = stepsOf(request);
-  const every = Math.max(1, Math.floor(steps / PREVIEWS));
-  const observer: Observer = {
-    isCancelled: () => isStopping() || Atomics.load(flags, FLAG.cancelledRun) === run.number,
-    isInterrupted: () => Atomics.load(flags, FLAG.interruptedRun) === run.number,
-    onDecoding: () => tell({ type: 'decoding', run }),
-    onStep(state) {
-      Atomics.store(flags, FLAG.step, state.step);
-      const preview = state.step % every === 0 ? drawPreview(previewMap, state) : null;
-      const due = state.step % settings.checkpointSteps === 0 || state.step === steps;
-      const kept = due || isStopping();
-      const latents = kept ? state.latents.slice() : null;
-      tell({ type: 'step', run, step: state.step, latents, preview }, latents ? [latents.buffer] : []);
-    },
-  };
-  try {
-    const fit = fitOf(request, modelFingerprint, env.versions.node ?? '', threads);
-    const { checkpoint, reason } = findCheckpoint(settings.dataDir, run.jobId, fit, run.step);
-    Atomics.store(flags, FLAG.step, checkpoint?.step ?? 0);
-    tell({ type: 'begun', run, fit, step: checkpoint?.step ?? 0, startedOverReason: reason });
-    const over = await readOver(request);
-    const picture = await drawPicture(sessions, request, observer, checkpoint, over);
-    if (!picture) return { status: 'cancelled' };
-    const { nameInPictures: model } = settings;
-    const texts = model === null ? {} : pictureTexts(request, model);
-    const file = await writePicture(picture, texts, settings.dataDir, run.jobId);
-    return { status: 'done', step: picture.step, imageId: run.jobId, ...file };
-  } catch (error) {
-    return { status: 'failed', error: fromRuntime(error, 'INFERENCE_FAILED', 'drawing').toObject() };
-  }
-}
-
-/** The picture that is drawn over, and where. */
-async function readOver({ initImage, mask }: JobRequest): Promise<Over | null> {
-  if (initImage === null) return null;
-  const { dataDir } = settings;
-  return {
-    pixels: await readInput(dataDir, initImage, 3),
-    mask: mask === null ? null : await readInput(dataDir, mask, 1),
-  };
-}
-
-function isStopping(): boolean {
-  return Atomics.load(flags, FLAG.stopping) === 1;
+async function reportFatal(error: CodedError): Promise<void> {
+  const { [CHILD_ENV.socket]: socket = '', [CHILD_ENV.token]: token = '' } = process.env;
+  const handlers = { run() {}, cancel() {}, shutdown: () => process.exit(0) };
+  const link = await connectIpc<WorkerReports, WorkerMethods>(socket, () => handlers);
+  await link.request('hello', { role: 'inference', pid: process.pid, token, version: VERSION });
+  await link.request('fatal', { error: error.toObject(), permanent: true });
 }

@@ -7,7 +7,7 @@
 import type { TextEncoderConfig } from './architecture.js';
 import type { Tensors } from './checkpoint.js';
 import { linear, rmsNorm, silu } from './layers.js';
-import { OnnxGraph } from './onnx.js';
+import { MICROSOFT, OnnxGraph } from './onnx.js';
 
 /**
  * Inputs `embeddings` [1, n, hidden], `cos` and `sin` [1, n, headDim/2]; output `states` [n, hidden], after the final
@@ -27,6 +27,14 @@ export function buildTextEncoder(config: TextEncoderConfig, tensors: Tensors): O
   const rotate = (x: string, heads: number) =>
     g.node('RotaryEmbedding', [batched(x), cos, sin], { num_heads: heads, interleaved: 0 });
 
+  /** [1, n, numKeyValueHeads * headDim] → the same with the heads that several queries share repeated for each. */
+  const perHead = (x: string) => {
+    if (numHeads === numKeyValueHeads) return x;
+    const heads = g.node('Reshape', [x, g.ints([-1, numKeyValueHeads, 1, headDim])]); // [n, kv, 1, headDim]
+    const repeated = g.node('Tile', [heads, g.ints([1, 1, numHeads / numKeyValueHeads, 1])]);
+    return g.node('Reshape', [repeated, g.ints([1, -1, numHeads * headDim])]);
+  };
+
   let x = g.node('Squeeze', [embeddings, g.ints([0])]);
   for (let i = 0; i < config.numLayers; i++) {
     const layer = `layers.${i}`;
@@ -34,11 +42,12 @@ export function buildTextEncoder(config: TextEncoderConfig, tensors: Tensors): O
     const q = dense(h, `${layer}.self_attn.q_proj`, numHeads * headDim, hidden, true);
     const k = dense(h, `${layer}.self_attn.k_proj`, numKeyValueHeads * headDim, hidden, true);
     const v = dense(h, `${layer}.self_attn.v_proj`, numKeyValueHeads * headDim, hidden, true);
-    const attention = g.node('Attention', [rotate(q, numHeads), rotate(k, numKeyValueHeads), batched(v)], {
-      q_num_heads: numHeads,
-      kv_num_heads: numKeyValueHeads,
-      is_causal: 1,
-    });
+    const attention = g.node(
+      'MultiHeadAttention',
+      [rotate(q, numHeads), perHead(rotate(k, numKeyValueHeads)), perHead(batched(v))],
+      { num_heads: numHeads, unidirectional: 1 },
+      MICROSOFT,
+    ); // [1, n, numHeads * headDim]
     const out = g.node('Squeeze', [attention, g.ints([0])]);
     x = g.node('Add', [x, dense(out, `${layer}.self_attn.o_proj`, hidden, numHeads * headDim, false)]);
 

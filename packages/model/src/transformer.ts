@@ -77,12 +77,17 @@ export function buildTransformer(config: TransformerConfig, tensors: Tensors): O
   const sin = g.input('sin', [1, 'n', headDim / 2]);
   const rotate = (x: string) => g.node('RotaryEmbedding', [x, cos, sin], { num_heads: numHeads, interleaved: 1 });
 
-  const rows = g.nodes('Split', [modulation], modulationRows(config), { axis: 0, num_outputs: modulationRows(config) });
+  /** Rows of the modulation, each [dim]; few at once: providers for graphics cards bind a dozen outputs to a node. */
+  const rowsFrom = (first: number, count: number) => {
+    const [start, end] = [first, first + count].map((row) => g.ints([row * dim])) as [string, string];
+    const part = g.node('Slice', [modulation, start, end, g.ints([0])]); // [count * dim]
+    return g.nodes('Split', [part], count, { axis: 0, num_outputs: count });
+  };
   /** Of one block and stream, each [dim]: for attention (1) and for the MLP (2). */
   const modulationOf = (block: number, stream: 'image' | 'text') => {
-    const first = (2 * block + (stream === 'image' ? 0 : 1)) * ROWS;
     type Six = [string, string, string, string, string, string];
-    const [shift1, scale1, gate1, shift2, scale2, gate2] = rows.slice(first, first + ROWS) as Six;
+    const rows = rowsFrom((2 * block + (stream === 'image' ? 0 : 1)) * ROWS, ROWS) as Six;
+    const [shift1, scale1, gate1, shift2, scale2, gate2] = rows;
     return { shift1, scale1, gate1, shift2, scale2, gate2 };
   };
   // Text comes first in the joint sequence; the image tokens are the rest.
@@ -133,7 +138,7 @@ export function buildTransformer(config: TransformerConfig, tensors: Tensors): O
     const wordsMlp = mlp(modulated(words, ofText.scale2, ofText.shift2), 'txt_mlp'); // [t, dim]
     words = gated(words, ofText.gate2, wordsMlp); // [t, dim]
   }
-  const [scale, shift] = rows.slice(-2) as [string, string];
+  const [scale, shift] = rowsFrom(config.numLayers * 2 * ROWS, 2) as [string, string];
   const velocity = dense(modulated(image, scale, shift), 'proj_out', inChannels, dim); // [s, inChannels]
   g.output('velocity', velocity, ['s', inChannels]);
   return g;

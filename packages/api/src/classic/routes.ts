@@ -71,7 +71,7 @@ export function classicRoutes(app: App, backend: Backend): void {
       reply.header('vary', 'origin, accept');
       if (prefersHtml(request.headers.accept)) {
         const prefix = prefixOf(request, backend.settings.pathPrefix);
-        return reply.redirect(`${prefix}/docs`, 302);
+        return reply.redirect(`${prefix}/docs/`, 302);
       }
       return reply.send({
         name: 'Qwen-Image API',

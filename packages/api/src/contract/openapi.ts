@@ -3,6 +3,7 @@ import swagger from '@fastify/swagger';
 import swaggerUi from '@fastify/swagger-ui';
 import { jsonSchemaTransform, jsonSchemaTransformObject } from 'fastify-type-provider-zod';
 import type { z } from 'zod';
+import { prefixOf } from '../access/public-url.js';
 import type { App } from './schemas.js';
 
 const TAGS = {
@@ -62,9 +63,12 @@ export async function describeRoutes(app: App, version: string, pathPrefix: stri
     scope.addHook('onRoute', (route) => {
       route.config = { ...route.config, access: 'public' };
     });
+    // What the page loads lies beside it, whatever it is served below.
+    scope.addHook('onRequest', async (request, reply) => {
+      if (/^\/docs(\?|$)/.test(request.url)) return reply.redirect(`${prefixOf(request, pathPrefix)}/docs/`, 302);
+    });
     await scope.register(swaggerUi, {
       routePrefix: '/docs',
-      indexPrefix: pathPrefix,
       staticCSP: PAGE_POLICY,
       uiConfig: { deepLinking: true, docExpansion: 'list', layout: 'BaseLayout' },
       theme: { title: 'qwen-supervisor API' },

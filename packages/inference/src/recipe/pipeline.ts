@@ -106,8 +106,9 @@ export async function drawPicture(
 /** 1. Each prompt has its own length; without guidance there is no negative one. */
 export async function encodePrompts(sessions: Sessions, request: JobRequest): Promise<Prompts> {
   const isGuided = request.trueCfgScale > 1;
-  const positive = await promptStates(sessions, request.prompt);
-  return { positive, negative: isGuided ? await promptStates(sessions, request.negativePrompt) : null };
+  const statesOf = (prompt: string) => sessions.textStates.of(prompt, () => promptStates(sessions, prompt));
+  const positive = await statesOf(request.prompt);
+  return { positive, negative: isGuided ? await statesOf(request.negativePrompt) : null };
 }
 
 /** 2. */

@@ -15,10 +15,12 @@ import { type PlacedGraph, placeWeights, weightBytes } from '@qwen-supervisor/mo
 import type { LoadProgress, ModelComponent } from '@qwen-supervisor/protocol/status';
 import { InferenceSession, Tensor } from 'onnxruntime-node';
 import { fromRuntime } from './runtime-error.js';
+import { TextStates } from './text-states.js';
 
 export interface Sessions {
   architecture: Architecture;
   tokenizer: Tokenizer;
+  textStates: TextStates;
   /** Token ids → states [ids.length, hidden], after the final norm. */
   encodeText(ids: readonly number[]): Promise<Float32Array>;
   /** Timesteps in [0, 1] → modulation [timesteps.length, rows * dim]. */
@@ -76,6 +78,7 @@ export async function loadSessions(
   return {
     architecture,
     tokenizer,
+    textStates: new TextStates(),
     transformer,
     async encodeText(ids) {
       const n = ids.length;

@@ -36,7 +36,7 @@ export interface SpawnOptions {
 }
 
 const ENTRY: Record<ChildName, string> = {
-  inference: fileURLToPath(import.meta.resolve('@qwen-supervisor/inference/worker-main')),
+  inference: fileURLToPath(import.meta.resolve('@qwen-supervisor/inference/worker')),
   api: fileURLToPath(import.meta.resolve('@qwen-supervisor/api/main')),
 };
 
