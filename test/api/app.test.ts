@@ -265,3 +265,34 @@ describe('what every client may do', () => {
     expect(ids).toEqual(['pocket', 'gpt-image-1', 'dall-e-3']);
   });
 });
+
+describe('a form', () => {
+  const part = (head: string, body: string) => `--x\r\nContent-Disposition: form-data; ${head}\r\n\r\n${body}\r\n`;
+  const post = async (...parts: string[]) => {
+    const { app } = await serve();
+    const headers = { 'content-type': 'multipart/form-data; boundary=x' };
+    const answer = await app.inject({
+      method: 'POST',
+      url: '/v1/images/edits',
+      headers,
+      payload: `${parts.join('')}--x--\r\n`,
+    });
+    return [answer.statusCode, answer.json().error.message];
+  };
+  const prompt = part('name="prompt"', 'a fox');
+
+  test.each([
+    ['a file of another name', [prompt, part('name="control_image"; filename="a.png"', 'GIF89a')], /^control_image: /],
+    ['a part without a name', [prompt, part('filename="a.png"', 'GIF89a')], /image and mask/],
+    [
+      'two masks',
+      [prompt, part('name="mask"; filename="a"', 'GIF89a'), part('name="mask_image"; filename="b"', 'GIF89a')],
+      /^mask: /,
+    ],
+    ['no picture', [prompt], /^image: /],
+    ['an empty picture', [prompt, part('name="image"; filename="a.png"', '')], /empty/],
+    ['no form at all', ['--y'], /multipart/],
+  ])('with %s is refused for that', async (_what, parts, words) => {
+    expect(await post(...parts)).toEqual([400, expect.stringMatching(words)]);
+  });
+});

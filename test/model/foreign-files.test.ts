@@ -3,6 +3,7 @@ import { cpSync, mkdirSync, readdirSync, readFileSync, renameSync, rmSync, symli
 import { join, relative } from 'node:path';
 import { openCheckpoint } from '@qwen-supervisor/model/checkpoint';
 import { checkpointFolder } from '@qwen-supervisor/model/checkpoint-folder';
+import { refuseForeign } from '@qwen-supervisor/model/foreign-files';
 import { buildGraphs } from '@qwen-supervisor/model/graphs';
 import { describe, expect, test } from 'vitest';
 import { copyCheckpoint, OTHER, POCKET, safetensorsBytes, temporaryFolder } from '../fixture-files.js';
@@ -97,6 +98,14 @@ describe('a file that is something else says what it is, and what to do', () => 
     writeFileSync(gguf, 'GGUF');
     expect(() => openCheckpoint(gguf)).toThrow(/GGUF/);
   });
+});
+
+test('a length that looks like another format is still a length', () => {
+  for (const length of [0x0280, 0x20280, 0x4b50]) {
+    const head = Buffer.alloc(8);
+    head.writeBigUInt64LE(BigInt(length));
+    expect(() => refuseForeign('x', Buffer.concat([head, Buffer.from('{"a":')]))).not.toThrow();
+  }
 });
 
 test('a folder with one variant of the weights alone is that variant', () => {

@@ -91,8 +91,21 @@ export async function buildApp(backend: Backend): Promise<App> {
   app.decorateRequest('fingerprint', '');
   app.addHook('onRequest', async (request, reply) => {
     request.received = budget.open();
-    // Also of a client that goes away.
-    reply.raw.on('close', () => request.received.release());
+    // Of a client that goes away before anybody has looked at what it sends.
+    reply.raw.on('close', () => {
+      if (!request.received.isHeld) request.received.release();
+    });
+  });
+  app.addHook('onRoute', (route) => {
+    const { handler } = route;
+    route.handler = async function (request, reply) {
+      request.received.isHeld = true;
+      try {
+        return await handler.call(this, request, reply);
+      } finally {
+        request.received.release();
+      }
+    };
   });
 
   // JSON whatever the Content-Type says: clients that forget it, curl first among them, mean JSON.
@@ -116,7 +129,7 @@ export async function buildApp(backend: Backend): Promise<App> {
   await guard(app, { settings, keys, endedSessions });
   const http = countRequests(app);
   await app.register(multipart);
-  await describeRoutes(app, welcome.version, settings.pathPrefix);
+  await describeRoutes(app, welcome.version, settings);
   healthRoutes(app, backend);
   jobRoutes(app, backend);
   eventRoutes(app, backend);

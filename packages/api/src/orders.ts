@@ -93,8 +93,10 @@ export async function submitAndWait(
 ): Promise<Job[]> {
   const left = idempotencyOf(request) === null ? backend.abandoned.take(request) : null;
   if (!left) return submit(backend, request, reply, orders);
-  const now = await Promise.all(left.map(({ id }) => backend.link.request('getJob', { id })));
-  if (now.some(({ status }) => status === 'cancelled' || status === 'failed'))
+  const found = await Promise.allSettled(left.map(({ id }) => backend.link.request('getJob', { id })));
+  const now = found.flatMap((one) => (one.status === 'fulfilled' ? [one.value] : []));
+  // Some may have been removed meanwhile.
+  if (now.length < left.length || now.some(({ status }) => status === 'cancelled' || status === 'failed'))
     return submit(backend, request, reply, orders);
   request.received.release();
   tell(reply, now);

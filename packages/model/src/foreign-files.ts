@@ -16,7 +16,8 @@ export function refuseForeign(file: string, head: Buffer): void {
     throw new CodedError('MODEL_NOT_DOWNLOADED', `${file}: is a web page, which came in place of the file`);
   if (text.startsWith('GGUF'))
     throw new CodedError('MODEL_UNSUPPORTED', `${file}: is a GGUF file, for llama.cpp and stable-diffusion.cpp`);
-  if (text.startsWith('PK\x03\x04') || text.startsWith('\x80\x02'))
+  // The first bytes of safetensors are a length, which may look like anything; then comes JSON.
+  if (text[8] !== '{' && (text.startsWith('PK\x03\x04') || text.startsWith('\x80\x02')))
     throw new CodedError(
       'MODEL_UNSUPPORTED',
       `${file}: is a file of PyTorch (pickle), which is not read; safetensors are`,

@@ -9,7 +9,7 @@ import { readKeysFile } from './config/keys-file.js';
 import { isServiceVariable } from './config/load-config.js';
 import { Daemon, type RunningDaemon } from './daemon.js';
 import { openSqliteJobStore } from './jobs/sqlite-database.js';
-import { logFile, prepareDataDir, prepareSocket, readPresence } from './machine/data-folder.js';
+import { emptyTemporaryFolder, logFile, prepareDataDir, prepareSocket, readPresence } from './machine/data-folder.js';
 import { adoptHttpPort, bindHttpPort, type HttpPort } from './machine/http-port.js';
 import { processState } from './machine/process-state.js';
 import { SystemdNotifier, takeActivation } from './machine/systemd.js';
@@ -36,6 +36,7 @@ export async function startDaemon(
   const model = await lookAtModel(config.model, stopping);
   const dataDir = prepareDataDir(config['data-dir']);
   const { store, setAside } = openStore(dataDir);
+  emptyTemporaryFolder(dataDir);
   let httpPort: HttpPort | undefined;
   try {
     const open = keys.length > 0 || config.keyless === 'anywhere';

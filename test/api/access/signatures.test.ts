@@ -34,6 +34,13 @@ test('it ends with its key, and with the sign-out', () => {
   expect(keyOfSession(sessionOf('a=b; qwen_supervisor_session=9.x; c=d') as string, KEYS, NOW)).toBeNull();
 });
 
+test('a session is written in one way alone: another spelling of its end would be another session', () => {
+  const session = sessionOf(openSession(admin, NOW, false)) as string;
+  expect(session).toMatch(/^[1-9]/);
+  for (const spelled of [`0${session}`, `+${session}`, ` ${session}`, session.replace('.', '.0.')])
+    expect(keyOfSession(sessionOf(`qwen_supervisor_session=${spelled}`) ?? '', KEYS, NOW), spelled).toBeNull();
+});
+
 test('a signed address opens one picture for an hour, and nothing that needs an admin', () => {
   const url = signUrl('/api/v1/images/job_1', admin, NOW);
   expect(keyOfSignedUrl(url, KEYS, NOW)).toEqual({ ...admin, role: 'use' });

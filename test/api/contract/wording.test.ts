@@ -1,5 +1,6 @@
 /** What clients write, in whatever words, through the routes that read it. */
 import { buildApp } from '@qwen-supervisor/api/app';
+import { pictureName } from '@qwen-supervisor/api/contract/wording';
 import type { JobOrder } from '@qwen-supervisor/protocol/job';
 import { afterEach, beforeEach, describe, expect, test } from 'vitest';
 import { type FakeBackend, fakeBackend } from '../fake-backend.js';
@@ -124,6 +125,33 @@ test('OpenAI: sizes and sides that disagree are refused, others rounded to what 
   expect(await ordered(url, { prompt: 'a fox', size: '500x100' })).toMatchObject({ width: 496, height: 96 });
   expect((await ordered(url, { prompt: 'a fox', size: 'square' })).error).toMatch(/WIDTHxHEIGHT/);
   expect(await ordered(url, { prompt: 'a fox', n: '3' })).toMatchObject({ count: 3 });
+});
+
+test.each(ROUTES)('%s: what is meant to be slow, or to break the reader, is refused at once', async (url) => {
+  const digits = `${'1'.repeat(200_000)}x`;
+  for (const body of [
+    { prompt: 'a', steps: digits },
+    { prompt: 'a', seed: digits.slice(0, -1) },
+    { prompt: 'a', size: digits },
+    { prompt: `a${' '.repeat(200_000)}b`, steps: 2 },
+    { prompt: `a <lora:x:1>${' ,'.repeat(100_000)}b` },
+    { prompt: `${'('.repeat(100_000)}` },
+    { prompt: 'a', seed: { valueOf: 1, toString: 1 } },
+    { prompt: 'a', width: [], height: {} },
+  ])
+    expect((await ordered(url, body)).error, JSON.stringify(body).slice(0, 60)).toMatch(/REQUEST_INVALID/);
+  for (const body of ['{"prompt": "a", "constructor": 1}', '{"prompt": "a", "__proto__": {"x": 1}, "toString": 1}'])
+    expect((await ordered(url, body)).error ?? 'taken').toMatch(/taken|REQUEST_INVALID/);
+  const odd = { prompt: 'a', subseed_strength: { valueOf: 1, toString: 1 }, n: { valueOf: 1 } };
+  expect((await ordered(url, odd)).error ?? 'taken').toMatch(/taken|REQUEST_INVALID/);
+});
+
+test('a picture of a form is known by any of its names, and no file is dropped', () => {
+  expect(
+    ['image', 'image[]', 'image[0]', 'images', 'images[]', 'Image', 'init_images', 'input_image'].map(pictureName),
+  ).toEqual(Array(8).fill('image'));
+  expect(['mask', 'mask[]', 'Mask', 'mask_image', 'maskImage'].map(pictureName)).toEqual(Array(5).fill('mask'));
+  expect(['control_image', '', 'file'].map(pictureName)).toEqual(['control_image', '', 'file']);
 });
 
 test("A1111's tags and weights are taken out of a prompt", async () => {

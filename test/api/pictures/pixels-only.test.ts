@@ -84,6 +84,13 @@ test('a picture in a million pieces, or one with a thousand passes, is refused',
     Buffer.concat(Array.from({ length: 70_000 }, () => chunk('tEXt', Buffer.alloc(0)))),
   );
   expect(() => pixelsOnly(pieces)).toThrow(coded('UPLOAD_INVALID'));
+  const riff = (type: string, count: number) =>
+    Buffer.concat([
+      Buffer.from('RIFF\0\0\0\0WEBP'),
+      ...Array.from({ length: count }, () => Buffer.from(`${type}\0\0\0\0`)),
+    ]);
+  for (const type of ['EXIF', 'VP8X', 'XXXX'])
+    expect(() => pixelsOnly(riff(type, 70_000))).toThrow(coded('UPLOAD_INVALID'));
   const jpeg = await make('jpeg');
   const scan = Buffer.from([0xff, 0xda, 0, 8, 1, 1, 0, 0, 63, 0, 0x55, 0x55]);
   const passes = Buffer.concat([jpeg.subarray(0, -2), ...Array.from({ length: 200 }, () => scan), jpeg.subarray(-2)]);

@@ -1,6 +1,11 @@
 import { chmodSync, mkdirSync, readFileSync, statSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { prepareDataDir, prepareSocket, readPresence } from '@qwen-supervisor/supervisor/machine/data-folder';
+import {
+  emptyTemporaryFolder,
+  prepareDataDir,
+  prepareSocket,
+  readPresence,
+} from '@qwen-supervisor/supervisor/machine/data-folder';
 import { expect, test } from 'vitest';
 import { temporaryFolder } from '../../fixture-files.js';
 
@@ -22,6 +27,7 @@ test('what an earlier start has left open to others is closed, the folder itself
     '600',
     '600',
   ]);
+  emptyTemporaryFolder(folder);
   expect(() => readFileSync(join(folder, 'tmp', 'left over'))).toThrow(/ENOENT/);
 });
 

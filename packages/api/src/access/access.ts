@@ -62,15 +62,18 @@ export async function guard(app: FastifyInstance, { settings, keys, endedSession
       vary: 'origin',
     });
     request.caller = identify(request, keys, endedSessions);
+    // Before anything is said: a guess is a guess, whatever else is wrong with it.
+    if (count) refuseTooMany(await count(request));
     const hasKey = request.caller.kind === 'known' && request.caller.by === 'key';
     refuseForeign({ headers, method, hasKey, isPicture }, settings);
     setCorsHeaders(request, reply);
     // A preflight carries no key, and who only asks what is there does not either.
     if (method === 'OPTIONS') return reply.status(204).header('allow', METHODS).send();
-    if (count) refuseTooMany(await count(request));
     const { caller } = request;
     if (access === 'public') return;
     if (caller.kind === 'stranger') {
+      // A place is not kept for who may not come in.
+      reply.header('connection', 'close');
       // Not Basic, which is taken, too: browsers would ask for a name and a password before the page can.
       reply.header('www-authenticate', 'Bearer realm="qwen-supervisor"');
       throw new CodedError(caller.refusal);

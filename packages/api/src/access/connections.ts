@@ -21,6 +21,8 @@ const BODY_GRACE_MS = 15_000;
 const BODY_BYTES_PER_SECOND = 16 << 10;
 /** An answer of which nothing is read for this long is not waited for. */
 const UNREAD_MS = 30_000;
+/** Requests that a client may have sent at once and still be taken for one that waits. */
+const ASKED_MAX = 8;
 /** What is said to a broken request must be read within this. */
 const GOODBYE_MS = 1000;
 
@@ -30,11 +32,17 @@ interface Connection {
   /** Requests that are not answered yet; HTTP lets a client send several. */
   unanswered: number;
   /** The request whose body is still coming, when it began, and what had been read by then. */
-  body: { request: IncomingMessage; sinceMs: number; bytesBefore: number } | null;
+  body: Body | null;
   /** When it last had something to answer, or came. */
   idleSinceMs: number;
-  /** What the client had read when that last changed. */
-  taken: { bytes: number; atMs: number };
+}
+
+interface Body {
+  request: IncomingMessage;
+  sinceMs: number;
+  bytesBefore: number;
+  /** What had been read when that last changed. */
+  moved: { bytes: number; atMs: number };
 }
 
 /** @param max connections at once; one address may hold half of them */
@@ -54,8 +62,7 @@ export function watchConnections(server: Server, max: number): void {
       victim.socket.destroy();
       open.delete(victim.socket);
     }
-    const taken = { bytes: 0, atMs: nowMs };
-    open.set(socket, { socket, address, unanswered: 0, body: null, idleSinceMs: nowMs, taken });
+    open.set(socket, { socket, address, unanswered: 0, body: null, idleSinceMs: nowMs });
     looking ??= setInterval(() => look(performance.now()), LOOK_MS).unref();
     socket.on('close', () => {
       open.delete(socket);
@@ -65,12 +72,20 @@ export function watchConnections(server: Server, max: number): void {
     });
   });
 
+  // Node knows whether a write goes on; its clock ends also what is kept open for a next request.
+  server.timeout = UNREAD_MS;
+  server.on('timeout', (socket: Socket) => {
+    const waits = (open.get(socket)?.unanswered ?? 0) > 0;
+    if (!waits || socket.writableLength > 0) socket.destroy();
+  });
+
   server.on('request', (request, response) => {
     const connection = open.get(request.socket);
     if (!connection) return;
     connection.unanswered++;
     if (!request.complete && hasBody(request)) {
-      const body = { request, sinceMs: performance.now(), bytesBefore: request.socket.bytesRead };
+      const [sinceMs, bytesBefore] = [performance.now(), request.socket.bytesRead];
+      const body = { request, sinceMs, bytesBefore, moved: { bytes: bytesBefore, atMs: sinceMs } };
       connection.body = body;
       request.on('close', () => {
         if (connection.body === body) connection.body = null;
@@ -83,16 +98,9 @@ export function watchConnections(server: Server, max: number): void {
   });
 
   function look(nowMs: number): void {
-    for (const connection of open.values()) {
-      const { socket, body, taken } = connection;
-      if (body && !body.request.complete && isTooSlow(socket, body, nowMs)) {
+    for (const { socket, body } of open.values()) {
+      if (body && !body.request.complete && isTooSlow(socket, body, nowMs))
         sayGoodbye(socket, new CodedError('REQUEST_TIMEOUT'));
-        continue;
-      }
-      // What lies with the kernel counts as read: a client that reads at all makes room there.
-      const bytes = socket.bytesWritten - socket.writableLength;
-      if (socket.writableLength === 0 || bytes !== taken.bytes) connection.taken = { bytes, atMs: nowMs };
-      else if (nowMs - taken.atMs > UNREAD_MS) socket.destroy();
     }
   }
 }
@@ -101,11 +109,11 @@ function hasBody({ headers }: IncomingMessage): boolean {
   return headers['transfer-encoding'] !== undefined || Number(headers['content-length'] ?? 0) > 0;
 }
 
-function isTooSlow(
-  { bytesRead }: Socket,
-  { sinceMs, bytesBefore }: { sinceMs: number; bytesBefore: number },
-  nowMs: number,
-): boolean {
+/** On the whole, and since it last came: what was fast at first may not stand still for it. */
+function isTooSlow({ bytesRead }: Socket, body: Body, nowMs: number): boolean {
+  const { sinceMs, bytesBefore, moved } = body;
+  if (bytesRead !== moved.bytes) body.moved = { bytes: bytesRead, atMs: nowMs };
+  else if (nowMs - moved.atMs > BODY_GRACE_MS) return true;
   return nowMs - sinceMs > BODY_GRACE_MS + (1000 * (bytesRead - bytesBefore)) / BODY_BYTES_PER_SECOND;
 }
 
@@ -116,12 +124,12 @@ function isTooSlow(
 function leastUsed(rivals: readonly Connection[]): Connection | null {
   const counts = new Map<string, number>();
   for (const { address } of rivals) counts.set(address, (counts.get(address) ?? 0) + 1);
-  const rank = ({ address, unanswered, body }: Connection) => [
-    unanswered === 0 ? 0 : body ? 1 : 2,
-    -(counts.get(address) ?? 0),
-  ];
+  const rank = ({ address, unanswered }: Connection) => [unanswered === 0 ? 0 : 1, -(counts.get(address) ?? 0)];
+  // Who has asked and waits for one answer, or a few, keeps its place; not who does not read them.
+  const uses = ({ socket, unanswered, body }: Connection) =>
+    unanswered > 0 && unanswered <= ASKED_MAX && !body && socket.writableLength === 0;
   const [victim] = rivals
-    .filter((connection) => connection.unanswered === 0 || connection.body)
+    .filter((connection) => !uses(connection))
     .sort((a, b) => {
       const [stateA = 0, countA = 0] = rank(a);
       const [stateB = 0, countB = 0] = rank(b);

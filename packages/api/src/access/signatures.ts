@@ -24,7 +24,7 @@ export function closeSession(secure: boolean): string {
 
 /** What the `Cookie` of a request says of a session; null where it has none. */
 export function sessionOf(header: string | undefined): string | null {
-  return new RegExp(`(?:^|;\\s*)${COOKIE}=(\\d{1,15}\\.[\\w-]{1,100})(?:;|$)`).exec(header ?? '')?.[1] ?? null;
+  return new RegExp(`(?:^|;\\s*)${COOKIE}=([1-9]\\d{0,14}\\.[\\w-]{1,100})(?:;|$)`).exec(header ?? '')?.[1] ?? null;
 }
 
 /** When a session ends by itself, in milliseconds since 1970. */

@@ -5,6 +5,7 @@
 import { createHash } from 'node:crypto';
 import { CodedError } from '@qwen-supervisor/protocol/errors';
 import type { FastifyReply, FastifyRequest } from 'fastify';
+import { pictureName } from '../contract/wording.js';
 import { decodeBase64 } from '../pictures/uploads.js';
 import { hangUp, receive } from './receive.js';
 
@@ -27,7 +28,8 @@ export async function formOf(request: FastifyRequest, reply: FastifyReply): Prom
   let bytesLeft = request.routeOptions.bodyLimit ?? 0;
   if (Number(request.headers['content-length'] ?? 0) > bytesLeft) throw refused(reply, 'BODY_TOO_LARGE');
   for await (const part of partsOf(request, reply)) {
-    const name = part.fieldname.replace(/\[\d*\]$/, '').replace(/^images$/, 'image');
+    // One without a name is whatever its sender thinks.
+    const name = pictureName(part.fieldname ?? '');
     const bytes = await receive(part.file, request, bytesLeft).catch((error) => {
       hangUp(reply);
       throw error;

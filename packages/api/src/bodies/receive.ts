@@ -8,6 +8,8 @@ import type { FastifyReply, FastifyRequest } from 'fastify';
 
 /** Bytes of all bodies together; more where a single one may be larger. */
 const BUDGET_BYTES = 256 << 20;
+/** Bytes of a body that always finds a place. */
+const SMALL = 64 << 10;
 /** By then some have been looked into, or given up. */
 const BUSY_SECONDS = 5;
 
@@ -17,6 +19,8 @@ export interface Received {
   take(bytes: number): void;
   /** The body is no longer held. */
   release(): void;
+  /** Whoever looks into it holds it, also where its client has gone away. */
+  isHeld: boolean;
 }
 
 declare module 'fastify' {
@@ -37,8 +41,10 @@ export class BodyBudget {
   open(): Received {
     let own = 0;
     return {
+      isHeld: false,
       take: (bytes) => {
-        if (this.#taken + bytes > this.#max)
+        // What is small is taken whatever others send: there are only so many connections.
+        if (own + bytes > SMALL && this.#taken + bytes > this.#max)
           throw new CodedError('SERVER_BUSY', undefined, { retryAfterSeconds: BUSY_SECONDS });
         own += bytes;
         this.#taken += bytes;

@@ -70,7 +70,7 @@ export function classicRoutes(app: App, backend: Backend): void {
     (request, reply) => {
       reply.header('vary', 'origin, accept');
       if (prefersHtml(request.headers.accept)) {
-        const prefix = prefixOf(request, backend.settings.pathPrefix);
+        const prefix = prefixOf(request, backend.settings);
         return reply.redirect(`${prefix}/docs/`, 302);
       }
       return reply.send({

@@ -1,6 +1,7 @@
 /** The OpenAPI document, made from the routes' own schemas, and a page to read it that needs nothing from elsewhere. */
 import swagger from '@fastify/swagger';
 import swaggerUi from '@fastify/swagger-ui';
+import type { AccessSettings } from '@qwen-supervisor/protocol/messages';
 import { jsonSchemaTransform, jsonSchemaTransformObject } from 'fastify-type-provider-zod';
 import type { z } from 'zod';
 import { prefixOf } from '../access/public-url.js';
@@ -29,7 +30,7 @@ const PAGE_POLICY =
   "default-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data:; object-src 'none'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'";
 
 /** Before the routes: it hears of each as it is added. */
-export async function describeRoutes(app: App, version: string, pathPrefix: string): Promise<void> {
+export async function describeRoutes(app: App, version: string, settings: AccessSettings): Promise<void> {
   await app.register(swagger, {
     openapi: {
       openapi: '3.1.0',
@@ -38,7 +39,7 @@ export async function describeRoutes(app: App, version: string, pathPrefix: stri
         version,
         description: 'A local Qwen-Image server. Keys, errors and clients: docs/http-api.md.',
       },
-      servers: [{ url: pathPrefix || '/' }],
+      servers: [{ url: settings.pathPrefix || '/' }],
       tags: Object.entries(TAGS).map(([name, description]) => ({ name, description })),
       components: {
         securitySchemes: {
@@ -65,7 +66,7 @@ export async function describeRoutes(app: App, version: string, pathPrefix: stri
     });
     // What the page loads lies beside it, whatever it is served below.
     scope.addHook('onRequest', async (request, reply) => {
-      if (/^\/docs(\?|$)/.test(request.url)) return reply.redirect(`${prefixOf(request, pathPrefix)}/docs/`, 302);
+      if (/^\/docs(\?|$)/.test(request.url)) return reply.redirect(`${prefixOf(request, settings)}/docs/`, 302);
     });
     await scope.register(swaggerUi, {
       routePrefix: '/docs',

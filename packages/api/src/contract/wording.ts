@@ -36,9 +36,9 @@ const NOT_HERE: Record<string, { asks(value: unknown): boolean; instead: string 
     instead: 'styles are not there; write them into the prompt',
   },
   refinercheckpoint: { asks: isSomething, instead: 'there is no refiner' },
-  subseedstrength: { asks: (value) => Number(value) > 0, instead: 'a second seed is not mixed in' },
+  subseedstrength: { asks: (value) => isAbove(value, 0), instead: 'a second seed is not mixed in' },
   aspectratio: { asks: isSomething, instead: 'ask for a size' },
-  n: { asks: (value) => Number(value) > 1, instead: 'a request is one picture here' },
+  n: { asks: (value) => isAbove(value, 1), instead: 'a request is one picture here' },
   initimage: { asks: isSomething, instead: 'this route draws from a prompt alone' },
   initimages: { asks: isSomething, instead: 'this route draws from a prompt alone' },
   mask: { asks: isSomething, instead: 'this route draws from a prompt alone' },
@@ -48,6 +48,10 @@ const NOT_HERE: Record<string, { asks(value: unknown): boolean; instead: string 
 function isSomething(value: unknown): boolean {
   if (typeof value === 'string') return !['', 'none'].includes(value.trim().toLowerCase());
   return typeof value === 'object' && value !== null ? Object.keys(value).length > 0 : Boolean(value);
+}
+
+function isAbove(value: unknown, bound: number): boolean {
+  return (typeof value === 'number' || typeof value === 'string') && Number(value) > bound;
 }
 
 function isTrue(value: unknown): boolean {
@@ -94,9 +98,13 @@ export function wordingOf(schema: z.ZodType): Wording | null {
       };
       for (const [name, value] of Object.entries(body)) {
         const key = byName.get(plain(name)) ?? name;
-        const missing = kinds.has(key) ? undefined : NOT_HERE[conceptOf(plain(name))];
+        const missing = kinds.has(key) ? undefined : notHere(plain(name));
         if (missing?.asks(value)) throw new CodedError('REQUEST_INVALID', `${name}: ${missing.instead}`);
-        const sides = !kinds.has(key) && plain(name) === 'size' ? sidesOf(value) : null;
+        const isSize = !kinds.has(key) && plain(name) === 'size' && kinds.has('width');
+        const sides = isSize ? sidesOf(value) : null;
+        if (isSize && !sides && isSomething(value) && value !== 'auto')
+          throw new CodedError('REQUEST_INVALID', `${name}: must be WIDTHxHEIGHT`);
+        if (isSize && !sides) continue;
         const list = lists.get(key);
         if (sides) {
           take(name, 'width', sides[0]);
@@ -116,13 +124,15 @@ export function wordingOf(schema: z.ZodType): Wording | null {
 
 /** `1024x768`, however it is written. */
 export function sidesOf(size: unknown): [width: number, height: number] | null {
-  const [, width, height] = /^\s*(\d{1,5})\s*[x×*]\s*(\d{1,5})\s*$/i.exec(String(size)) ?? [];
+  if (typeof size !== 'string' || size.length > 40) return null;
+  const [, width, height] = /^\s*(\d{1,5})\s*[x×*]\s*(\d{1,5})\s*$/i.exec(size) ?? [];
   return width === undefined || height === undefined ? null : [Number(width), Number(height)];
 }
 
 /** A negative seed asks for one that is drawn. */
 function seedFrom(value: unknown): unknown {
-  const known = typeof value === 'string' && /^\s*[+-]?\d+\s*$/.test(value) ? seedOf(value) : respell(value, SEED);
+  const known =
+    typeof value === 'string' && /^\s{0,9}[+-]?\d{1,40}\s{0,9}$/.test(value) ? seedOf(value) : respell(value, SEED);
   return typeof known === 'number' && Number.isInteger(known) && known < 0 ? undefined : known;
 }
 
@@ -138,12 +148,23 @@ function plain(name: string): string {
   return name.toLowerCase().replace(/[_-]/g, '');
 }
 
-/** The name under which a setting that is not there is known. */
-function conceptOf(name: string): string {
-  return SAME.find((names) => names.includes(name))?.find((one) => Object.hasOwn(NOT_HERE, one)) ?? name;
+/** What is known of a setting that is not there, by any of its names. */
+function notHere(name: string): (typeof NOT_HERE)[string] | undefined {
+  const known = (SAME.find((names) => names.includes(name)) ?? [name]).find((one) => Object.hasOwn(NOT_HERE, one));
+  return known === undefined ? undefined : NOT_HERE[known];
+}
+
+/** The name of a picture in a form: `image` or `mask` by any of their names, else as it is. */
+export function pictureName(name: string): string {
+  const bare = plain(name.replace(/\[\d{0,9}\]$/, ''));
+  if (bare === 'images' || bare === 'initimages') return 'image';
+  return ['image', 'mask'].find((one) => SAME.some((names) => names.includes(one) && names.includes(bare))) ?? name;
 }
 
 const SEED = new Set<Kind>(['number']);
+
+/** As long as a number of any use is. */
+const NUMBER = /^[+-]?(\d{1,40}(\.\d{0,40})?|\.\d{1,40})(e[+-]?\d{1,3})?$/i;
 
 type Kind = 'number' | 'boolean' | 'string' | 'array' | 'object';
 
@@ -165,7 +186,7 @@ function respell(value: unknown, kinds: Set<Kind> | null): unknown {
   if (typeof value === 'string') {
     const text = value.trim();
     if (text === '' && !kinds.has('object')) return undefined;
-    if (kinds.has('number') && /^[+-]?(\d+\.?\d*|\.\d+)(e[+-]?\d+)?$/i.test(text)) return Number(text);
+    if (kinds.has('number') && NUMBER.test(text)) return Number(text);
     if (kinds.has('boolean') && /^(true|false|1|0|yes|no|on|off)$/i.test(text)) return isTrue(text);
   }
   if (typeof value === 'number' && kinds.has('boolean') && !kinds.has('number') && (value === 0 || value === 1))

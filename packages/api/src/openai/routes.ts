@@ -155,7 +155,7 @@ export function openaiRoutes(app: App, backend: Backend): void {
     const data = await Promise.all(
       drawn.map(async (job) =>
         asUrl
-          ? { url: urlOf(request, job, encoding, backend.settings.pathPrefix) }
+          ? { url: urlOf(request, job, encoding, backend.settings) }
           : { b64_json: (await pictureOfJob(backend, job, encoding)).toString('base64') },
       ),
     );
@@ -174,12 +174,12 @@ interface Edit {
 
 function editOfForm({ fields, files }: Form): Edit {
   const named = (name: string) => files.flatMap((file) => (file.name === name ? [file.bytes] : []));
-  const images = named('image');
-  if (images.length === 0 && files.length > 0) {
-    const names = files.map(({ name }) => name).join(', ');
-    throw new CodedError('REQUEST_INVALID', `image: a picture to draw over is missing; what came is called ${names}`);
-  }
-  return { body: readBody(editSchema, EDIT_FORM, fields), images, mask: named('mask')[0] };
+  const strange = files.find(({ name }) => name !== 'image' && name !== 'mask');
+  if (strange)
+    throw new CodedError('REQUEST_INVALID', `${strange.name.slice(0, 100)}: of files image and mask are taken alone`);
+  const [mask, ...others] = named('mask');
+  if (others.length > 0) throw new CodedError('REQUEST_INVALID', 'mask: one at a time');
+  return { body: readBody(editSchema, EDIT_FORM, fields), images: named('image'), mask };
 }
 
 function editOfJson(request: FastifyRequest): Edit {
@@ -191,11 +191,11 @@ function editOfJson(request: FastifyRequest): Edit {
 }
 
 /** Clients fetch an address without a key; it carries a signature where one is needed. */
-function urlOf(request: FastifyRequest, job: Job, { format, quality }: Encoding, prefix: string): string {
+function urlOf(request: FastifyRequest, job: Job, { format, quality }: Encoding, placed: Backend['settings']): string {
   const { caller } = request;
   const { url: path } = pictureOf(job);
   const isKnown = caller.kind === 'known';
   const signed = isKnown ? signUrl(path, caller.key, Date.now()) : path;
   const query = format === 'png' ? '' : `${isKnown ? '&' : '?'}format=${format}&quality=${quality}`;
-  return `${publicUrl(request, prefix)}${signed}${query}`;
+  return `${publicUrl(request, placed)}${signed}${query}`;
 }

@@ -154,7 +154,9 @@ function reduceWebp(file: Buffer): Reduced {
 }
 
 function* riffChunks(file: Buffer, start: number): Generator<{ type: string; content: Buffer; chunk: Buffer }> {
+  let count = 0;
   for (let at = start; at + 8 <= file.length; ) {
+    if (++count > CHUNKS_MAX) throw tooManyPieces();
     const length = file.readUInt32LE(at + 4);
     const end = at + 8 + length + (length % 2);
     // Some writers leave out the last byte of padding.
@@ -218,13 +220,16 @@ class Chunks {
   }
 
   skip(): void {
-    if (++this.#count > CHUNKS_MAX)
-      throw new CodedError('UPLOAD_INVALID', 'the picture is in more pieces than a picture has');
+    if (++this.#count > CHUNKS_MAX) throw tooManyPieces();
   }
 
   concat(): Buffer {
     return Buffer.concat(this.#kept);
   }
+}
+
+function tooManyPieces(): CodedError {
+  return new CodedError('UPLOAD_INVALID', 'the picture is in more pieces than a picture has');
 }
 
 const ORIENTATION_TAG = 0x0112;

@@ -50,13 +50,16 @@ export function prepareDataDir(path: string): string {
     }
     for (const name of PRIVATE_FOLDERS) closeToOthers(join(path, name), 0o700);
     for (const name of PRIVATE_FILES) if (existsSync(join(path, name))) closeToOthers(join(path, name), 0o600);
-    const temporary = join(path, TEMPORARY_FOLDER);
-    // Of children that were killed.
-    for (const name of readdirSync(temporary)) rmSync(join(temporary, name), { recursive: true, force: true });
     return realpathSync(path);
   } catch (cause) {
     throw new CodedError('DATA_DIR_UNUSABLE', `${path}: ${(cause as Error).message}`, { cause });
   }
+}
+
+/** What children that were killed have put aside. Call it only while holding the data folder. */
+export function emptyTemporaryFolder(dataDir: string): void {
+  const folder = join(dataDir, TEMPORARY_FOLDER);
+  for (const name of readdirSync(folder)) rmSync(join(folder, name), { recursive: true, force: true });
 }
 
 /** File systems without modes refuse, and have nothing to close. */
