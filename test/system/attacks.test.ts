@@ -1,10 +1,11 @@
 /** Clients that mean harm, against the product with its default limits: it serves, and holds no more than it should. */
-import { readFileSync } from 'node:fs';
+import { existsSync, readdirSync, readFileSync, readlinkSync } from 'node:fs';
 import { connect, type Socket } from 'node:net';
 import { join } from 'node:path';
 import { deflateSync } from 'node:zlib';
 import sharp from 'sharp';
 import { afterAll, beforeAll, expect, onTestFinished, test } from 'vitest';
+import { temporaryFolder } from '../fixture-files.js';
 import { cli, type Product, startProduct, until } from './product.js';
 
 let product: Product;
@@ -107,11 +108,46 @@ test('an API that has grown beyond its limit is ended, and another one serves', 
   });
 });
 
-test('the runtime of the model tells nobody of anything, and children put things aside in a folder of their own', async () => {
-  const environment = readFileSync(`/proc/${await product.pidOf('inference')}/environ`, 'utf8').split('\0');
+test('nobody is told anything: no connection leads elsewhere, no file is left for one that would', async () => {
+  const home = temporaryFolder();
+  const quiet = await startProduct([], undefined, { HOME: home });
+  onTestFinished(() => quiet.clean());
+  await quiet.ready();
+  await quiet.ended((await quiet.submit({ prompt: 'a fox', numInferenceSteps: 2 })).id);
+  const pids = [quiet.process.pid as number, await quiet.pidOf('api'), await quiet.pidOf('inference')];
+  for (const pid of pids) expect(remotes(pid).filter((address) => !/^(0|7F|127)/.test(address))).toEqual([]);
+  const environment = readFileSync(`/proc/${await quiet.pidOf('inference')}/environ`, 'utf8').split('\0');
   expect(environment).toContain('ORT_DISABLE_TELEMETRY=1');
-  expect(environment).toContain(`TMPDIR=${join(product.dataDir, 'tmp')}`);
-  expect(readFileSync(`/proc/${await product.pidOf('inference')}/maps`, 'utf8')).not.toMatch(
-    /mat-debug|onnxruntime\.db/,
-  );
+  expect(environment).toContain(`TMPDIR=${join(quiet.dataDir, 'tmp')}`);
+  expect(readdirSync(home)).toEqual([]);
+  expect(existsSync(`/tmp/mat-debug-${await quiet.pidOf('inference')}.log`)).toBe(false);
 });
+
+/** Where the TCP connections of a process lead, as the kernel writes addresses: hexadecimal, IPv4 turned round. */
+function remotes(pid: number): string[] {
+  const own = new Set(
+    readdirSync(`/proc/${pid}/fd`).flatMap((fd) => {
+      const [, inode] = /^socket:\[(\d+)\]$/.exec(linkOf(`/proc/${pid}/fd/${fd}`)) ?? [];
+      return inode === undefined ? [] : [inode];
+    }),
+  );
+  return ['tcp', 'tcp6'].flatMap((table) =>
+    readFileSync(`/proc/${pid}/net/${table}`, 'utf8')
+      .split('\n')
+      .slice(1)
+      .map((line) => line.trim().split(/\s+/))
+      .filter((fields) => own.has(String(fields[9])))
+      // Of an IPv4 address the first number stands last; loopback of IPv6 is nothing but zeros and a one.
+      .map((fields) => (fields[2] as string).split(':')[0] as string)
+      .map((hex) => (hex.length === 8 ? hex.slice(6) : hex)),
+  );
+}
+
+function linkOf(path: string): string {
+  try {
+    return readlinkSync(path);
+  } catch {
+    // Closed meanwhile.
+    return '';
+  }
+}

@@ -1,6 +1,7 @@
 /** The contract of a job store, as far as lists and places in the queue go. */
 import type { Job, JobFilter } from '@qwen-supervisor/protocol/job';
 import { describe, expect, test } from 'vitest';
+import { temporaryFolder } from '../../fixture-files.js';
 import { ANY, DONE, ENGINES, MANY, opened, order, put, REQUEST } from './job-store-cases.js';
 
 describe.each(ENGINES)('the queue of the job store on %s', (_engine, open) => {
@@ -88,5 +89,40 @@ describe.each(ENGINES)('the queue of the job store on %s', (_engine, open) => {
     expect(await jobs.inputs()).toEqual(new Set(['abc']));
     await jobs.remove([over[0]?.id as string]);
     expect(await jobs.inputs()).toEqual(new Set());
+  });
+
+  test('after a look for what is too much the store can be closed, and opened again', async () => {
+    const folder = temporaryFolder();
+    const first = open(folder);
+    for (let i = 0; i < 14; i++) {
+      await put(first);
+      const job = (await first.claim()) as Job;
+      await first.finish(job.id, 1, 20, { ...DONE, imageId: job.id });
+    }
+    expect(await first.expired({ finishedBefore: null, keepBytes: 1e9 })).toEqual([]);
+    expect(await first.expired({ finishedBefore: null, keepBytes: 36 })).toHaveLength(2);
+    await first.close();
+    const again = opened(open, folder);
+    expect((await again.list(ANY, null, 20)).jobs).toHaveLength(14);
+  });
+
+  test('a page of long prompts has fewer jobs, and the pages have all of them', async () => {
+    const jobs = opened(open);
+    const long = { ...REQUEST, prompt: 'x'.repeat(20_000), negativePrompt: 'y'.repeat(20_000) };
+    const { jobs: put } = await jobs.put(
+      Array.from({ length: 100 }, () => order(0, long)),
+      null,
+      MANY,
+      MANY,
+    );
+    const ids: string[] = [];
+    let cursor: number | null = null;
+    do {
+      const page: { jobs: { id: string }[]; next: number | null } = await jobs.list(ANY, cursor, 100);
+      expect(JSON.stringify(page.jobs).length).toBeLessThan(1.2 * 2 ** 20);
+      ids.push(...page.jobs.map(({ id }) => id));
+      cursor = page.next;
+    } while (cursor !== null);
+    expect(ids).toEqual(put.map(({ id }) => id).toReversed());
   });
 });

@@ -3,7 +3,7 @@
  * drop by drop or does not read its answer gives its place back; where places run out, those who use theirs keep them.
  */
 import { type IncomingMessage, type Server, STATUS_CODES } from 'node:http';
-import type { Socket } from 'node:net';
+import { isIP, type Socket } from 'node:net';
 import type { Duplex } from 'node:stream';
 import { CodedError, ERRORS, type ErrorCode } from '@qwen-supervisor/protocol/errors';
 
@@ -54,7 +54,7 @@ export function watchConnections(server: Server, max: number): void {
 
   server.on('connection', (socket: Socket) => {
     const nowMs = performance.now();
-    const address = socket.remoteAddress ?? '';
+    const address = neighbourhood(socket.remoteAddress ?? '');
     const rivals = of(address).length >= perAddress ? of(address) : open.size >= max ? [...open.values()] : null;
     if (rivals) {
       const victim = leastUsed(rivals);
@@ -103,6 +103,17 @@ export function watchConnections(server: Server, max: number): void {
         sayGoodbye(socket, new CodedError('REQUEST_TIMEOUT'));
     }
   }
+}
+
+/** Who is counted as one: of IPv6 a whole /64, which is what one subscriber has. */
+function neighbourhood(address: string): string {
+  const mapped = address.replace(/^::ffff:(?=\d+\.)/, '');
+  if (isIP(mapped) !== 6) return mapped;
+  const [head = '', tail] = mapped.split('::');
+  const before = head === '' ? [] : head.split(':');
+  const after = tail === undefined || tail === '' ? [] : tail.split(':');
+  const zeros = Array.from({ length: Math.max(0, 8 - before.length - after.length) }, () => '0');
+  return [...before, ...zeros, ...after].slice(0, 4).join(':');
 }
 
 function hasBody({ headers }: IncomingMessage): boolean {

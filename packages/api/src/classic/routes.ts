@@ -16,7 +16,7 @@ import { classicAnswers, WAIT_ERRORS } from '../contract/dialect-errors.js';
 import { type App, binarySchema } from '../contract/schemas.js';
 import { type OrderFields, submitAndWait, toOrders, waitForPictures } from '../orders.js';
 import { answerPatiently } from '../patience.js';
-import { readPicture } from '../pictures/pictures.js';
+import { streamPicture } from '../pictures/pictures.js';
 
 const SHOWN_JOBS = 5;
 const GIGABYTE = 1e9;
@@ -218,8 +218,9 @@ export function classicRoutes(app: App, backend: Backend): void {
     async (request, reply) => {
       // An id, not a path: it is looked up, and never opened.
       const found = await link.request('findImage', { id: request.params.file.replace(/\.png$/, '') });
-      const png = await readPicture(backend, found);
-      return reply.header('content-type', 'image/png').header('etag', `"${found.sha256}"`).send(png);
+      const { size, stream } = await streamPicture(backend, found);
+      reply.header('content-type', 'image/png').header('content-length', size).header('etag', `"${found.sha256}"`);
+      return reply.send(stream);
     },
   );
 

@@ -7,7 +7,15 @@ import { z } from 'zod';
 import type { Backend } from '../backend.js';
 import { answers } from '../contract/dialect-errors.js';
 import { type App, binarySchema, byId } from '../contract/schemas.js';
-import { contentType, encodeAs, FORMATS, QUALITY_DEFAULT, readPicture, readThumbnail } from '../pictures/pictures.js';
+import {
+  contentType,
+  encodeAs,
+  FORMATS,
+  QUALITY_DEFAULT,
+  readPicture,
+  readThumbnail,
+  streamPicture,
+} from '../pictures/pictures.js';
 
 /** Pictures of one page: neither the supervisor nor a client must stand still for a large collection. */
 const PAGE = 1000;
@@ -61,8 +69,10 @@ export function imageRoutes(app: App, backend: Backend): void {
       const found = await backend.link.request('findImage', { id: request.params.id });
       const tag = format === 'png' ? found.sha256 : `${found.sha256}-${format}-${quality}`;
       if (isKnown(request, reply, tag)) return reply.status(304).send();
-      const picture = await encodeAs(await readPicture(backend, found), { format, quality });
-      return reply.header('content-type', contentType(format)).send(picture);
+      reply.header('content-type', contentType(format));
+      if (format !== 'png') return reply.send(await encodeAs(() => readPicture(backend, found), { format, quality }));
+      const { size, stream } = await streamPicture(backend, found);
+      return reply.header('content-length', size).send(stream);
     },
   );
 

@@ -1,6 +1,7 @@
 /** Finished pictures as clients get them: the file itself, another format, or a thumbnail. */
-import { readFile } from 'node:fs/promises';
+import { open, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
+import type { Readable } from 'node:stream';
 import { replaceFile } from '@qwen-supervisor/files/replace-file';
 import { thumbnailFile } from '@qwen-supervisor/protocol/data-files';
 import { CodedError } from '@qwen-supervisor/protocol/errors';
@@ -29,17 +30,33 @@ export function readPicture({ welcome }: Backend, { file }: { file: string }): P
   });
 }
 
+/** The same as a stream, for those who read it at their own pace. @throws CodedError IMAGE_NOT_FOUND */
+export async function streamPicture({ welcome }: Backend, { file }: { file: string }): Promise<PictureStream> {
+  const opened = await open(join(welcome.dataDir, file)).catch((cause) => {
+    throw new CodedError('IMAGE_NOT_FOUND', 'the file of this picture is gone', { cause });
+  });
+  const { size } = await opened.stat();
+  return { size, stream: opened.createReadStream() };
+}
+
+interface PictureStream {
+  /** Bytes. */
+  size: number;
+  stream: Readable;
+}
+
 /** The picture of a job that has ended. @throws CodedError of the job, JOB_CANCELLED, IMAGE_NOT_FOUND */
 export async function pictureOfJob(backend: Backend, job: Job, encoding: Encoding): Promise<Buffer> {
   const found = await backend.link.request('findImage', { id: pictureOf(job).id });
-  return encodeAs(await readPicture(backend, found), encoding);
+  return encodeAs(() => readPicture(backend, found), encoding);
 }
 
-/** PNG as it is; the other formats carry pixels only. */
-export async function encodeAs(png: Buffer, { format, quality }: Encoding): Promise<Buffer> {
-  if (format === 'png') return png;
-  return withSharp((sharp) => {
-    const picture = sharp(png);
+/** PNG as it is; the other formats carry pixels only. What is `read` is held only while it is its turn. */
+export async function encodeAs(read: Buffer | (() => Promise<Buffer>), { format, quality }: Encoding): Promise<Buffer> {
+  const get = async () => (typeof read === 'function' ? read() : read);
+  if (format === 'png') return get();
+  return withSharp(async (sharp) => {
+    const picture = sharp(await get());
     return format === 'jpeg'
       ? picture.jpeg({ quality, chromaSubsampling: '4:4:4' }).toBuffer()
       : picture.webp({ quality }).toBuffer();
@@ -60,9 +77,8 @@ export async function readThumbnail(backend: Backend, found: { file: string }): 
     throw error;
   });
   if (known) return known;
-  const png = await readPicture(backend, found);
-  const webp = await withSharp((sharp) =>
-    sharp(png)
+  const webp = await withSharp(async (sharp) =>
+    sharp(await readPicture(backend, found))
       .resize(THUMBNAIL_SIDE, THUMBNAIL_SIDE, { fit: 'inside', withoutEnlargement: true })
       .webp({ quality: THUMBNAIL_QUALITY })
       .toBuffer(),

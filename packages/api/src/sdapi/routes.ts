@@ -45,7 +45,13 @@ const imageToImageSchema = textToImageSchema.extend({
   mask_blur: z.number().min(0).nullish(),
   inpainting_mask_invert: z.int().nullish().describe('1: where the mask is black'),
   denoising_strength: z.number().nullish(),
-  resize_mode: z.int().nullish().describe('1 cuts the picture to its new shape, anything else stretches it'),
+  resize_mode: z
+    .int()
+    .refine((mode) => mode !== 2, {
+      error: 'nothing is filled in: 0 stretches the picture, 1 cuts it to its new shape',
+    })
+    .nullish()
+    .describe('1 cuts the picture to its new shape, 0 and 3 stretch it'),
 });
 
 type Body = z.output<typeof imageToImageSchema>;

@@ -10,6 +10,10 @@ import type Database from 'libsql';
 import type { Death } from '../core/attempt.js';
 import { afterDeath, type Expired, type JobStore, type Waiting } from './job-store.js';
 
+/** Pictures that are looked at together for what is to be removed. */
+const LOOKED_AT_ONCE = 100;
+/** Of the requests of one page. */
+const PAGE_CHARACTERS = 1 << 20;
 /** Newest pictures that are kept whatever their size. */
 const NEVER_TOO_LARGE = 10;
 
@@ -116,7 +120,7 @@ export function sqliteJobStore(db: Database.Database): JobStore {
   };
 
   /** One page of what `sql` selects (it ends in its conditions); rows have their `position`. */
-  const page = <R extends { position: number }>(
+  const page = <R extends { position: number; request?: string }>(
     sql: string,
     cursor: number | null,
     limit: number,
@@ -125,8 +129,14 @@ export function sqliteJobStore(db: Database.Database): JobStore {
     const before = cursor === null ? '' : 'AND position < ?';
     const bounds = cursor === null ? [limit + 1] : [cursor, limit + 1];
     const rows = prepare(`${sql} ${before} ORDER BY position DESC LIMIT ?`).all(...values, ...bounds) as R[];
-    const shown = rows.slice(0, limit);
-    return { rows: shown, next: rows.length > limit ? (shown.at(-1) as R).position : null };
+    // Prompts may be long: a page has as many jobs as go into one message with ease, and one at least.
+    let characters = 0;
+    const fitting = rows.findIndex(({ request = '' }) => {
+      characters += request.length;
+      return characters > PAGE_CHARACTERS;
+    });
+    const shown = rows.slice(0, fitting < 0 ? limit : Math.min(limit, Math.max(1, fitting)));
+    return { rows: shown, next: rows.length > shown.length ? (shown.at(-1) as R).position : null };
   };
 
   const release = (id: string, death: Death, step: number) => {
@@ -283,14 +293,18 @@ export function sqliteJobStore(db: Database.Database): JobStore {
       // From the oldest on, until the rest is small enough: what is kept is not read, however much it is.
       let { bytes, pictures } = kept();
       const oldest = `SELECT id, image ->> 'file' AS file, image ->> 'bytes' AS bytes FROM jobs
-        WHERE finished_at IS NOT NULL AND image IS NOT NULL ORDER BY finished_at, position`;
-      for (const row of prepare(oldest).iterate() as Iterable<Expired & { bytes: number }>) {
-        if (bytes <= keepBytes || pictures <= NEVER_TOO_LARGE) break;
-        bytes -= row.bytes;
-        pictures--;
-        expired.set(row.id, { id: row.id, file: row.file });
+        WHERE finished_at IS NOT NULL AND image IS NOT NULL ORDER BY finished_at, position LIMIT ? OFFSET ?`;
+      // In pages: a statement that is left in the middle keeps the database open for reading.
+      for (let offset = 0; ; offset += LOOKED_AT_ONCE) {
+        const rows = prepare(oldest).all(LOOKED_AT_ONCE, offset) as (Expired & { bytes: number })[];
+        for (const row of rows) {
+          if (bytes <= keepBytes || pictures <= NEVER_TOO_LARGE) return [...expired.values()];
+          bytes -= row.bytes;
+          pictures--;
+          expired.set(row.id, { id: row.id, file: row.file });
+        }
+        if (rows.length < LOOKED_AT_ONCE) return [...expired.values()];
       }
-      return [...expired.values()];
     },
     async remove(ids) {
       const statement = prepare('DELETE FROM jobs WHERE id = ? AND finished_at IS NOT NULL');
