@@ -1,5 +1,6 @@
 /** The contract of a job store, as far as lists and places in the queue go. */
 import type { Job, JobFilter } from '@qwen-supervisor/protocol/job';
+import type { JobOutcome } from '@qwen-supervisor/protocol/messages';
 import { describe, expect, test } from 'vitest';
 import { temporaryFolder } from '../../fixture-files.js';
 import { ANY, DONE, ENGINES, MANY, opened, order, put, REQUEST } from './job-store-cases.js';
@@ -97,7 +98,7 @@ describe.each(ENGINES)('the queue of the job store on %s', (_engine, open) => {
     for (let i = 0; i < 14; i++) {
       await put(first);
       const job = (await first.claim()) as Job;
-      await first.finish(job.id, 1, 20, { ...DONE, imageId: job.id });
+      await first.finish(job.id, 1, 20, { ...(DONE as object), imageId: job.id } as JobOutcome);
     }
     expect(await first.expired({ finishedBefore: null, keepBytes: 1e9 })).toEqual([]);
     expect(await first.expired({ finishedBefore: null, keepBytes: 36 })).toHaveLength(2);
