@@ -83,7 +83,7 @@ export const ERRORS = {
     429, 90, 'caller', true),
   ORIGIN_REFUSED: row(
     'the request comes from a foreign page or for a foreign host',
-    'call the server by an address or localhost, and not from a page of another site; the operator can allow names with allow-hosts and pages with allow-origins',
+    'call the server by an address, by localhost, or with an API key, and not from a page of another site; the operator can allow names with allow-hosts and pages with allow-origins',
     403, 77, 'caller'),
   JOB_NOT_FOUND: row(
     'there is no job with this id',
