@@ -1,15 +1,15 @@
 /** Entry of `qwen-supervisor model check`, a process of its own: the command line never loads ONNX Runtime. */
-import { openCheckpoint } from '@qwen-supervisor/model/checkpoint';
+import { openModel } from '@qwen-supervisor/model/registry/open-model';
 import { CodedError, ERRORS, toCodedError } from '@qwen-supervisor/protocol/errors';
 import { harmless } from '@qwen-supervisor/protocol/harmless-text';
 import { checkModel, type TensorCheck } from './model-check.js';
 import { threadCount } from './processors.js';
 import { loadSessions } from './recipe/sessions.js';
 
-const [folder, golden, cacheFolder, json] = process.argv.slice(2) as [string, string, string, string];
+const [target, golden, dataDir, json] = process.argv.slice(2) as [string, string, string, string];
 
 try {
-  const checkpoint = openCheckpoint(folder);
+  const { checkpoint, cacheFolder } = openModel(dataDir, target);
   const sessions = await loadSessions(checkpoint, cacheFolder, threadCount(0), () => {});
   const tensors: TensorCheck[] = [];
   const notCompared = await checkModel(checkpoint, sessions, golden, (check) => {

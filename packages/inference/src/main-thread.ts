@@ -5,9 +5,9 @@
  * everything that must answer at once lives in control-thread.ts. SIGTERM has no handler on purpose: its default action
  * ends the process even inside a native call.
  */
-import { join } from 'node:path';
 import { Worker } from 'node:worker_threads';
-import { fingerprint, openCheckpoint } from '@qwen-supervisor/model/checkpoint';
+import { fingerprint } from '@qwen-supervisor/model/checkpoint';
+import { openModel } from '@qwen-supervisor/model/registry/open-model';
 import { CodedError, ERRORS, toCodedError } from '@qwen-supervisor/protocol/errors';
 import { type JobRequest, stepsOf } from '@qwen-supervisor/protocol/job-request';
 import { CHILD_ENV, type JobOutcome, type WorkerSettings } from '@qwen-supervisor/protocol/messages';
@@ -60,9 +60,9 @@ if (model) await drawUntilStopped(model);
 async function load(): Promise<Model | null> {
   const start = performance.now();
   try {
-    const checkpoint = openCheckpoint(settings.modelFolder);
+    const { checkpoint, cacheFolder } = openModel(settings.dataDir, settings.modelFolder);
     let total = 0;
-    const sessions = await loadSessions(checkpoint, join(settings.dataDir, 'cache'), threads, (progress) => {
+    const sessions = await loadSessions(checkpoint, cacheFolder, threads, (progress) => {
       total = progress.bytesTotal;
       tell({ type: 'loading', progress });
     });

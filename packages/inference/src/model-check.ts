@@ -141,10 +141,7 @@ async function checkVelocities(
     const pass = new Pass(sessions, readFloat32(need(golden.text, prompt)), rows, columns, velocity);
     const latents = readFloat32(need(golden.transformer, `${size}.latents`));
     const modulation = await sessions.modulation(Float32Array.of(Number(time)));
-    await pass.run(
-      new Tensor('float32', latents, [rows * columns, latents.length / (rows * columns)]),
-      new Tensor('float32', modulation, [modulation.length]),
-    );
+    await pass.run(new Tensor('float32', latents, [rows * columns, latents.length / (rows * columns)]), modulation);
     report(compare(`transformer.${name}`, velocity, readFloat32(entry), LIMIT.velocity));
   }
 }

@@ -12,6 +12,7 @@ import { type Architecture, parseArchitecture } from './architecture.js';
 import { checkpointFolder } from './checkpoint-folder.js';
 import { isWeightDtype } from './dtype.js';
 import { HEAD_BYTES, quantisedBy, refuseForeign, refuseQuantised } from './foreign-files.js';
+import { BLOCK, CODES, SCALES } from './prepare/quantise.js';
 import { readSafetensorsHeader, type TensorEntry, unopened, weightDtype } from './safetensors.js';
 
 /** Bytes of a JSON file: a tokenizer of 150,000 words takes 12 MB. */
@@ -21,6 +22,15 @@ const SHARDS_MAX = 200;
 const TENSORS_MAX = 50_000;
 
 export type WeightComponent = 'text_encoder' | 'transformer' | 'vae';
+
+/** A linear layer's weight in blocks along its columns, as `MatMulNBits` reads it (prepare/quantise.ts). */
+export interface QuantisedWeight {
+  bits: 4 | 8;
+  /** [rows, blocks, bytes of a block]. */
+  codes: TensorEntry;
+  /** [rows * blocks]. */
+  scales: TensorEntry;
+}
 
 /** The tensors of one component by their canonical name. */
 export class Tensors {
@@ -62,6 +72,23 @@ export class Tensors {
     }
     weightDtype(tensor);
     return tensor;
+  }
+
+  /** Codes and scales of the weight `name` [rows, columns]; null where it has none. @throws CodedError MODEL_INVALID */
+  quantised(name: string, [rows, columns]: readonly [number, number]): QuantisedWeight | null {
+    const [codes, scales] = [this.#entries.get(`${name}${CODES}`), this.#entries.get(`${name}${SCALES}`)];
+    if (!codes || !scales) return null;
+    const blocks = Math.ceil(columns / BLOCK);
+    const bits = codes.shape[2] === BLOCK ? 8 : 4;
+    const fits = `${codes.shape} ${scales.shape}` === `${rows},${blocks},${(BLOCK * bits) / 8} ${rows * blocks}`;
+    if (!fits)
+      throw new CodedError('MODEL_INVALID', `${codes.file}: the codes of ${name} have the shape [${codes.shape}]`);
+    return { bits, codes, scales };
+  }
+
+  /** With `entries` in place of those of the same name. */
+  with(entries: Map<string, TensorEntry>): Tensors {
+    return new Tensors(this.component, new Map([...this.#entries, ...entries]));
   }
 }
 

@@ -1,32 +1,42 @@
 /**
- * All graphs of a checkpoint, and the table that stays outside of them. Building them checks that every tensor is
- * there, in the shape that the configs ask for.
+ * All graphs of a checkpoint, and what stays outside of them. Building them checks that every tensor is there, in the
+ * shape that the configs ask for.
  */
 import type { Checkpoint } from './checkpoint.js';
+import type { Accuracy } from './layers.js';
 import type { OnnxGraph } from './onnx.js';
 import type { TensorEntry } from './safetensors.js';
 import { buildTextEncoder } from './text-encoder.js';
-import { buildModulation, buildTransformer } from './transformer.js';
+import { buildTransformer, type ModulationLayers, modulationLayers, type TransformerPart } from './transformer.js';
 import { buildDecoder, buildEncoder } from './vae.js';
 
 export interface Graphs {
   /** Token embeddings [vocabulary, hidden], read row by row. */
   embeddings: TensorEntry;
   textEncoder: OnnxGraph;
-  modulation: OnnxGraph;
-  transformer: OnnxGraph;
+  modulation: ModulationLayers;
+  transformer: TransformerPart[];
   decoder: OnnxGraph;
   encoder: OnnxGraph;
 }
 
+/** How the graphs are cut and computed; left out, as a processor computes them best. */
+export interface GraphOptions {
+  accuracy?: Accuracy;
+  blocksPerPart?: number | undefined;
+}
+
 /** @throws CodedError MODEL_INVALID, naming the tensor */
-export function buildGraphs({ architecture, tensors }: Checkpoint): Graphs {
+export function buildGraphs(
+  { architecture, tensors }: Checkpoint,
+  { accuracy = 4, blocksPerPart }: GraphOptions = {},
+): Graphs {
   const { vocabSize, hiddenSize } = architecture.textEncoder;
   return {
     embeddings: tensors.text_encoder.get('embed_tokens.weight', [vocabSize, hiddenSize]),
-    textEncoder: buildTextEncoder(architecture.textEncoder, tensors.text_encoder),
-    modulation: buildModulation(architecture.transformer, tensors.transformer),
-    transformer: buildTransformer(architecture.transformer, tensors.transformer),
+    textEncoder: buildTextEncoder(architecture.textEncoder, tensors.text_encoder, accuracy),
+    modulation: modulationLayers(architecture.transformer, tensors.transformer),
+    transformer: buildTransformer(architecture.transformer, tensors.transformer, accuracy, blocksPerPart),
     decoder: buildDecoder(architecture.vae, tensors.vae),
     encoder: buildEncoder(architecture.vae, tensors.vae),
   };

@@ -9,7 +9,7 @@ const OPSET = 23;
 /** Domain of ONNX Runtime's fused operators. */
 export const MICROSOFT = 'com.microsoft';
 
-const TYPE = { float32: 1, int32: 6, int64: 7 } as const;
+const TYPE = { float32: 1, uint8: 2, int64: 7 } as const;
 type ElementType = keyof typeof TYPE;
 
 type Attribute = number | string | number[] | { float: number };
@@ -40,6 +40,8 @@ interface Constant {
 export interface Weight {
   name: string;
   tensor: TensorEntry;
+  /** Quantised weights are codes (uint8) beside their scales; all others are computed with in float32. */
+  type: 'float32' | 'uint8';
   /** Shape in the graph. */
   dims: number[];
   /**
@@ -48,7 +50,7 @@ export interface Weight {
   lastTap: boolean;
 }
 
-/** Where a weight's float32 data lies, relative to the folder that the session is given. */
+/** Where a weight's data lies, relative to the folder that the session is given. */
 export interface Placement {
   location: string;
   offset: number;
@@ -57,16 +59,16 @@ export interface Placement {
 
 /** Builds a graph node by node. Methods return the name of the value that they make. */
 export class OnnxGraph {
+  readonly name: string;
   readonly weights: Weight[] = [];
   readonly #nodes: Node[] = [];
   readonly #constants = new Map<string, Constant>();
   readonly #inputs: Value[] = [];
   readonly #outputs: Value[] = [];
-  readonly #name: string;
   #counter = 0;
 
   constructor(name: string) {
-    this.#name = name;
+    this.name = name;
   }
 
   input(name: string, dims: (number | string)[]): string {
@@ -101,6 +103,7 @@ export class OnnxGraph {
     this.weights.push({
       name: tensor.name,
       tensor,
+      type: tensor.dtype === 'U8' ? 'uint8' : 'float32',
       dims: options.dims ?? tensor.shape,
       lastTap: options.lastTap ?? false,
     });
@@ -133,7 +136,7 @@ export class OnnxGraph {
   encode(placements: Map<string, Placement>): Uint8Array {
     const graph = [
       ...this.#nodes.map((node) => field(1, encodeNode(node))),
-      field(2, text(this.#name)),
+      field(2, text(this.name)),
       ...[...this.#constants.values()].map((constant) => field(5, encodeConstant(constant))),
       ...this.weights.map((weight) => field(5, encodeWeight(weight, placements.get(weight.name)))),
       ...this.#inputs.map((value) => field(11, encodeValue(value))),
@@ -184,7 +187,7 @@ function encodeWeight(weight: Weight, placement: Placement | undefined): Buffer 
   const entry = (key: string, value: string) => field(13, Buffer.concat([field(1, text(key)), field(2, text(value))]));
   return Buffer.concat([
     ...weight.dims.map((side) => integer(1, side)),
-    integer(2, TYPE.float32),
+    integer(2, TYPE[weight.type]),
     field(8, text(weight.name)),
     entry('location', placement.location),
     entry('offset', String(placement.offset)),

@@ -15,9 +15,9 @@ const ANSWER_MAX = 1 << 20;
  * What the checkpoint is. @throws CodedError MODEL_*, MODEL_LOAD_STALLED where its disk does not answer,
  * SUPERVISOR_STOPPING where `signal` says so
  */
-export function lookAtModel(path: string, signal?: AbortSignal): Promise<ModelInfo> {
+export function lookAtModel(path: string, dataDir: string, signal?: AbortSignal): Promise<ModelInfo> {
   const entry = fileURLToPath(import.meta.resolve('@qwen-supervisor/model/preflight-main'));
-  const child = spawn(process.execPath, [entry, path], { stdio: ['ignore', 'pipe', 'inherit'] });
+  const child = spawn(process.execPath, [entry, path, dataDir], { stdio: ['ignore', 'pipe', 'inherit'] });
   // A process that waits for a disk cannot be killed; nobody has to wait with it.
   child.unref();
   return new Promise<ModelInfo>((resolve, reject) => {

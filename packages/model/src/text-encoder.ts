@@ -6,18 +6,18 @@
  */
 import type { TextEncoderConfig } from './architecture.js';
 import type { Tensors } from './checkpoint.js';
-import { linear, rmsNorm, silu } from './layers.js';
+import { type Accuracy, linear, rmsNorm, silu } from './layers.js';
 import { MICROSOFT, OnnxGraph } from './onnx.js';
 
 /**
  * Inputs `embeddings` [1, n, hidden], `cos` and `sin` [1, n, headDim/2]; output `states` [n, hidden], after the final
  * norm. The embedding table stays outside: its rows are read from the file as they are needed.
  */
-export function buildTextEncoder(config: TextEncoderConfig, tensors: Tensors): OnnxGraph {
+export function buildTextEncoder(config: TextEncoderConfig, tensors: Tensors, accuracy: Accuracy): OnnxGraph {
   const { hiddenSize: hidden, headDim, numHeads, numKeyValueHeads, intermediateSize } = config;
   const g = new OnnxGraph('text_encoder');
   const dense = (x: string, name: string, rows: number, columns: number, bias: boolean) =>
-    linear(g, tensors, x, name, [rows, columns], { bias });
+    linear(g, tensors, x, name, [rows, columns], { bias, accuracy });
   const norm = (x: string, name: string) => rmsNorm(g, tensors, x, name, hidden, config.rmsNormEps);
   const batched = (x: string) => g.node('Unsqueeze', [x, g.ints([0])]);
 

@@ -1,66 +1,115 @@
 /**
- * `QwenImageTransformer2DModel` as two ONNX graphs. Reference: diffusers `transformer_qwenimage.py`.
+ * `QwenImageTransformer2DModel` as ONNX graphs. Reference: diffusers `transformer_qwenimage.py`.
  *
- * A third of the model's weights are modulation: linear layers of the timestep alone. They are a graph of their own,
- * run once for all timesteps of a job, so that a denoising step streams only the other two thirds through memory.
+ * A third of the model's weights are modulation: linear layers of the timestep alone. They are in no graph: their
+ * output is computed layer by layer for all timesteps of a job (`modulationLayers`), so that a denoising step streams
+ * only the other two thirds through memory.
  */
 import type { TransformerConfig } from './architecture.js';
 import type { Tensors } from './checkpoint.js';
-import { linear, rmsNorm, silu } from './layers.js';
+import { type Accuracy, linear, rmsNorm } from './layers.js';
 import { MICROSOFT, OnnxGraph } from './onnx.js';
+import type { TensorEntry } from './safetensors.js';
 
 const EPSILON = 1e-6;
 /** Width of the sinusoidal timestep embedding, a constant of the reference. */
 export const TIME_CHANNELS = 256;
 /** Rows of modulation per block and stream: shift1, scale1, gate1, shift2, scale2, gate2. */
 const ROWS = 6;
+/**
+ * Blocks of one graph. A run of a session cannot be interrupted; between two of them somebody who cancels is heard, and
+ * the step's progress is told.
+ */
+export const BLOCKS_PER_PART = 10;
 
 /** Rows of `dim` values that one timestep's modulation has: both streams of every block, then final scale and shift. */
 export function modulationRows(config: TransformerConfig): number {
   return config.numLayers * 2 * ROWS + 2;
 }
 
-/**
- * Input `time` [steps, 256]; output `modulation` [steps, rows * dim]. One is already added to every scale, so that a
- * modulated LayerNorm is a LayerNormalization whose scale and bias are inputs.
- */
-export function buildModulation(config: TransformerConfig, tensors: Tensors): OnnxGraph {
-  const { dim } = config;
-  const g = new OnnxGraph('modulation');
-  const project = (x: string, name: string, rows: number, columns: number) =>
-    linear(g, tensors, x, name, [rows, columns]);
-  const onesAt = (rows: number, scales: number[]) => {
-    const ones = new Float32Array(rows * dim);
-    for (const row of scales) ones.fill(1, row * dim, (row + 1) * dim);
-    return g.floats(ones);
-  };
+/** A linear layer: weight [rows, columns], bias [rows]. */
+export interface LinearLayer {
+  name: string;
+  weight: TensorEntry;
+  bias: TensorEntry;
+}
 
-  const time = g.input('time', ['steps', TIME_CHANNELS]);
-  const embedded = silu(g, project(time, 'time_text_embed.timestep_embedder.linear_1', dim, TIME_CHANNELS));
-  const temb = silu(g, project(embedded, 'time_text_embed.timestep_embedder.linear_2', dim, dim));
-  const blockOnes = onesAt(ROWS, [1, 4]);
-  const parts: string[] = [];
-  for (let i = 0; i < config.numLayers; i++) {
-    for (const stream of ['img_mod', 'txt_mod']) {
-      const rows = project(temb, `transformer_blocks.${i}.${stream}.1`, ROWS * dim, dim);
-      parts.push(g.node('Add', [rows, blockOnes]));
-    }
-  }
-  // The final layer's order is scale, shift: the opposite of the blocks.
-  parts.push(g.node('Add', [project(temb, 'norm_out.linear', 2 * dim, dim), onesAt(2, [0])]));
-  g.output('modulation', g.node('Concat', parts, { axis: 1 }), ['steps', modulationRows(config) * dim]);
-  return g;
+/** The layers that make a timestep's modulation. */
+export interface ModulationLayers {
+  /** Of the sinusoidal embedding (`timeEmbedding`): each is followed by SiLU. */
+  embed: [LinearLayer, LinearLayer];
+  /** Of what `embed` gives; their outputs one after the other are the modulation. */
+  layers: (LinearLayer & {
+    /** Outputs of `dim` values to which one is added: a modulated LayerNorm is one whose scale and bias are inputs. */
+    scales: number[];
+  })[];
+}
+
+export function modulationLayers(config: TransformerConfig, tensors: Tensors): ModulationLayers {
+  const { dim } = config;
+  const layer = (name: string, rows: number, columns: number): LinearLayer => ({
+    name,
+    weight: tensors.get(`${name}.weight`, [rows, columns]),
+    bias: tensors.get(`${name}.bias`, [rows]),
+  });
+  const ofBlocks = Array.from({ length: config.numLayers }, (_, i) =>
+    ['img_mod', 'txt_mod'].map((stream) => ({
+      ...layer(`transformer_blocks.${i}.${stream}.1`, ROWS * dim, dim),
+      scales: [1, 4],
+    })),
+  );
+  return {
+    embed: [
+      layer('time_text_embed.timestep_embedder.linear_1', dim, TIME_CHANNELS),
+      layer('time_text_embed.timestep_embedder.linear_2', dim, dim),
+    ],
+    // The final layer's order is scale, shift: the opposite of the blocks.
+    layers: [...ofBlocks.flat(), { ...layer('norm_out.linear', 2 * dim, dim), scales: [0] }],
+  };
+}
+
+/** A run of blocks, and which rows of the modulation are theirs. */
+export interface TransformerPart {
+  graph: OnnxGraph;
+  firstRow: number;
+  rows: number;
 }
 
 /**
- * Inputs `latents` [s, inChannels] packed tokens, `text` [t, jointAttentionDim], `modulation` [rows * dim] of one
- * timestep, `cos` and `sin` [1, t + s, headDim/2], text first; output `velocity` [s, inChannels].
+ * The network in parts of at most `blocksPerPart` blocks, to be run one after the other. Inputs of each: `modulation`
+ * [rows * dim] of one timestep, its part; `cos` and `sin` [1, t + s, headDim/2], text first; of the first `latents`
+ * [s, inChannels] packed tokens and `text` [t, jointAttentionDim], of the others the `image` [s, dim] and `words`
+ * [t, dim] that the part before has given as `nextImage` and `nextWords`. The last one gives `velocity` [s,
+ * inChannels].
  */
-export function buildTransformer(config: TransformerConfig, tensors: Tensors): OnnxGraph {
-  const { dim, headDim, numHeads, inChannels, jointAttentionDim } = config;
-  const g = new OnnxGraph('transformer');
+export function buildTransformer(
+  config: TransformerConfig,
+  tensors: Tensors,
+  accuracy: Accuracy,
+  blocksPerPart = BLOCKS_PER_PART,
+): TransformerPart[] {
+  const parts = Math.ceil(config.numLayers / blocksPerPart);
+  return Array.from({ length: parts }, (_, n) => {
+    // As even as can be: the longest run is what somebody who cancels waits for.
+    const [first, end] = [n, n + 1].map((k) => Math.round((k * config.numLayers) / parts)) as [number, number];
+    return buildPart(config, tensors, accuracy, first, end);
+  });
+}
+
+/** Blocks `first` to `end`, without `end`. */
+function buildPart(
+  config: TransformerConfig,
+  tensors: Tensors,
+  accuracy: Accuracy,
+  first: number,
+  end: number,
+): TransformerPart {
+  const { dim, headDim, numHeads, numLayers, inChannels, jointAttentionDim } = config;
+  const firstRow = first * 2 * ROWS;
+  const lastRow = end === numLayers ? modulationRows(config) : end * 2 * ROWS;
+  const g = new OnnxGraph(first === 0 ? 'transformer' : `transformer_${first}`);
   const dense = (x: string, name: string, rows: number, columns: number) =>
-    linear(g, tensors, x, name, [rows, columns]);
+    linear(g, tensors, x, name, [rows, columns], { accuracy: accuracyOf(name, numLayers, accuracy) });
   const modulated = (x: string, scale: string, shift: string) =>
     g.node('LayerNormalization', [x, scale, shift], { axis: -1, epsilon: { float: EPSILON } });
   const gated = (x: string, gate: string, out: string) => g.node('Add', [x, g.node('Mul', [gate, out])]);
@@ -70,17 +119,22 @@ export function buildTransformer(config: TransformerConfig, tensors: Tensors): O
     return g.node('Reshape', [rmsNorm(g, tensors, heads, name, headDim, EPSILON), g.ints([1, -1, dim])]);
   };
 
-  const latents = g.input('latents', ['s', inChannels]);
-  const text = g.input('text', ['t', jointAttentionDim]);
-  const modulation = g.input('modulation', [modulationRows(config) * dim]);
+  let [image, words] = first === 0 ? embed() : [g.input('image', ['s', dim]), g.input('words', ['t', dim])];
+  const modulation = g.input('modulation', [(lastRow - firstRow) * dim]);
   const cos = g.input('cos', [1, 'n', headDim / 2]);
   const sin = g.input('sin', [1, 'n', headDim / 2]);
   const rotate = (x: string) => g.node('RotaryEmbedding', [x, cos, sin], { num_heads: numHeads, interleaved: 1 });
 
+  function embed(): [string, string] {
+    const latents = g.input('latents', ['s', inChannels]);
+    const text = g.input('text', ['t', jointAttentionDim]);
+    const normedText = rmsNorm(g, tensors, text, 'txt_norm.weight', jointAttentionDim, EPSILON); // [t, jointAttentionDim]
+    return [dense(latents, 'img_in', dim, inChannels), dense(normedText, 'txt_in', dim, jointAttentionDim)];
+  }
   /** Rows of the modulation, each [dim]; few at once: providers for graphics cards bind a dozen outputs to a node. */
-  const rowsFrom = (first: number, count: number) => {
-    const [start, end] = [first, first + count].map((row) => g.ints([row * dim])) as [string, string];
-    const part = g.node('Slice', [modulation, start, end, g.ints([0])]); // [count * dim]
+  const rowsFrom = (row: number, count: number) => {
+    const [start, stop] = [row, row + count].map((n) => g.ints([(n - firstRow) * dim])) as [string, string];
+    const part = g.node('Slice', [modulation, start, stop, g.ints([0])]); // [count * dim]
     return g.nodes('Split', [part], count, { axis: 0, num_outputs: count });
   };
   /** Of one block and stream, each [dim]: for attention (1) and for the MLP (2). */
@@ -91,17 +145,13 @@ export function buildTransformer(config: TransformerConfig, tensors: Tensors): O
     return { shift1, scale1, gate1, shift2, scale2, gate2 };
   };
   // Text comes first in the joint sequence; the image tokens are the rest.
-  const textLength = g.node('Shape', [text], { start: 0, end: 1 });
-  const imageLength = g.node('Shape', [latents], { start: 0, end: 1 });
+  const textLength = g.node('Shape', [words], { start: 0, end: 1 });
+  const imageLength = g.node('Shape', [image], { start: 0, end: 1 });
   const lengths = g.node('Concat', [textLength, imageLength], { axis: 0 });
 
-  let image = dense(latents, 'img_in', dim, inChannels); // [s, dim]
-  const normedText = rmsNorm(g, tensors, text, 'txt_norm.weight', jointAttentionDim, EPSILON); // [t, jointAttentionDim]
-  let words = dense(normedText, 'txt_in', dim, jointAttentionDim); // [t, dim]
-
-  for (let i = 0; i < config.numLayers; i++) {
+  for (let i = first; i < end; i++) {
     const block = `transformer_blocks.${i}`;
-    const isLast = i === config.numLayers - 1;
+    const isLast = i === numLayers - 1;
     const ofImage = modulationOf(i, 'image');
     const ofText = modulationOf(i, 'text');
     const project = (x: string, name: string) => dense(x, `${block}.attn.${name}`, dim, dim);
@@ -138,10 +188,23 @@ export function buildTransformer(config: TransformerConfig, tensors: Tensors): O
     const wordsMlp = mlp(modulated(words, ofText.scale2, ofText.shift2), 'txt_mlp'); // [t, dim]
     words = gated(words, ofText.gate2, wordsMlp); // [t, dim]
   }
-  const [scale, shift] = rowsFrom(config.numLayers * 2 * ROWS, 2) as [string, string];
-  const velocity = dense(modulated(image, scale, shift), 'proj_out', inChannels, dim); // [s, inChannels]
-  g.output('velocity', velocity, ['s', inChannels]);
-  return g;
+  if (end === numLayers) {
+    const [scale, shift] = rowsFrom(numLayers * 2 * ROWS, 2) as [string, string];
+    const velocity = dense(modulated(image, scale, shift), 'proj_out', inChannels, dim); // [s, inChannels]
+    g.output('velocity', velocity, ['s', inChannels]);
+  } else {
+    g.output('nextImage', image, ['s', dim]);
+    g.output('nextWords', words, ['t', dim]);
+  }
+  return { graph: g, firstRow, rows: lastRow - firstRow };
+}
+
+/**
+ * The largest activations of the network, some 2e7, go through the last block's image MLP: rounded to 8 bits beside
+ * them everything else of their row would be lost. Reference: Draw Things, "Optimizing Qwen Image for Edge Devices".
+ */
+function accuracyOf(name: string, numLayers: number, accuracy: Accuracy): Accuracy {
+  return name === `transformer_blocks.${numLayers - 1}.img_mlp.net.2` ? 0 : accuracy;
 }
 
 /**

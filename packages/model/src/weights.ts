@@ -1,8 +1,8 @@
 /**
- * Decides where a graph's weights lie for the CPU provider, which computes in float32.
+ * Decides where a graph's weights lie for the CPU provider, which computes in float32 or with quantised weights.
  *
- * float32 files stay where they are and are mapped into memory. Other types, and kernels of which one slice is used,
- * are converted once into a side file in the cache folder: ONNX Runtime would otherwise expand every bf16 weight at
+ * Both stay where they are and are mapped into memory. Other types, and kernels of which one slice is used, are
+ * converted once into a side file in the cache folder: ONNX Runtime would otherwise expand every bf16 weight at
  * each load, with more than four times the file's size in memory.
  */
 import { createHash } from 'node:crypto';
@@ -38,6 +38,15 @@ export interface PlacedGraph {
   folder: string;
   /** Bytes of weights as they lie on disk for the session. */
   bytes: number;
+  /** Where they lie: files of `folder`, and the stretch of each that is mapped. */
+  stretches: Stretch[];
+}
+
+/** Bytes `from` to `to` (without it) of a file. */
+export interface Stretch {
+  file: string;
+  from: number;
+  to: number;
 }
 
 /**
@@ -46,28 +55,45 @@ export interface PlacedGraph {
  */
 export function placeWeights(
   graph: OnnxGraph,
-  name: string,
   cacheFolder: string,
   onProgress: (bytesDone: number) => void,
 ): PlacedGraph {
+  const { name } = graph;
   const bytes = weightBytes(graph);
   const inPlace = placeInFiles(graph.weights);
-  if (inPlace) return { model: graph.encode(inPlace.placements), folder: inPlace.folder, bytes };
+  if (inPlace) return placed(graph, inPlace.placements, inPlace.folder, bytes);
   const file = `${name}-${layoutFingerprint(graph.weights)}.f32`;
   const { placements, size } = layOut(graph.weights, file);
   if (!existsSync(join(cacheFolder, file)))
     writeSideFile(graph.weights, placements, size, cacheFolder, file, name, onProgress);
-  return { model: graph.encode(placements), folder: cacheFolder, bytes };
+  return placed(graph, placements, cacheFolder, bytes);
 }
 
-/** Bytes of all weights of the graph in float32. */
+function placed(graph: OnnxGraph, placements: Map<string, Placement>, folder: string, bytes: number): PlacedGraph {
+  const stretches = new Map<string, Stretch>();
+  for (const { location, offset, length } of placements.values()) {
+    const { from, to } = stretches.get(location) ?? { from: offset, to: offset };
+    stretches.set(location, {
+      file: join(folder, location),
+      from: Math.min(from, offset),
+      to: Math.max(to, offset + length),
+    });
+  }
+  return { model: graph.encode(placements), folder, bytes, stretches: [...stretches.values()] };
+}
+
+/** Bytes of all weights of the graph, as the session has them. */
 export function weightBytes(graph: OnnxGraph): number {
-  return graph.weights.reduce((sum, weight) => sum + 4 * elementCount(weight.dims), 0);
+  return graph.weights.reduce((sum, weight) => sum + lengthOf(weight), 0);
 }
 
-/** The files themselves, if all are float32 and, symbolic links followed, lie in one folder. */
+function lengthOf({ type, dims }: Weight): number {
+  return (type === 'uint8' ? 1 : 4) * elementCount(dims);
+}
+
+/** The files themselves, if all can be used as they are and, symbolic links followed, lie in one folder. */
 function placeInFiles(weights: Weight[]): { placements: Map<string, Placement>; folder: string } | null {
-  if (weights.some(({ tensor, lastTap }) => tensor.dtype !== 'F32' || lastTap)) return null;
+  if (weights.some(({ tensor, lastTap }) => (tensor.dtype !== 'F32' && tensor.dtype !== 'U8') || lastTap)) return null;
   const paths = new Map(
     [...new Set(weights.map(({ tensor }) => tensor.file))].map((file) => [file, realpathSync(file)]),
   );
@@ -86,7 +112,7 @@ function layOut(weights: Weight[], location: string): { placements: Map<string, 
   let size = 0;
   for (const weight of weights) {
     const offset = Math.ceil(size / ALIGNMENT) * ALIGNMENT;
-    const length = 4 * elementCount(weight.dims);
+    const length = lengthOf(weight);
     placements.set(weight.name, { location, offset, length });
     size = offset + length;
   }
@@ -206,7 +232,8 @@ function isRunning(pid: number): boolean {
 /** Side files of earlier versions of the same checkpoint; a session that still maps one keeps its data. */
 function removeOlder(folder: string, name: string, current: string): void {
   for (const file of readdirSync(folder)) {
-    if (file.startsWith(`${name}-`) && file.endsWith('.f32') && file !== current)
-      rmSync(join(folder, file), { force: true });
+    // Earlier versions had a graph for the modulation.
+    const isOld = file.startsWith(`${name}-`) || file.startsWith('modulation-');
+    if (isOld && file.endsWith('.f32') && file !== current) rmSync(join(folder, file), { force: true });
   }
 }

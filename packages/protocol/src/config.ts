@@ -95,7 +95,9 @@ export const configSchema = z.strictObject({
   model: z
     .string()
     .min(1)
-    .describe('Checkpoint folder in the diffusers layout. Default: the pocket model')
+    .describe(
+      'Name of a model that was added, or a checkpoint folder in the diffusers layout. Default: the pocket model',
+    )
     .meta({ takesEffect: 'inference' }),
   'max-steps': z
     .int()

@@ -36,3 +36,13 @@ export function thumbnailFile(image: string): string {
 export function inputFile(sha256: string): string {
   return `${INPUTS_FOLDER}/${sha256}.png`;
 }
+
+/** Folder of the models that were added. */
+export const MODELS_FOLDER = 'models';
+/** In a model's folder: what it is. Written last. */
+export const MODEL_FILE = 'model.json';
+
+/** Where a model that was added lies. */
+export function modelFolder(dataDir: string, name: string): string {
+  return `${dataDir}/${MODELS_FOLDER}/${name}`;
+}

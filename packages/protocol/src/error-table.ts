@@ -197,6 +197,34 @@ export const ERRORS = {
     'the model is of an architecture that is not supported',
     'use a Qwen-Image 1.x text-to-image checkpoint in the diffusers layout (QwenImagePipeline), its weights in bf16, fp16 or fp32',
     500, 86, 'environment'),
+  MODEL_NOT_ADDED: row(
+    'a model of this size has to be prepared for this machine first',
+    "run 'qwen-supervisor model add FOLDER', once: it takes minutes, and says what it needs",
+    500, 66, 'environment'),
+  MODEL_EXISTS: row(
+    'there is a model of this name',
+    "choose another with --name, or remove it: 'qwen-supervisor model remove NAME'",
+    409, 91, 'caller'),
+  MODEL_NOT_REGISTERED: row(
+    'there is no model of this name',
+    "see 'qwen-supervisor model list' for those that were added",
+    404, 66, 'caller'),
+  MODEL_BEING_ADDED: row(
+    'another process is adding a model of this name',
+    'wait until it has ended; what it has prepared is kept even if it is killed',
+    409, 75, 'environment', true),
+  MODEL_CHANGED: row(
+    'the files of a model are not those that it was added from',
+    "put the original files back, or remove the model and add it again: 'qwen-supervisor model remove NAME'",
+    500, 65, 'environment'),
+  LICENSE_NOT_ACCEPTED: row(
+    'the licence of the model forbids commercial use',
+    'read it, and add --accept-license if you use the model within it',
+    403, 77, 'caller'),
+  LORA_INVALID: row(
+    'the LoRA does not fit this model',
+    'use a LoRA for Qwen-Image text to image in safetensors: names of diffusers, PEFT or kohya',
+    400, 65, 'caller'),
   MODEL_LOAD_FAILED: row(
     'the model could not be loaded',
     "read the reason in the message and in 'qwen-supervisor logs'; check free memory and disk space",

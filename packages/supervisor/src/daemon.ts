@@ -310,7 +310,7 @@ export class Daemon implements RunningDaemon, Supervised {
     const keys = readKeysFile(read['keys-file']);
     const { config, report } = changeConfig(this.#config, read);
     refuseUnlessOpen(httpPort.host, keys.length > 0 || config.keyless === 'anywhere');
-    if (report.applied.includes('model')) this.#model = await lookAtModel(config.model);
+    if (report.applied.includes('model')) this.#model = await lookAtModel(config.model, config['data-dir']);
     if (JSON.stringify(keys) !== JSON.stringify(this.#keys) && !report.restarted.includes('api'))
       report.restarted.push('api');
     this.#keys = keys;

@@ -33,7 +33,7 @@ export async function startDaemon(
   const activation = takeActivation(env);
   const config = readConfig();
   const keys = readKeysFile(config['keys-file']);
-  const model = await lookAtModel(config.model, stopping);
+  const model = await lookAtModel(config.model, config['data-dir'], stopping);
   const dataDir = prepareDataDir(config['data-dir']);
   const { store, setAside } = openStore(dataDir);
   emptyTemporaryFolder(dataDir);

@@ -36,7 +36,7 @@ export interface Observer {
   onStep(state: StepState): void;
   /** No step is left; the picture is decoded next. */
   onDecoding(): void;
-  /** Asked before every step and before the picture is decoded. */
+  /** Asked before every step, between the parts of the transformer, and before the picture is decoded. */
   isCancelled(): boolean;
   /** Asked after every step: whether the picture is wanted as far as it is. */
   isInterrupted(): boolean;
@@ -201,8 +201,7 @@ export async function denoise(
       modulation = await sessions.modulation(timesteps.slice(first, first + stepsAtOnce).map((t) => t / 1000));
     }
     const row = modulation.subarray(offset * rowLength, (offset + 1) * rowLength);
-    const rowTensor = new Tensor('float32', row, [rowLength]);
-    for (const pass of passes) await pass.run(latentsTensor, rowTensor);
+    for (const pass of passes) if (!(await pass.run(latentsTensor, row, observer.isCancelled))) return null;
     if (negativeVelocity) guide(velocity, negativeVelocity, request.trueCfgScale, inChannels);
     const sigma = sigmas[i + 1] as number;
     eulerStep(latents, velocity, sigma - (sigmas[i] as number));
@@ -248,7 +247,8 @@ async function promptStates(sessions: Sessions, prompt: string): Promise<Float32
 /** One forward pass of the transformer for fixed text states, into a fixed buffer. */
 export class Pass {
   readonly #sessions: Sessions;
-  readonly #fixed: Record<'text' | 'cos' | 'sin', Tensor>;
+  readonly #text: Tensor;
+  readonly #rotary: Record<'cos' | 'sin', Tensor>;
   readonly #fetches: { velocity: Tensor };
 
   constructor(sessions: Sessions, text: Float32Array, rows: number, columns: number, velocity: Float32Array) {
@@ -258,15 +258,29 @@ export class Pass {
     const { cos, sin } = jointRotary(transformer, textTokens, rows, columns);
     const rotaryDims = [1, textTokens + tokens, transformer.headDim / 2];
     this.#sessions = sessions;
-    this.#fixed = {
-      text: new Tensor('float32', text, [textTokens, transformer.jointAttentionDim]),
-      cos: new Tensor('float32', cos, rotaryDims),
-      sin: new Tensor('float32', sin, rotaryDims),
-    };
+    this.#text = new Tensor('float32', text, [textTokens, transformer.jointAttentionDim]);
+    this.#rotary = { cos: new Tensor('float32', cos, rotaryDims), sin: new Tensor('float32', sin, rotaryDims) };
     this.#fetches = { velocity: new Tensor('float32', velocity, [tokens, transformer.inChannels]) };
   }
 
-  async run(latents: Tensor, modulation: Tensor): Promise<void> {
-    await this.#sessions.transformer.run({ ...this.#fixed, latents, modulation }, this.#fetches);
+  /**
+   * Part after part of the network. `modulation`: of one timestep. False where `isCancelled` said so between two parts:
+   * then the buffer is as it was.
+   */
+  async run(latents: Tensor, modulation: Float32Array, isCancelled = () => false): Promise<boolean> {
+    const { transformer, architecture } = this.#sessions;
+    const { dim } = architecture.transformer;
+    let streams: Record<string, Tensor> = { latents, text: this.#text };
+    for (const [n, { session, firstRow, rows }] of transformer.entries()) {
+      if (n > 0 && isCancelled()) return false;
+      const part = modulation.subarray(firstRow * dim, (firstRow + rows) * dim);
+      const feeds = { ...streams, ...this.#rotary, modulation: new Tensor('float32', part, [part.length]) };
+      if (n === transformer.length - 1) await session.run(feeds, this.#fetches);
+      else {
+        const { nextImage, nextWords } = (await session.run(feeds)) as Record<'nextImage' | 'nextWords', Tensor>;
+        streams = { image: nextImage, words: nextWords };
+      }
+    }
+    return true;
   }
 }

@@ -1,21 +1,25 @@
 /** ONNX Runtime sessions of a checkpoint, and the plain functions that run them. */
 
-import { createHash } from 'node:crypto';
-import { basename, join } from 'node:path';
+import { closeSync } from 'node:fs';
 import type { Architecture } from '@qwen-supervisor/model/architecture';
 import type { Checkpoint } from '@qwen-supervisor/model/checkpoint';
 import { EmbeddingTable } from '@qwen-supervisor/model/embedding-table';
-import { buildGraphs } from '@qwen-supervisor/model/graphs';
+import { buildGraphs, type GraphOptions } from '@qwen-supervisor/model/graphs';
 import type { OnnxGraph } from '@qwen-supervisor/model/onnx';
+import { openForReading, readAt } from '@qwen-supervisor/model/safetensors';
 import { textRotary } from '@qwen-supervisor/model/text-encoder';
 import { loadTokenizer, type Tokenizer } from '@qwen-supervisor/model/tokenizer';
-import { modulationRows, TIME_CHANNELS, timeEmbedding } from '@qwen-supervisor/model/transformer';
+import { modulationRows } from '@qwen-supervisor/model/transformer';
 import { VAE_SCALE } from '@qwen-supervisor/model/vae';
-import { type PlacedGraph, placeWeights, weightBytes } from '@qwen-supervisor/model/weights';
+import { type PlacedGraph, placeWeights, type Stretch, weightBytes } from '@qwen-supervisor/model/weights';
 import type { LoadProgress, ModelComponent } from '@qwen-supervisor/protocol/status';
 import { InferenceSession, Tensor } from 'onnxruntime-node';
+import { openModulation } from './modulation.js';
 import { fromRuntime } from './runtime-error.js';
 import { TextStates } from './text-states.js';
+
+/** Bytes that are read at once ahead of a session. */
+const READ_BYTES = 8 << 20;
 
 export interface Sessions {
   architecture: Architecture;
@@ -25,12 +29,20 @@ export interface Sessions {
   encodeText(ids: readonly number[]): Promise<Float32Array>;
   /** Timesteps in [0, 1] → modulation [timesteps.length, rows * dim]. */
   modulation(timesteps: Float32Array): Promise<Float32Array>;
-  transformer: InferenceSession;
+  /** The transformer, in parts that are run one after the other. */
+  transformer: Part[];
   /** De-normalised latents [zDim, h, w] → image [3, 8h, 8w] in [-1, 1]. */
   decode(latents: Float32Array, h: number, w: number): Promise<Float32Array>;
   /** Image [3, H, W] in [-1, 1] → latent mean [zDim, H/8, W/8], not normalised. */
   encode(image: Float32Array, height: number, width: number): Promise<Float32Array>;
   release(): Promise<void>;
+}
+
+/** A run of the transformer's blocks, and which rows of the modulation are theirs. */
+export interface Part {
+  session: InferenceSession;
+  firstRow: number;
+  rows: number;
 }
 
 /**
@@ -40,26 +52,26 @@ export interface Sessions {
  */
 export async function loadSessions(
   checkpoint: Checkpoint,
-  cacheRoot: string,
+  cacheFolder: string,
   threads: number,
   report: (progress: LoadProgress) => void,
+  options: GraphOptions = {},
 ): Promise<Sessions> {
   const { architecture, folder } = checkpoint;
-  const graphs = buildGraphs(checkpoint);
-  const { embeddings: table, ...graphsWithWeights } = graphs;
-  const bytesTotal = Object.values(graphsWithWeights).reduce((sum, graph) => sum + weightBytes(graph), 0);
-  const cacheFolder = join(
-    cacheRoot,
-    `${basename(folder)}-${createHash('sha256').update(folder).digest('hex').slice(0, 12)}`,
-  );
+  const graphs = buildGraphs(checkpoint, options);
+  const transformerGraphs = graphs.transformer.map(({ graph }) => graph);
+  const withWeights = [graphs.textEncoder, ...transformerGraphs, graphs.decoder, graphs.encoder];
+  const bytesTotal = withWeights.reduce((sum, graph) => sum + weightBytes(graph), 0);
   let bytesBefore = 0;
-  const open = async (component: ModelComponent, name: string, graph: OnnxGraph) => {
+  const open = async (component: ModelComponent, graph: OnnxGraph) => {
     const tell = (bytes: number) => report({ component, bytesDone: bytesBefore + bytes, bytesTotal });
     tell(0);
     // Half of a component's bytes count when its weights lie ready, the other half when the session has taken them in.
-    const placed = placeWeights(graph, name, cacheFolder, (done) => tell(Math.floor(done / 2)));
+    const placed = placeWeights(graph, cacheFolder, (done) => tell(Math.floor(done / 2)));
+    // In one go from front to back: pages that the session asks for one by one come many times slower from a disk.
+    readAhead(placed.stretches, (done) => tell(Math.floor(Math.min(placed.bytes, done) / 2)));
     tell(Math.floor(placed.bytes / 2));
-    const session = await createSession(name, placed, threads);
+    const session = await createSession(graph.name, placed, threads);
     bytesBefore += placed.bytes;
     tell(0);
     return session;
@@ -68,12 +80,14 @@ export async function loadSessions(
   report({ component: 'tokenizer', bytesDone: 0, bytesTotal });
   const tokenizer = loadTokenizer(folder);
   const { hiddenSize, headDim } = architecture.textEncoder;
-  const embeddings = new EmbeddingTable(table);
-  const textEncoder = await open('text_encoder', 'text_encoder', graphs.textEncoder);
-  const modulation = await open('transformer', 'modulation', graphs.modulation);
-  const transformer = await open('transformer', 'transformer', graphs.transformer);
-  const decoder = await open('vae', 'vae_decoder', graphs.decoder);
-  const encoder = await open('vae', 'vae_encoder', graphs.encoder);
+  const embeddings = new EmbeddingTable(graphs.embeddings);
+  const modulation = await openModulation(architecture.transformer.dim, graphs.modulation);
+  const textEncoder = await open('text_encoder', graphs.textEncoder);
+  const transformer: Part[] = [];
+  for (const { graph, firstRow, rows } of graphs.transformer)
+    transformer.push({ session: await open('transformer', graph), firstRow, rows });
+  const decoder = await open('vae', graphs.decoder);
+  const encoder = await open('vae', graphs.encoder);
 
   return {
     architecture,
@@ -89,10 +103,7 @@ export async function loadSessions(
         sin: new Tensor('float32', sin, [1, n, headDim / 2]),
       });
     },
-    modulation: (timesteps) =>
-      runOne(modulation, 'modulation', {
-        time: new Tensor('float32', timeEmbedding(timesteps), [timesteps.length, TIME_CHANNELS]),
-      }),
+    modulation: (timesteps) => modulation.of(timesteps),
     decode: (latents, h, w) =>
       runOne(decoder, 'image', { latents: new Tensor('float32', latents, [1, architecture.vae.zDim, h, w]) }),
     encode: (image, height, width) =>
@@ -100,7 +111,9 @@ export async function loadSessions(
         image: new Tensor('float32', image, [1, architecture.vae.inputChannels, height, width]),
       }),
     async release() {
-      for (const session of [textEncoder, modulation, transformer, decoder, encoder]) await session.release();
+      const parts = transformer.map(({ session }) => session);
+      for (const session of [textEncoder, ...parts, decoder, encoder]) await session.release();
+      await modulation.release();
       embeddings.close();
     },
   };
@@ -126,6 +139,24 @@ async function createSession(name: string, placed: PlacedGraph, threads: number)
     });
   } catch (cause) {
     throw fromRuntime(cause, 'MODEL_LOAD_FAILED', name);
+  }
+}
+
+/** Fills the page cache. @throws CodedError MODEL_TRUNCATED */
+function readAhead(stretches: Stretch[], onProgress: (bytesDone: number) => void): void {
+  let done = 0;
+  for (const { file, from, to } of stretches) {
+    const { fd } = openForReading(file);
+    try {
+      for (let at = from; at < to; at += READ_BYTES) {
+        const length = Math.min(READ_BYTES, to - at);
+        readAt(fd, file, at, length);
+        done += length;
+        onProgress(done);
+      }
+    } finally {
+      closeSync(fd);
+    }
   }
 }
 

@@ -1,8 +1,10 @@
 /** Reads the configuration of `start`: defaults, then the TOML file, then the environment, then flags. */
-import { dirname, resolve } from 'node:path';
+import { existsSync } from 'node:fs';
+import { dirname, join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { readRegular } from '@qwen-supervisor/files/read-regular';
 import { CONFIG_KEYS, type Config, environmentName, parseConfig } from '@qwen-supervisor/protocol/config';
+import { MODEL_FILE, modelFolder } from '@qwen-supervisor/protocol/data-files';
 import { CodedError } from '@qwen-supervisor/protocol/errors';
 import { parse } from 'smol-toml';
 import { defaultDataDir } from '../machine/data-folder.js';
@@ -33,7 +35,13 @@ export function loadConfig(
     { name: 'the command line', values: flags },
   ]);
   const { 'data-dir': dataDir, model, 'keys-file': keysFile } = config;
-  const absolute = { 'data-dir': resolve(dataDir), model: resolve(model), 'keys-file': keysFile && resolve(keysFile) };
+  // A model that was added goes by its name.
+  const isName = existsSync(join(modelFolder(resolve(dataDir), model), MODEL_FILE));
+  const absolute = {
+    'data-dir': resolve(dataDir),
+    model: isName ? model : resolve(model),
+    'keys-file': keysFile && resolve(keysFile),
+  };
   // Lists have more to them than a schema sees.
   accessOf(config);
   return { ...config, ...absolute };

@@ -1,0 +1,88 @@
+/** Adds a checkpoint as a model of this machine: checked, prepared, registered; or, before that, nothing. */
+import { existsSync, realpathSync, statfsSync } from 'node:fs';
+import { modelFolder } from '@qwen-supervisor/protocol/data-files';
+import { CodedError } from '@qwen-supervisor/protocol/errors';
+import { fingerprint, openCheckpoint } from '../checkpoint.js';
+import { modelInfo } from '../descriptions.js';
+import type { Quantisation } from '../prepare/precision.js';
+import { inDiskErrors, type Preparation, planPreparation, prepareWeights } from '../prepare/prepare.js';
+import type { Quality } from '../prepare/quantise.js';
+import { type License, licenseOf } from './licence.js';
+import { nameOf } from './open-model.js';
+import { checkName, findRegistration, type Registration, register, withModelLock } from './registry.js';
+
+export interface AddOptions {
+  quantize: Quantisation;
+  quality: Quality;
+  name: string | undefined;
+  acceptLicense: boolean;
+  threads: number;
+}
+
+/** A checkpoint that was looked at, and what adding it comes to. */
+export interface Checked {
+  name: string;
+  folder: string;
+  license: License;
+  preparation: Preparation;
+}
+
+/** Looks at the headers of all files. @throws CodedError MODEL_*, MODEL_EXISTS, USAGE_INVALID */
+export function checkModel(dataDir: string, path: string, options: AddOptions): Checked {
+  const checkpoint = openCheckpoint(path);
+  const { quantize, quality } = options;
+  const { id } = modelInfo(checkpoint.architecture, nameOf(checkpoint.folder));
+  const suggested = `${id}-${quantize === 'none' ? 'float32' : quantize}`.toLowerCase().replace(/[^a-z0-9._-]+/g, '-');
+  const name = checkName(options.name ?? suggested);
+  if (findRegistration(dataDir, name)) throw new CodedError('MODEL_EXISTS', `there is a model '${name}'`);
+  const source = `${fingerprint(checkpoint)} ${quantize}`;
+  const preparation = planPreparation(checkpoint, quantize, new Map(), { source, quality });
+  return { name, folder: checkpoint.folder, license: licenseOf(checkpoint.folder), preparation };
+}
+
+/**
+ * Prepares and registers what `checkModel` has looked at.
+ * @throws CodedError LICENSE_NOT_ACCEPTED, DISK_FULL, MODEL_INVALID, MODEL_CHANGED, MODEL_BEING_ADDED
+ */
+export async function addModel(
+  dataDir: string,
+  { name, folder, license, preparation }: Checked,
+  { quantize, quality, acceptLicense, threads }: AddOptions,
+  onProgress: (bytesDone: number) => void,
+): Promise<Registration> {
+  if (license.forbidsCommercialUse && !acceptLicense)
+    throw new CodedError('LICENSE_NOT_ACCEPTED', `${folder}: its licence (${license.name}) forbids commercial use`);
+  const target = modelFolder(dataDir, name);
+  return inDiskErrors(target, () =>
+    withModelLock(dataDir, name, async () => {
+      if (findRegistration(dataDir, name)) throw new CodedError('MODEL_EXISTS', `there is a model '${name}'`);
+      requireRoom(target, preparation.bytesToWrite);
+      const checkpoint = openCheckpoint(folder);
+      const before = fingerprint(checkpoint);
+      await prepareWeights(checkpoint, preparation, target, threads, onProgress);
+      if (fingerprint(openCheckpoint(folder)) !== before)
+        throw new CodedError('MODEL_CHANGED', `${folder}: its files were changed while they were read`);
+      const registration: Registration = {
+        version: 1,
+        name,
+        source: realpathSync(folder),
+        fingerprint: before,
+        quantize,
+        quality,
+        license: license.name,
+        bytes: preparation.bytesToWrite,
+        addedAt: new Date().toISOString(),
+      };
+      await register(dataDir, registration);
+      return registration;
+    }),
+  );
+}
+
+/** The file of an attempt that was interrupted has its full length already. */
+function requireRoom(folder: string, bytes: number): void {
+  const { bavail, bsize } = statfsSync(folder);
+  if (bavail * bsize > bytes || existsSync(`${folder}/transformer.safetensors.part`)) return;
+  const [needed, free] = [bytes, bavail * bsize].map((n) => (n / 1e9).toFixed(1));
+  throw new CodedError('DISK_FULL', `${folder}: the prepared weights take ${needed} GB, and ${free} GB are free`);
+}

@@ -1,0 +1,122 @@
+/**
+ * Entry of `qwen-supervisor model add | list | show | verify | remove`, a process of its own: the command line loads
+ * nothing of models. One argument: the command as JSON.
+ */
+import { availableParallelism } from 'node:os';
+import { join } from 'node:path';
+import { modelFolder } from '@qwen-supervisor/protocol/data-files';
+import { CodedError, ERRORS, toCodedError } from '@qwen-supervisor/protocol/errors';
+import { harmless } from '@qwen-supervisor/protocol/harmless-text';
+import { PREPARED } from '../prepare/prepare.js';
+import { type AddOptions, addModel, checkModel } from './add-model.js';
+import { listRegistrations, type Registration, removeModel, requireRegistration } from './registry.js';
+import { damagedTensors } from './verify.js';
+
+/** What is asked for. */
+export type ModelCommand = { dataDir: string; json: boolean } & (
+  | ({ do: 'add'; folder: string; checkOnly: boolean } & Omit<AddOptions, 'threads'>)
+  | { do: 'list' }
+  | { do: 'show' | 'verify' | 'remove'; name: string }
+);
+
+const command = JSON.parse(process.argv[2] ?? '{}') as ModelCommand;
+const { dataDir, json } = command;
+
+try {
+  await run();
+} catch (error) {
+  const coded = toCodedError(error);
+  console.error(harmless(`error ${coded.code}: ${coded.message}\nhint: ${coded.hint}`));
+  process.exitCode = ERRORS[coded.code].exit;
+}
+
+async function run(): Promise<void> {
+  switch (command.do) {
+    case 'add':
+      return add(command);
+    case 'list': {
+      const models = listRegistrations(dataDir);
+      if (models.length === 0 && !json) console.log('no model was added yet: qwen-supervisor model add FOLDER');
+      return say(models, models.map(line));
+    }
+    case 'show': {
+      const model = requireRegistration(dataDir, command.name);
+      return say(model, [
+        line(model),
+        `prepared: ${modelFolder(dataDir, model.name)}`,
+        `checkpoint (stays needed): ${model.source}`,
+      ]);
+    }
+    case 'verify': {
+      const { name } = requireRegistration(dataDir, command.name);
+      const damaged = Object.values(PREPARED).flatMap((file) => damagedTensors(join(modelFolder(dataDir, name), file)));
+      if (damaged.length > 0)
+        throw new CodedError(
+          'MODEL_INVALID',
+          `${name}: ${damaged.length} tensors are damaged, ${damaged[0]} the first; remove the model and add it again`,
+        );
+      return say({ name, ok: true }, [`${name}: every tensor has the checksum that it was written with`]);
+    }
+    case 'remove': {
+      const { name } = requireRegistration(dataDir, command.name);
+      removeModel(dataDir, name);
+      return say({ name }, [`${name} is removed; the checkpoint that it was made from is left as it is`]);
+    }
+  }
+}
+
+async function add(options: Extract<ModelCommand, { do: 'add' }>): Promise<void> {
+  const given: AddOptions = { ...options, threads: availableParallelism() };
+  const checked = checkModel(dataDir, options.folder, given);
+  const { name, folder, license, preparation } = checked;
+  const summary = {
+    name,
+    folder,
+    license: license.name,
+    quantize: options.quantize,
+    bytesToRead: preparation.bytesToRead,
+    bytesToWrite: preparation.bytesToWrite,
+  };
+  if (!json) {
+    console.log(harmless(`${folder}: every tensor that is needed is there`));
+    console.log(harmless(`licence: ${license.name ?? 'the folder says nothing of one'}`));
+    console.log(
+      `${gigabytes(preparation.bytesToRead)} are read, ${gigabytes(preparation.bytesToWrite)} written (${options.quantize})`,
+    );
+  }
+  if (options.checkOnly) return json ? console.log(JSON.stringify(summary)) : undefined;
+  const model = await addModel(dataDir, checked, given, progress(preparation.bytesToRead));
+  say(model, [`added: qwen-supervisor start --model ${model.name}`]);
+}
+
+/** Told on a terminal as it goes, elsewhere every tenth. */
+function progress(total: number): (done: number) => void {
+  const startedMs = performance.now();
+  let [begunAt, told] = [-1, -1];
+  return (done) => {
+    if (begunAt < 0) begunAt = done;
+    const percent = Math.floor((100 * done) / total);
+    const step = process.stderr.isTTY ? 1 : 10;
+    if (percent < told + step) return;
+    told = percent;
+    const seconds = (performance.now() - startedMs) / 1000;
+    const left = done > begunAt ? `, ${Math.ceil((seconds * (total - done)) / (done - begunAt))} s left` : '';
+    const text = `preparing: ${percent} % of ${gigabytes(total)}${left}`;
+    process.stderr.write(process.stderr.isTTY ? `\r\x1b[K${text}${done === total ? '\n' : ''}` : `${text}\n`);
+  };
+}
+
+function line({ name, quantize, bytes, license }: Registration): string {
+  return harmless(
+    `${name.padEnd(32)} ${quantize.padEnd(5)} ${gigabytes(bytes).padStart(9)}  ${license ?? ''}`,
+  ).trimEnd();
+}
+
+function say(value: object, lines: string[]): void {
+  if (json) console.log(JSON.stringify(value));
+  else for (const one of lines) console.log(harmless(one));
+}
+
+function gigabytes(bytes: number): string {
+  return `${(bytes / 1e9).toFixed(2)} GB`;
+}

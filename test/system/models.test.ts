@@ -1,0 +1,123 @@
+/** Models that are added: prepared weights, interrupted and whole, and pictures drawn with them. */
+import { createHash } from 'node:crypto';
+import { cpSync, existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { readSafetensorsHeader } from '@qwen-supervisor/model/safetensors';
+import { execa } from 'execa';
+import { describe, expect, test } from 'vitest';
+import { copyCheckpoint, POCKET, REPOSITORY, temporaryFolder } from '../fixture-files.js';
+import { cli, startProduct, until } from './product.js';
+
+const FOX = { prompt: 'a fox on a teal background', seed: 3, numInferenceSteps: 60 };
+
+const model = (dataDir: string, ...args: string[]) => cli(['model', ...args, '--data-dir', dataDir]);
+const digest = (file: string) => createHash('sha256').update(readFileSync(file)).digest('hex');
+const prepared = (dataDir: string, name: string) =>
+  ['transformer', 'text_encoder'].map((part) => digest(join(dataDir, 'models', name, `${part}.safetensors`)));
+
+describe('model add', () => {
+  test('killed again and again, it goes on, and the files are the same bytes as without a kill', async () => {
+    const [peace, war] = [temporaryFolder(), temporaryFolder()];
+    expect(await model(peace, 'add', POCKET, '--quantize', 'int4')).toMatchObject({ code: 0 });
+    for (let n = 0; n < 12; n++) {
+      const main = join(REPOSITORY, 'packages/model/dist/registry/models-main.js');
+      const command = { do: 'add', folder: POCKET, quantize: 'int4', quality: 'standard', acceptLicense: false };
+      const run = execa(process.execPath, [main, JSON.stringify({ ...command, dataDir: war, json: true })], {
+        reject: false,
+      });
+      const timer = setTimeout(() => run.kill('SIGKILL'), 180 + 40 * n);
+      await run;
+      clearTimeout(timer);
+      const isThere = existsSync(join(war, 'models/pocket-int4/model.json'));
+      expect(JSON.parse((await model(war, 'list', '--json')).stdout)).toHaveLength(isThere ? 1 : 0);
+      if (isThere) await model(war, 'remove', 'pocket-int4');
+    }
+    expect((await model(war, 'add', POCKET, '--quantize', 'int4')).code).toBe(0);
+    expect(prepared(war, 'pocket-int4')).toEqual(prepared(peace, 'pocket-int4'));
+    expect(readdirSync(join(war, 'models/pocket-int4')).filter((name) => /part|journal|tmp/.test(name))).toEqual([]);
+  });
+
+  test('a value that is no number is found by its tensor, and nothing is registered', async () => {
+    const folder = copyCheckpoint(POCKET);
+    const file = join(folder, 'transformer/diffusion_pytorch_model-00002-of-00003.safetensors');
+    const bytes = readFileSync(file);
+    const [tensor] = [...readSafetensorsHeader(file).values()].filter(({ name }) => name.endsWith('to_q.weight'));
+    bytes.writeUInt16LE(0x7fc0, tensor?.offset ?? 0);
+    writeFileSync(file, bytes);
+    const dataDir = temporaryFolder();
+    const result = await model(dataDir, 'add', folder);
+    expect(result).toMatchObject({ code: 65 });
+    expect(result.stderr).toContain(`${tensor?.name} has a value that is no number`);
+    expect(JSON.parse((await model(dataDir, 'list', '--json')).stdout)).toEqual([]);
+  });
+
+  test('a licence that forbids commercial use is shown, and asked for', async () => {
+    const folder = copyCheckpoint(POCKET);
+    writeFileSync(join(folder, 'README.md'), '---\nlicense: other\nlicense_name: qwen-research-license\n---\n');
+    const dataDir = temporaryFolder();
+    const refused = await model(dataDir, 'add', folder);
+    expect(refused).toMatchObject({ code: 77 });
+    expect(refused.stderr).toContain('LICENSE_NOT_ACCEPTED');
+    expect((await model(dataDir, 'add', folder, '--accept-license')).code).toBe(0);
+  });
+
+  test('of two at once one is told so, or finds the model there', async () => {
+    const dataDir = temporaryFolder();
+    const both = await Promise.all([model(dataDir, 'add', POCKET), model(dataDir, 'add', POCKET)]);
+    expect(both.filter(({ code }) => code === 0)).toHaveLength(1);
+    expect(both.find(({ code }) => code !== 0)?.stderr).toMatch(/MODEL_BEING_ADDED|MODEL_EXISTS/);
+    expect((await model(dataDir, 'verify', 'pocket-int8')).code).toBe(0);
+  });
+
+  test('--check-only writes nothing', async () => {
+    const dataDir = temporaryFolder();
+    const { code, stdout } = await model(dataDir, 'add', POCKET, '--check-only', '--json');
+    expect(code).toBe(0);
+    expect(JSON.parse(stdout)).toMatchObject({ name: 'pocket-int8', license: null });
+    expect(readdirSync(dataDir)).toEqual([]);
+  });
+});
+
+test('prepared weights that were damaged, and a checkpoint that was changed, are found', async () => {
+  const dataDir = temporaryFolder();
+  const folder = copyCheckpoint(POCKET);
+  await model(dataDir, 'add', folder, '--name', 'mine');
+  const file = join(dataDir, 'models/mine/transformer.safetensors');
+  const bytes = readFileSync(file);
+  bytes.writeUInt8(bytes.readUInt8(bytes.length - 9) ^ 1, bytes.length - 9);
+  writeFileSync(file, bytes);
+  const damaged = await model(dataDir, 'verify', 'mine');
+  expect(damaged).toMatchObject({ code: 65 });
+  expect(damaged.stderr).toContain('1 tensors are damaged');
+  cpSync(join(folder, 'vae/config.json'), join(folder, 'tokenizer/new.json'));
+  const started = await cli(['start', '--model', 'mine', '--port', '0', '--data-dir', dataDir]);
+  expect(started).toMatchObject({ code: 65 });
+  expect(started.stderr).toContain('MODEL_CHANGED');
+});
+
+test.each(['int8', 'int4'])(
+  'with %s weights a picture is drawn, the same after a kill in the middle',
+  async (quantize) => {
+    const dataDir = temporaryFolder();
+    await model(dataDir, 'add', POCKET, '--quantize', quantize);
+    const product = await startProduct(['--model', `pocket-${quantize}`], dataDir);
+    try {
+      const first = await product.ended((await product.submit(FOX)).id);
+      const second = await product.submit(FOX);
+      await until(async () => ((await product.job(second.id)).step > 4 ? true : null));
+      process.kill(await product.pidOf('inference'), 'SIGKILL');
+      const resumed = await product.ended(second.id);
+      expect(resumed).toMatchObject({ status: 'done', attempts: 2 });
+      expect(resumed.images[0]?.sha256).toBe(first.images[0]?.sha256);
+    } finally {
+      await product.clean();
+    }
+  },
+);
+
+test('what is not a model is told in a line', async () => {
+  const dataDir = temporaryFolder();
+  expect((await model(dataDir, 'show', 'nothing')).stderr).toContain('MODEL_NOT_REGISTERED');
+  expect((await model(dataDir, 'add', POCKET, '--quantize', 'int3')).stderr).toContain('USAGE_INVALID');
+  expect((await model(dataDir, 'add', POCKET, '--name', '../x')).stderr).toContain('is no name for a model');
+});
