@@ -9,6 +9,8 @@ import { openCheckpoint } from '@qwen-supervisor/model/checkpoint';
 import { modelInfo } from '@qwen-supervisor/model/descriptions';
 import { buildGraphs } from '@qwen-supervisor/model/graphs';
 import type { OnnxGraph } from '@qwen-supervisor/model/onnx';
+import { planPreparation } from '@qwen-supervisor/model/prepare/prepare';
+import { openModel } from '@qwen-supervisor/model/registry/open-model';
 import { elementCount } from '@qwen-supervisor/model/safetensors';
 import { expect, test } from 'vitest';
 import { POCKET, safetensorsBytes, temporaryFolder } from '../fixture-files.js';
@@ -203,4 +205,17 @@ test('a checkpoint of the sizes of Qwen-Image is accepted, known by name, and al
   expect(parts).toHaveLength(6);
   expect(ofModulation + parameters(...parts)).toBe(20_430_401_088 - unread);
   expect(parameters(graphs.decoder) / 1e6).toBeCloseTo(25.3, 1);
+});
+
+test('what it is prepared to is known from its headers, and it is not converted without being added', () => {
+  const folder = qwenImage();
+  const recipe = { source: '', quality: 'standard' as const };
+  const gigabytes = (quantise: 'int4' | 'int8') => {
+    const { bytesToRead, bytesToWrite } = planPreparation(openCheckpoint(folder), quantise, new Map(), recipe);
+    return [bytesToRead, bytesToWrite].map((bytes) => Math.round(bytes / 1e8) / 10);
+  };
+  // Everything but the vision tower, the head and the VAE is read; of the last block's text output nothing is.
+  expect(gigabytes('int4')).toEqual([54.8, 17.1]);
+  expect(gigabytes('int8')).toEqual([54.8, 22.7]);
+  expect(() => openModel(temporaryFolder(), folder)).toThrow(/qwen-supervisor model add/);
 });
