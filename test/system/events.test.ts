@@ -29,7 +29,7 @@ test('while the model loads a waiting job hears how far the load is, then its ow
   const [first] = reader.events;
   expect(first).toMatchObject({ name: 'job', data: { id, status: 'queued', position: 1 } });
   const loading = reader.events.find(({ name }) => name === 'loading');
-  expect(loading?.data).toMatchObject({ component: expect.any(String), bytes: expect.any(Number), total: 55173420 });
+  expect(loading?.data).toMatchObject({ component: expect.any(String), bytes: expect.any(Number), total: 40301868 });
   const own = names(reader.events).filter((name) => name !== 'loading');
   expect(own).toEqual(['job', 'running', ...Array(10).fill('step'), 'decoding', 'image', 'done']);
   const steps = reader.events.filter(({ name }) => name === 'step').map(({ data }) => data as never);
