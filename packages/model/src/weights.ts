@@ -38,7 +38,7 @@ export interface PlacedGraph {
   folder: string;
   /** Bytes of weights as they lie on disk for the session. */
   bytes: number;
-  /** Where they lie: files of `folder`, and the stretch of each that is mapped. */
+  /** Where they lie on disk; nowhere if they have just been written, and are in memory still. */
   stretches: Stretch[];
 }
 
@@ -64,9 +64,10 @@ export function placeWeights(
   if (inPlace) return placed(graph, inPlace.placements, inPlace.folder, bytes);
   const file = `${name}-${layoutFingerprint(graph.weights)}.f32`;
   const { placements, size } = layOut(graph.weights, file);
-  if (!existsSync(join(cacheFolder, file)))
-    writeSideFile(graph.weights, placements, size, cacheFolder, file, name, onProgress);
-  return placed(graph, placements, cacheFolder, bytes);
+  const isThere = existsSync(join(cacheFolder, file));
+  if (!isThere) writeSideFile(graph.weights, placements, size, cacheFolder, file, name, onProgress);
+  const graphPlaced = placed(graph, placements, cacheFolder, bytes);
+  return isThere ? graphPlaced : { ...graphPlaced, stretches: [] };
 }
 
 function placed(graph: OnnxGraph, placements: Map<string, Placement>, folder: string, bytes: number): PlacedGraph {

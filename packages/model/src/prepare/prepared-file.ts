@@ -127,6 +127,7 @@ export class PreparedFileWriter {
   readonly #sums: (Sums | undefined)[];
   readonly #fd: number;
   readonly #journal: number;
+  #journalEnd: number;
   #unsynced: string[] = [];
   #unsyncedBytes = 0;
   #closed = false;
@@ -145,7 +146,9 @@ export class PreparedFileWriter {
       writeAll(this.#fd, header, 0);
       ftruncateSync(this.#fd, layout.size);
     }
-    this.#journal = openSync(journal, goesOn ? 'a' : 'w');
+    this.#journal = openSync(journal, goesOn ? 'r+' : 'w');
+    // Behind the last whole line: a full disk or a power cut may have left half of one.
+    this.#journalEnd = goesOn ? readFileSync(journal).lastIndexOf('\n') + 1 : 0;
   }
 
   isDone(index: number): boolean {
@@ -163,7 +166,9 @@ export class PreparedFileWriter {
 
   sync(): void {
     fdatasyncSync(this.#fd);
-    writeSync(this.#journal, this.#unsynced.join(''));
+    const lines = Buffer.from(this.#unsynced.join(''));
+    writeAll(this.#journal, lines, this.#journalEnd);
+    this.#journalEnd += lines.length;
     [this.#unsynced, this.#unsyncedBytes] = [[], 0];
   }
 

@@ -5,7 +5,7 @@ import { CodedError } from '@qwen-supervisor/protocol/errors';
 import { fingerprint, openCheckpoint } from '../checkpoint.js';
 import { modelInfo } from '../descriptions.js';
 import type { Quantisation } from '../prepare/precision.js';
-import { inDiskErrors, type Preparation, planPreparation, prepareWeights } from '../prepare/prepare.js';
+import { type Preparation, planPreparation, prepareWeights } from '../prepare/prepare.js';
 import type { Quality } from '../prepare/quantise.js';
 import { type License, licenseOf } from './licence.js';
 import { nameOf } from './open-model.js';
@@ -53,30 +53,28 @@ export async function addModel(
   if (license.forbidsCommercialUse && !acceptLicense)
     throw new CodedError('LICENSE_NOT_ACCEPTED', `${folder}: its licence (${license.name}) forbids commercial use`);
   const target = modelFolder(dataDir, name);
-  return inDiskErrors(target, () =>
-    withModelLock(dataDir, name, async () => {
-      if (findRegistration(dataDir, name)) throw new CodedError('MODEL_EXISTS', `there is a model '${name}'`);
-      requireRoom(target, preparation.bytesToWrite);
-      const checkpoint = openCheckpoint(folder);
-      const before = fingerprint(checkpoint);
-      await prepareWeights(checkpoint, preparation, target, threads, onProgress);
-      if (fingerprint(openCheckpoint(folder)) !== before)
-        throw new CodedError('MODEL_CHANGED', `${folder}: its files were changed while they were read`);
-      const registration: Registration = {
-        version: 1,
-        name,
-        source: realpathSync(folder),
-        fingerprint: before,
-        quantize,
-        quality,
-        license: license.name,
-        bytes: preparation.bytesToWrite,
-        addedAt: new Date().toISOString(),
-      };
-      await register(dataDir, registration);
-      return registration;
-    }),
-  );
+  return withModelLock(dataDir, name, async () => {
+    if (findRegistration(dataDir, name)) throw new CodedError('MODEL_EXISTS', `there is a model '${name}'`);
+    requireRoom(target, preparation.bytesToWrite);
+    const checkpoint = openCheckpoint(folder);
+    const before = fingerprint(checkpoint);
+    await prepareWeights(checkpoint, preparation, target, threads, onProgress);
+    if (fingerprint(openCheckpoint(folder)) !== before)
+      throw new CodedError('MODEL_CHANGED', `${folder}: its files were changed while they were read`);
+    const registration: Registration = {
+      version: 1,
+      name,
+      source: realpathSync(folder),
+      fingerprint: before,
+      quantize,
+      quality,
+      license: license.name,
+      bytes: preparation.bytesToWrite,
+      addedAt: new Date().toISOString(),
+    };
+    await register(dataDir, registration);
+    return registration;
+  });
 }
 
 /** The file of an attempt that was interrupted has its full length already. */

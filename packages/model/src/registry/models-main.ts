@@ -58,8 +58,8 @@ async function run(): Promise<void> {
       return say({ name, ok: true }, [`${name}: every tensor has the checksum that it was written with`]);
     }
     case 'remove': {
-      const { name } = requireRegistration(dataDir, command.name);
-      removeModel(dataDir, name);
+      const { name } = command;
+      await removeModel(dataDir, name);
       return say({ name }, [`${name} is removed; the checkpoint that it was made from is left as it is`]);
     }
   }

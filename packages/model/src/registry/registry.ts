@@ -10,6 +10,7 @@ import { MODEL_FILE, MODELS_FOLDER, modelFolder } from '@qwen-supervisor/protoco
 import { CodedError } from '@qwen-supervisor/protocol/errors';
 import Database from 'libsql';
 import { z } from 'zod';
+import { inDiskErrors } from '../prepare/prepare.js';
 
 const NAME = /^[a-z0-9][a-z0-9._-]{0,63}$/;
 
@@ -55,9 +56,12 @@ export function findRegistration(dataDir: string, name: string): Registration | 
 /** @throws CodedError MODEL_NOT_REGISTERED */
 export function requireRegistration(dataDir: string, name: string): Registration {
   const found = findRegistration(dataDir, name);
-  if (!found)
-    throw new CodedError('MODEL_NOT_REGISTERED', `there is no model '${name}' in ${join(dataDir, MODELS_FOLDER)}`);
+  if (!found) throw notRegistered(dataDir, name);
   return found;
+}
+
+function notRegistered(dataDir: string, name: string): CodedError {
+  return new CodedError('MODEL_NOT_REGISTERED', `there is no model '${name}' in ${join(dataDir, MODELS_FOLDER)}`);
 }
 
 /** By name. */
@@ -82,11 +86,17 @@ export async function register(dataDir: string, registration: Registration): Pro
   await replaceFile(file, Buffer.from(`${JSON.stringify(registration, null, 2)}\n`));
 }
 
-/** First that it is a model, then the rest: what a kill leaves is none. */
-export function removeModel(dataDir: string, name: string): void {
+/**
+ * First that it is a model, then the rest: what a kill leaves is none. One that is damaged, or was never completed, goes
+ * as well. @throws CodedError MODEL_NOT_REGISTERED, MODEL_BEING_ADDED
+ */
+export async function removeModel(dataDir: string, name: string): Promise<void> {
   const folder = modelFolder(dataDir, name);
-  rmSync(join(folder, MODEL_FILE), { force: true });
-  rmSync(folder, { recursive: true, force: true });
+  if (!NAME.test(name) || !existsSync(folder)) throw notRegistered(dataDir, name);
+  await withModelLock(dataDir, name, async () => {
+    rmSync(join(folder, MODEL_FILE), { force: true });
+    rmSync(folder, { recursive: true, force: true });
+  });
 }
 
 /**
@@ -94,8 +104,9 @@ export function removeModel(dataDir: string, name: string): void {
  * @throws CodedError MODEL_BEING_ADDED
  */
 export async function withModelLock<T>(dataDir: string, name: string, act: () => Promise<T>): Promise<T> {
-  mkdirSync(modelFolder(dataDir, name), { recursive: true });
-  const db = new Database(join(modelFolder(dataDir, name), 'lock.db'));
+  const folder = modelFolder(dataDir, name);
+  inDiskErrors(folder, () => mkdirSync(folder, { recursive: true }));
+  const db = new Database(join(folder, 'lock.db'));
   try {
     try {
       db.exec('PRAGMA busy_timeout = 0; PRAGMA locking_mode = EXCLUSIVE; BEGIN EXCLUSIVE;');
