@@ -35,7 +35,11 @@ async function run(): Promise<void> {
     case 'add':
       return add(command);
     case 'list': {
-      const models = listRegistrations(dataDir);
+      const { models, damaged } = listRegistrations(dataDir);
+      for (const name of damaged)
+        console.error(
+          harmless(`${name}: is damaged; remove it and add it again: qwen-supervisor model remove ${name}`),
+        );
       if (models.length === 0 && !json) console.log('no model was added yet: qwen-supervisor model add FOLDER');
       return say(models, models.map(line));
     }

@@ -64,19 +64,26 @@ function notRegistered(dataDir: string, name: string): CodedError {
   return new CodedError('MODEL_NOT_REGISTERED', `there is no model '${name}' in ${join(dataDir, MODELS_FOLDER)}`);
 }
 
-/** By name. */
-export function listRegistrations(dataDir: string): Registration[] {
+/** By name; and the names of those that are damaged, which keep no other from being used. */
+export function listRegistrations(dataDir: string): { models: Registration[]; damaged: string[] } {
   const folder = join(dataDir, MODELS_FOLDER);
-  if (!existsSync(folder)) return [];
-  return readdirSync(folder)
-    .sort()
-    .flatMap((name) => findRegistration(dataDir, name) ?? []);
+  const [models, damaged]: [Registration[], string[]] = [[], []];
+  for (const name of existsSync(folder) ? readdirSync(folder).sort() : []) {
+    try {
+      const found = findRegistration(dataDir, name);
+      if (found) models.push(found);
+    } catch (error) {
+      if (!(error instanceof CodedError)) throw error;
+      damaged.push(name);
+    }
+  }
+  return { models, damaged };
 }
 
 /** The model that was added last from this checkpoint folder; null for none. */
 export function registrationOf(dataDir: string, checkpointFolder: string): Registration | null {
   const source = realpathSync(checkpointFolder);
-  const those = listRegistrations(dataDir).filter((model) => model.source === source);
+  const those = listRegistrations(dataDir).models.filter((model) => model.source === source);
   return those.sort((a, b) => a.addedAt.localeCompare(b.addedAt)).at(-1) ?? null;
 }
 
