@@ -94,7 +94,7 @@ export async function register(dataDir: string, registration: Registration): Pro
 }
 
 /**
- * First that it is a model, then the rest: what a kill leaves is none. One that is damaged, or was never completed, goes
+ * First that it is a model, then the rest: what a kill leaves is none. A damaged one, or one never completed, goes
  * as well. @throws CodedError MODEL_NOT_REGISTERED, MODEL_BEING_ADDED
  */
 export async function removeModel(dataDir: string, name: string): Promise<void> {
