@@ -1,0 +1,54 @@
+/**
+ * The memory that this process and its children may take: what the kernel says is available, within the limits of the
+ * control groups around us (containers, systemd's MemoryMax). The machine's label says nothing.
+ *
+ * Sources: `/proc/meminfo`; cgroup v2 `memory.max`, `memory.current`, `memory.stat`; cgroup v1
+ * `memory.limit_in_bytes`, `memory.usage_in_bytes`, `memory.stat`.
+ */
+import { readFileSync } from 'node:fs';
+import { freemem } from 'node:os';
+import { dirname, join } from 'node:path';
+
+const V2 = { folder: 'sys/fs/cgroup', limit: 'memory.max', usage: 'memory.current', cache: 'inactive_file' };
+const V1 = {
+  folder: 'sys/fs/cgroup/memory',
+  limit: 'memory.limit_in_bytes',
+  usage: 'memory.usage_in_bytes',
+  cache: 'total_inactive_file',
+};
+
+/** Bytes; `root` is where `/proc` and `/sys` lie. */
+export function availableMemory(root = '/'): number {
+  const kilobytes = /^MemAvailable:\s+(\d+) kB$/m.exec(read(join(root, 'proc/meminfo')))?.[1];
+  const ofMachine = kilobytes === undefined ? freemem() : Number(kilobytes) * 1024;
+  const groups = read(join(root, 'proc/self/cgroup')).split('\n');
+  const v2 = groups.find((line) => line.startsWith('0::'))?.slice(3);
+  const v1 = groups.find((line) => /^\d+:([\w,]+,)?memory(,[\w,]+)?:/.test(line))?.replace(/^\d+:[^:]*:/, '');
+  const limits = [...roomOf(root, V2, v2), ...roomOf(root, V1, v1)];
+  return Math.min(ofMachine, ...limits);
+}
+
+/** What is left in the group `path` and in each around it. */
+function roomOf(root: string, { folder, limit, usage, cache }: typeof V2, path: string | undefined): number[] {
+  if (path === undefined) return [];
+  const rooms: number[] = [];
+  for (let group = path; ; group = dirname(group)) {
+    const number = (file: string) => Number(read(join(root, folder, group, file)).trim() || Number.NaN);
+    // Pages of files count as used, and go when somebody needs their place.
+    const stat = new RegExp(`^${cache} (\\d+)$`, 'm').exec(read(join(root, folder, group, 'memory.stat')))?.[1];
+    const room = number(limit) - number(usage) + Number(stat ?? 0);
+    if (!Number.isNaN(room)) rooms.push(Math.max(0, room));
+    if (group === '/' || group === '.') return rooms;
+  }
+}
+
+/** Empty where there is no such file: which of them exist tells the kernel's configuration. */
+function read(file: string): string {
+  try {
+    return readFileSync(file, 'utf8');
+  } catch (error) {
+    const { code } = error as NodeJS.ErrnoException;
+    if (code === 'ENOENT' || code === 'EACCES' || code === 'ENOTDIR') return '';
+    throw error;
+  }
+}

@@ -1,0 +1,86 @@
+/** How a model is run within a machine's memory. Pure. */
+import type { ModelPlan } from '@qwen-supervisor/protocol/model-plan';
+import { type ModelCosts, STAGES, type Stage, weightMemory } from './costs.js';
+
+/** The processes beside the weights: Node and ONNX Runtime, tokenizer and latents; supervisor and API. */
+const BESIDE_BYTES = 500e6;
+/** Of the memory that is there; the rest is for whatever else the machine does. */
+const SHARE = 0.92;
+/** Of a choice that outlives the moment: with less in hand a browser that is opened would end it. */
+const SHARE_FOR_LONG = 0.7;
+/** A picture below this size is none of Qwen-Image: 256 x 256. */
+const PIXELS_MIN = 256 * 256;
+const PIXELS_MAX = 4096 * 4096;
+/** Side of a tile, pixels. Reference: diffusers `AutoencoderKLQwenImage.tile_sample_min_height`. */
+export const TILE_SIDE = 256;
+
+type Way = Pick<ModelPlan, 'accuracy' | 'residency'>;
+
+/** From the fastest on. */
+const WAYS: Way[] = [
+  { accuracy: 4, residency: 'resident' },
+  { accuracy: 4, residency: 'stages' },
+  { accuracy: 0, residency: 'resident' },
+  { accuracy: 0, residency: 'stages' },
+];
+
+/**
+ * The fastest way in which a picture of `pixels` fits into `availableBytes`; else the one with the largest picture.
+ * Null where not even a small one fits.
+ */
+export function planModel(costs: ModelCosts, availableBytes: number, pixels: number): ModelPlan | null {
+  const budget = SHARE * availableBytes;
+  const plans = WAYS.map((way) => planWay(costs, way, budget, availableBytes));
+  const [largest] = plans.toSorted((a, b) => b.largestPixels - a.largestPixels);
+  const plan = plans.find(({ largestPixels }) => largestPixels >= pixels) ?? largest;
+  return plan && plan.largestPixels >= Math.min(pixels, PIXELS_MIN) ? plan : null;
+}
+
+/** Whether a model fits so well that it is worth its weights on disk: for a picture of `pixels`. */
+export function fitsForLong(costs: ModelCosts, memoryBytes: number, pixels: number): boolean {
+  return leastMemory(costs, pixels) <= SHARE_FOR_LONG * memoryBytes;
+}
+
+/** Bytes of memory with which a picture of `pixels` can be drawn at full speed, one stage after the other. */
+export function leastMemory(costs: ModelCosts, pixels: number): number {
+  return memoryOf(costs, WAYS[1] as Way, pixels, Number.POSITIVE_INFINITY);
+}
+
+/** Bytes by stage for a picture of `pixels`, weights and activations. */
+export function stageMemory(costs: ModelCosts, plan: ModelPlan, stage: Stage, pixels: number): number {
+  const weights = weightMemory(costs.weights[stage], plan.accuracy);
+  return weights + costs.activations(stage, decodedAtOnce(stage, pixels, plan.tileAbovePixels), plan.accuracy);
+}
+
+function planWay(costs: ModelCosts, way: Way, budget: number, availableBytes: number): ModelPlan {
+  const fits = (pixels: number, tileAbove: number) => memoryOf(costs, way, pixels, tileAbove) <= budget;
+  const largestPixels = largest((pixels) => fits(pixels, 0));
+  // In whole powers of two: what a picture's bytes depend on must not change with every few megabytes.
+  const whole = largest((pixels) => pixels <= largestPixels && fits(pixels, pixels));
+  const tileAbovePixels = whole === largestPixels ? PIXELS_MAX : whole === 0 ? 0 : 2 ** Math.floor(Math.log2(whole));
+  const neededBytes = memoryOf(costs, way, Math.max(PIXELS_MIN, largestPixels), tileAbovePixels);
+  return { ...way, neededBytes: Math.ceil(neededBytes), availableBytes, largestPixels, tileAbovePixels };
+}
+
+function memoryOf(costs: ModelCosts, { accuracy, residency }: Way, pixels: number, tileAbove: number): number {
+  const weights = STAGES.map((stage) => weightMemory(costs.weights[stage], accuracy));
+  const active = STAGES.map((stage) => costs.activations(stage, decodedAtOnce(stage, pixels, tileAbove), accuracy));
+  if (residency === 'resident') return BESIDE_BYTES + weights.reduce((sum, n) => sum + n, 0) + Math.max(...active);
+  return BESIDE_BYTES + Math.max(...STAGES.map((_, i) => (weights[i] as number) + (active[i] as number)));
+}
+
+/** Pixels that go through a stage in one run. */
+function decodedAtOnce(stage: Stage, pixels: number, tileAbove: number): number {
+  return stage === 'vae' && pixels > tileAbove ? Math.min(pixels, TILE_SIDE ** 2) : pixels;
+}
+
+/** The largest picture, in pixels, that `fits`; 0 for none. What fits is smaller than what does not. */
+function largest(fits: (pixels: number) => boolean): number {
+  let [low, high] = [0, PIXELS_MAX / 256];
+  while (low < high) {
+    const middle = Math.ceil((low + high) / 2);
+    if (fits(middle * 256)) low = middle;
+    else high = middle - 1;
+  }
+  return low * 256;
+}

@@ -1,0 +1,16 @@
+/** How a model is run within the memory of a machine: decided before it is loaded, followed by whoever loads it. */
+
+export interface ModelPlan {
+  /** Of products with quantised weights: 4 is the faster, 0 takes less memory. */
+  accuracy: 0 | 4;
+  /** Whether all parts of the model are in memory at once, or one after the other as a picture needs them. */
+  residency: 'resident' | 'stages';
+  /** Bytes of memory that the largest picture takes, everything included. */
+  neededBytes: number;
+  /** Bytes of memory that there were when the plan was made. */
+  availableBytes: number;
+  /** Most pixels of a picture. */
+  largestPixels: number;
+  /** A picture of more pixels is decoded in tiles. */
+  tileAbovePixels: number;
+}

@@ -1,0 +1,95 @@
+/** How a model is run within what memory there is: the sizes of Qwen-Image, by its headers. */
+import { mkdirSync, writeFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { openCheckpoint } from '@qwen-supervisor/model/checkpoint';
+import { buildGraphs } from '@qwen-supervisor/model/graphs';
+import { costsOf, weightMemory } from '@qwen-supervisor/model/plan/costs';
+import { availableMemory } from '@qwen-supervisor/model/plan/memory';
+import { fitsForLong, planModel } from '@qwen-supervisor/model/plan/plan';
+import type { Quantisation } from '@qwen-supervisor/model/prepare/precision';
+import { describe, expect, test } from 'vitest';
+import { temporaryFolder } from '../fixture-files.js';
+import { writeQwenImage, writeSparse } from '../qwen-image-sizes.js';
+
+const OWN_SIZE = 1328 * 1328;
+
+function costs(quantisation: Quantisation, layers = 60, textLayers = 28) {
+  const folder = temporaryFolder();
+  writeQwenImage(folder, writeSparse, layers, textLayers);
+  const checkpoint = openCheckpoint(folder);
+  return costsOf(checkpoint.architecture, buildGraphs(checkpoint), quantisation);
+}
+
+describe('Qwen-Image', () => {
+  test('is kept in int4 for 16 and 24 GB of memory, in int8 for 32', () => {
+    const int8 = costs('int8');
+    expect([16e9, 24e9, 32e9].map((memory) => fitsForLong(int8, memory, OWN_SIZE))).toEqual([false, false, true]);
+    expect([16, 24, 32].map((gib) => fitsForLong(int8, gib * 2 ** 30, OWN_SIZE))).toEqual([false, false, true]);
+  });
+
+  test('in int4 draws its own size in 12 GB, and goes through its stages where not all fits at once', () => {
+    const int4 = costs('int4');
+    const at = (gigabytes: number) => planModel(int4, gigabytes * 1e9, OWN_SIZE);
+    expect(at(11)).toMatchObject({ accuracy: 0, residency: 'stages' });
+    expect(at(11)?.largestPixels).toBeGreaterThan(OWN_SIZE);
+    expect(at(16)).toMatchObject({ accuracy: 4, residency: 'stages' });
+    expect(at(32)).toMatchObject({ accuracy: 4, residency: 'resident' });
+    expect(at(8)).toBeNull();
+  });
+
+  test('counts its weights by how they are kept', () => {
+    const { weights } = costs('int4');
+    const billions = Object.values(weights.transformer).map((n) => Math.round(n / 1e7) / 100);
+    expect(billions).toEqual([0.01, 2.56, 10.95]);
+    expect(weightMemory(weights.text_encoder, 4) / 1e9).toBeCloseTo(8.4, 1);
+  });
+});
+
+test('four blocks fit into 2.5 GiB, and not into 1 GiB', () => {
+  const four = costs('int4', 4, 2);
+  const plan = planModel(four, 2.5 * 2 ** 30, 512 * 512);
+  expect(plan?.largestPixels).toBeGreaterThanOrEqual(512 * 512);
+  expect(plan?.neededBytes).toBeLessThanOrEqual(2.5 * 2 ** 30);
+  expect(planModel(four, 2 ** 30, 512 * 512)).toBeNull();
+});
+
+test('a picture that is too large to be decoded at once is decoded in tiles', () => {
+  const int4 = costs('int4');
+  const [small, large] = [11e9, 40e9].map((memory) => planModel(int4, memory, OWN_SIZE)?.tileAbovePixels ?? 0);
+  expect(Math.log2(small as number) % 1).toBe(0);
+  expect(large).toBeGreaterThan(OWN_SIZE);
+});
+
+describe('memory that is there', () => {
+  const root = (files: Record<string, string>) => {
+    const folder = temporaryFolder();
+    for (const [name, text] of Object.entries({ 'proc/meminfo': 'MemAvailable:   16000000 kB\n', ...files })) {
+      mkdirSync(dirname(join(folder, name)), { recursive: true });
+      writeFileSync(join(folder, name), text);
+    }
+    return folder;
+  };
+
+  test('is what the kernel calls available', () => {
+    expect(availableMemory(root({}))).toBe(16000000 * 1024);
+  });
+
+  test('is what the tightest group around us has left, its cached files not counted', () => {
+    const v2 = {
+      'proc/self/cgroup': '0::/system.slice/qwen.service\n',
+      'sys/fs/cgroup/memory.stat': 'inactive_file 1\n',
+      'sys/fs/cgroup/system.slice/memory.max': '8000000000\n',
+      'sys/fs/cgroup/system.slice/memory.current': '3000000000\n',
+      'sys/fs/cgroup/system.slice/memory.stat': 'anon 1\ninactive_file 1000000000\n',
+      'sys/fs/cgroup/system.slice/qwen.service/memory.max': 'max\n',
+    };
+    expect(availableMemory(root(v2))).toBe(6e9);
+    const v1 = {
+      'proc/self/cgroup': '4:memory:/box\n',
+      'sys/fs/cgroup/memory/box/memory.limit_in_bytes': '4000000000\n',
+      'sys/fs/cgroup/memory/box/memory.usage_in_bytes': '1000000000\n',
+      'sys/fs/cgroup/memory/box/memory.stat': 'inactive_file 5\ntotal_inactive_file 500000000\n',
+    };
+    expect(availableMemory(root(v1))).toBe(3.5e9);
+  });
+});
