@@ -30,8 +30,16 @@ const WELCOME: Welcome = {
     defaults: { width: 128, height: 128, numInferenceSteps: 20, trueCfgScale: 4, negativePrompt: ' ' },
     sizes: { '1:1': [128, 128] },
     promptSuffix: null,
+    plan: {
+      accuracy: 4,
+      residency: 'resident',
+      neededBytes: 1e9,
+      availableBytes: 4e9,
+      largestPixels: 4096 * 4096,
+      tileAbovePixels: 4096 * 4096,
+    },
   },
-  limits: { maxSteps: 1000, maxPixels: 4096 * 4096 },
+  limits: { maxSteps: 1000, maxPixels: 4096 * 4096, memoryPixels: 4096 * 4096 },
   dataDir: '/nowhere',
   url: 'http://127.0.0.1:8000',
 };

@@ -3,13 +3,17 @@ import { mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { drawPicture } from '@qwen-supervisor/inference/recipe/pipeline';
-import { loadSessions } from '@qwen-supervisor/inference/recipe/sessions';
+import { AMPLE, loadSessions } from '@qwen-supervisor/inference/recipe/sessions';
 import { openCheckpoint } from '@qwen-supervisor/model/checkpoint';
 
 const PICTURES = 8;
 
 const cache = mkdtempSync(join(tmpdir(), 'qwen-supervisor-bench-'));
-const sessions = await loadSessions(openCheckpoint(process.argv[2]), cache, 2, () => {});
+const sessions = await loadSessions(openCheckpoint(process.argv[2]), {
+  cacheFolder: cache,
+  threads: 2,
+  plan: AMPLE,
+});
 const request = {
   prompt: 'a fox on a teal background',
   negativePrompt: ' ',
@@ -21,7 +25,7 @@ const request = {
   mask: null,
   strength: null,
 };
-const observer = { onStep() {}, onDecoding() {}, isCancelled: () => false, isInterrupted: () => false };
+const observer = { onStep() {}, onPart() {}, onDecoding() {}, isCancelled: () => false, isInterrupted: () => false };
 const times = [];
 for (let seed = 0; seed <= PICTURES; seed++) {
   const start = performance.now();

@@ -1,7 +1,7 @@
 import { readFileSync, rmSync, truncateSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { openCheckpoint } from '@qwen-supervisor/model/checkpoint';
-import { modelInfo } from '@qwen-supervisor/model/descriptions';
+import { describeModel } from '@qwen-supervisor/model/descriptions';
 import { describe, expect, test } from 'vitest';
 import { copyCheckpoint, OTHER, POCKET } from '../fixture-files.js';
 
@@ -14,9 +14,9 @@ function edit(folder: string, file: string, change: (json: Record<string, unknow
 
 describe('a checkpoint folder', () => {
   test('is described by what we know of it', () => {
-    const pocket = modelInfo(openCheckpoint(POCKET).architecture, 'any');
+    const pocket = describeModel(openCheckpoint(POCKET).architecture, 'any');
     expect(pocket).toMatchObject({ id: 'pocket', defaults: { width: 128, height: 128, numInferenceSteps: 20 } });
-    const other = modelInfo(openCheckpoint(OTHER).architecture, 'other');
+    const other = describeModel(openCheckpoint(OTHER).architecture, 'other');
     expect(other).toMatchObject({ id: 'other', defaults: { width: 1328, numInferenceSteps: 50, negativePrompt: ' ' } });
   });
 

@@ -1,6 +1,6 @@
 /** Qwen-Image's own sizes, in files that have its headers and no data: nothing may assume the pocket model. */
 import { openCheckpoint } from '@qwen-supervisor/model/checkpoint';
-import { modelInfo } from '@qwen-supervisor/model/descriptions';
+import { describeModel } from '@qwen-supervisor/model/descriptions';
 import { buildGraphs } from '@qwen-supervisor/model/graphs';
 import type { OnnxGraph } from '@qwen-supervisor/model/onnx';
 import { planPreparation } from '@qwen-supervisor/model/prepare/prepare';
@@ -21,7 +21,7 @@ const parameters = (...graphs: OnnxGraph[]) =>
 
 test('a checkpoint of the sizes of Qwen-Image is accepted, known by name, and all its weights are in the graphs', () => {
   const checkpoint = openCheckpoint(qwenImage());
-  expect(modelInfo(checkpoint.architecture, 'x')).toMatchObject({
+  expect(describeModel(checkpoint.architecture, 'x')).toMatchObject({
     id: 'qwen-image',
     defaults: { width: 1328, height: 1328, numInferenceSteps: 50, trueCfgScale: 4, negativePrompt: ' ' },
   });

@@ -12,7 +12,7 @@ import { infotext } from '@qwen-supervisor/protocol/picture-text';
 import { expect, test } from 'vitest';
 
 const DEFAULTS = { width: 1328, height: 1328, numInferenceSteps: 50, trueCfgScale: 4, negativePrompt: ' ' };
-const LIMITS = { maxSteps: 100, maxPixels: 4_194_304 };
+const LIMITS = { maxSteps: 100, maxPixels: 4_194_304, memoryPixels: 2048 * 1536 };
 const complete = (body: object) => completeRequest(parseNativeRequest(body), DEFAULTS, LIMITS, () => 7);
 
 /** As diffusers does it in `get_timesteps`, for every combination of steps and strength that its floats distinguish. */
@@ -74,4 +74,10 @@ test('the text in a picture reads as that of A1111', () => {
   expect(infotext(request, 'pocket')).toBe(
     'a fox\nin a box\nNegative prompt: blue\nSteps: 50, Sampler: Euler, CFG scale: 4, Seed: 7, Size: 1328x1328, Model: pocket, Denoising strength: 0.6',
   );
+});
+
+test('a picture for which there is no memory is refused, with the largest of its shape', () => {
+  const refused = () => complete({ prompt: 'a', width: 2048, height: 2048 });
+  expect(refused).toThrow(/no memory for 2048x2048; the largest picture of this shape here is 1760x1760/);
+  expect(complete({ prompt: 'a', width: 1760, height: 1760 })).toMatchObject({ width: 1760 });
 });

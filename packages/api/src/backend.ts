@@ -45,7 +45,14 @@ export interface Backend {
 /** This process serves while its event loop turns; nothing else is expected of it. */
 function measureVitals(): Vitals {
   const { user, system } = process.cpuUsage();
-  return { rssBytes: process.memoryUsage.rss(), readBytes: 0, cpuSeconds: (user + system) / 1e6, step: 0 };
+  return {
+    rssBytes: process.memoryUsage.rss(),
+    readBytes: 0,
+    cpuSeconds: (user + system) / 1e6,
+    step: 0,
+    stepShare: 0,
+    work: 0,
+  };
 }
 
 export async function connectBackend(

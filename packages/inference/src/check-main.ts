@@ -4,13 +4,13 @@ import { CodedError, ERRORS, toCodedError } from '@qwen-supervisor/protocol/erro
 import { harmless } from '@qwen-supervisor/protocol/harmless-text';
 import { checkModel, type TensorCheck } from './model-check.js';
 import { threadCount } from './processors.js';
-import { loadSessions } from './recipe/sessions.js';
+import { AMPLE, loadSessions } from './recipe/sessions.js';
 
 const [target, golden, dataDir, json] = process.argv.slice(2) as [string, string, string, string];
 
 try {
   const { checkpoint, cacheFolder } = openModel(dataDir, target);
-  const sessions = await loadSessions(checkpoint, cacheFolder, threadCount(0), () => {});
+  const sessions = await loadSessions(checkpoint, { cacheFolder, threads: threadCount(0), plan: AMPLE });
   const tensors: TensorCheck[] = [];
   const notCompared = await checkModel(checkpoint, sessions, golden, (check) => {
     tensors.push(check);

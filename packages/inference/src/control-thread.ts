@@ -59,9 +59,14 @@ await link.request('hello', { role: 'inference', pid: process.pid, token, versio
 
 beat();
 
+function progress() {
+  const [step, work, stepShare] = [FLAG.step, FLAG.work, FLAG.stepShare].map((flag) => Atomics.load(flags, flag));
+  return { step: step ?? 0, work: work ?? 0, stepShare: (stepShare ?? 0) / 1000 };
+}
+
 /** Seldom while nothing is to be watched: an idle machine is left in peace. */
 function beat(): void {
-  link.notify('beat', measureVitals(Atomics.load(flags, FLAG.step)));
+  link.notify('beat', measureVitals(progress()));
   const watched = !loaded || current !== null;
   setTimeout(beat, watched ? Math.min(BEAT_BUSY_MS, beatMs) : beatMs);
 }

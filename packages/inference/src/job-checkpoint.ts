@@ -53,12 +53,12 @@ interface Header {
   floats: number;
 }
 
-/** `model`: fingerprint of the checkpoint folder; `runtime`: version of ONNX Runtime; `threads` that compute. */
-export function fitOf(request: JobRequest, model: string, runtime: string, threads: number): Fit {
+/** `model`: fingerprint of the checkpoint folder; `runtime`: what computes, and how. */
+export function fitOf(request: JobRequest, model: string, runtime: string): Fit {
   return {
     request: JSON.stringify(requestOf(request)),
     model,
-    runtime: `onnxruntime ${runtime}, ${arch()}, ${cpus()[0]?.model ?? ''}, ${threads} threads`,
+    runtime: `${runtime}, ${arch()}, ${cpus()[0]?.model ?? ''}`,
   };
 }
 

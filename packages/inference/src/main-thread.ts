@@ -12,6 +12,7 @@ import { CodedError, ERRORS, toCodedError } from '@qwen-supervisor/protocol/erro
 import { type JobRequest, stepsOf } from '@qwen-supervisor/protocol/job-request';
 import { CHILD_ENV, type JobOutcome, type WorkerSettings } from '@qwen-supervisor/protocol/messages';
 import { pictureTexts } from '@qwen-supervisor/protocol/picture-text';
+import type { LoadProgress } from '@qwen-supervisor/protocol/status';
 import { env } from 'onnxruntime-node';
 import { findCheckpoint, fitOf } from './job-checkpoint.js';
 import { readInput, writePicture } from './picture-file.js';
@@ -48,6 +49,11 @@ control.on('message', (message: ControlMessage) => {
   wake();
 });
 
+/** Something was completed: whoever watches sees that this thread gets on. */
+function onWork(): void {
+  Atomics.add(flags, FLAG.work, 1);
+}
+
 interface Model {
   sessions: Sessions;
   previewMap: PreviewMap;
@@ -62,12 +68,19 @@ async function load(): Promise<Model | null> {
   try {
     const { checkpoint, cacheFolder } = openModel(settings.dataDir, settings.modelFolder);
     let total = 0;
-    const sessions = await loadSessions(checkpoint, cacheFolder, threads, (progress) => {
-      total = progress.bytesTotal;
+    let isLoaded = false;
+    const { plan } = settings;
+    const report = (progress: LoadProgress) => {
+      onWork();
+      // What comes and goes with a job's stages is part of the job.
+      if (isLoaded) return;
+      total = Math.max(total, progress.bytesTotal);
       tell({ type: 'loading', progress });
-    });
+    };
+    const sessions = await loadSessions(checkpoint, { cacheFolder, threads, plan, report, onWork });
     tell({ type: 'loading', progress: { component: 'warm-up', bytesDone: total, bytesTotal: total } });
     const { previewMap, msPerToken } = await warmUp(sessions);
+    isLoaded = true;
     tell({ type: 'loaded', seconds: (performance.now() - start) / 1000, msPerToken });
     return { sessions, previewMap, fingerprint: fingerprint(checkpoint) };
   } catch (error) {
@@ -103,6 +116,7 @@ async function warmUp(sessions: Sessions): Promise<{ previewMap: PreviewMap; msP
       msPerToken = (now - before) / (rows * columns);
       before = now;
     },
+    onPart() {},
     onDecoding() {},
     isCancelled: () => false,
     isInterrupted: () => false,
@@ -141,8 +155,13 @@ async function attempt(run: Run, { sessions, previewMap, fingerprint: modelFinge
     isCancelled: () => isStopping() || Atomics.load(flags, FLAG.cancelledRun) === run.number,
     isInterrupted: () => Atomics.load(flags, FLAG.interruptedRun) === run.number,
     onDecoding: () => tell({ type: 'decoding', run }),
+    onPart(share) {
+      Atomics.store(flags, FLAG.stepShare, Math.floor(1000 * share));
+      onWork();
+    },
     onStep(state) {
       Atomics.store(flags, FLAG.step, state.step);
+      Atomics.store(flags, FLAG.stepShare, 0);
       const preview = state.step % every === 0 ? drawPreview(previewMap, state) : null;
       const due = state.step % settings.checkpointSteps === 0 || state.step === steps;
       const kept = due || isStopping();
@@ -151,9 +170,11 @@ async function attempt(run: Run, { sessions, previewMap, fingerprint: modelFinge
     },
   };
   try {
-    const fit = fitOf(request, modelFingerprint, env.versions.node ?? '', threads);
+    requireMemory(request);
+    const fit = fitOf(request, modelFingerprint, runtimeFor(request));
     const { checkpoint, reason } = findCheckpoint(settings.dataDir, run.jobId, fit, run.step);
     Atomics.store(flags, FLAG.step, checkpoint?.step ?? 0);
+    Atomics.store(flags, FLAG.stepShare, 0);
     tell({ type: 'begun', run, fit, step: checkpoint?.step ?? 0, startedOverReason: reason });
     const over = await readOver(request);
     const picture = await drawPicture(sessions, request, observer, checkpoint, over);
@@ -165,6 +186,21 @@ async function attempt(run: Run, { sessions, previewMap, fingerprint: modelFinge
   } catch (error) {
     return { status: 'failed', error: fromRuntime(error, 'INFERENCE_FAILED', 'drawing').toObject() };
   }
+}
+
+/**
+ * A job of another time, when there was more memory. @throws CodedError SIZE_TOO_LARGE
+ */
+function requireMemory({ width, height }: JobRequest): void {
+  if (width * height <= settings.plan.largestPixels) return;
+  throw new CodedError('SIZE_TOO_LARGE', `there is no memory for ${width}x${height} any more`);
+}
+
+/** Whatever decides how numbers are rounded, beside the processor. */
+function runtimeFor({ width, height }: JobRequest): string {
+  const { accuracy, tileAbovePixels } = settings.plan;
+  const decoded = width * height > tileAbovePixels ? 'in tiles' : 'whole';
+  return `onnxruntime ${env.versions.node}, ${threads} threads, accuracy ${accuracy}, decoded ${decoded}`;
 }
 
 /** The picture that is drawn over, and where. */

@@ -23,7 +23,7 @@ import {
   scheduleOf,
 } from './recipe/pipeline.js';
 import { makeSchedule } from './recipe/scheduler.js';
-import type { Sessions } from './recipe/sessions.js';
+import type { Part, Sessions } from './recipe/sessions.js';
 
 export interface TensorCheck {
   tensor: string;
@@ -132,15 +132,23 @@ async function checkVelocities(
   golden: Golden,
   report: (check: TensorCheck) => void,
 ): Promise<void> {
+  const parts = (await sessions.transformer(() => false)) as Part[];
   for (const [name, entry] of golden.transformer) {
     const match = /^((\d+)x(\d+))\.prompt(\d+)\.t([\d.]+)\.velocity$/.exec(name);
     if (!match) continue;
     const [, size, width, height, prompt, time] = match as unknown as [string, string, string, string, string, string];
     const [rows, columns] = [Number(height) / 16, Number(width) / 16];
     const velocity = new Float32Array(rows * columns * sessions.architecture.transformer.inChannels);
-    const pass = new Pass(sessions, readFloat32(need(golden.text, prompt)), rows, columns, velocity);
+    const pass = new Pass(
+      sessions.architecture,
+      parts,
+      readFloat32(need(golden.text, prompt)),
+      rows,
+      columns,
+      velocity,
+    );
     const latents = readFloat32(need(golden.transformer, `${size}.latents`));
-    const modulation = await sessions.modulation(Float32Array.of(Number(time)));
+    const modulation = await sessions.modulation.of(Number(time));
     await pass.run(new Tensor('float32', latents, [rows * columns, latents.length / (rows * columns)]), modulation);
     report(compare(`transformer.${name}`, velocity, readFloat32(entry), LIMIT.velocity));
   }
@@ -155,7 +163,7 @@ async function checkVae(sessions: Sessions, golden: Golden, report: (check: Tens
       way === 'decoded'
         ? await sessions.decode(readFloat32(need(golden.vae, `${size}.latents`)), Number(height) / 8, Number(width) / 8)
         : await sessions.encode(readFloat32(need(golden.vae, `${size}.image`)), Number(height), Number(width));
-    report(compare(`vae.${name}`, actual, readFloat32(entry), LIMIT.vae));
+    report(compare(`vae.${name}`, actual as Float32Array, readFloat32(entry), LIMIT.vae));
   }
 }
 
@@ -211,7 +219,7 @@ async function checkImageToImage(
   const request = { prompt, negativePrompt: ' ', ...size, initImage: 'golden', strength, mask: null };
   const noise = readFloat32(need(golden, 'noise'));
   const steps = need(golden, 'steps');
-  const encoded = await sessions.encode(readFloat32(init), height, width);
+  const encoded = (await sessions.encode(readFloat32(init), height, width)) as Float32Array;
   const latents = firstLatents(request, scheduleOf(sessions, request), noise, packClean(sessions, request, encoded));
   const expected = readFloat32(steps);
   const drawn = await draw(sessions, request, latents, expected.length);
@@ -229,6 +237,7 @@ async function draw(
   const steps = new Float32Array(Math.max(floats, stepsOf(request) * latents.length));
   const observer: Observer = {
     onStep: (state) => steps.set(state.latents, (state.step - 1) * latents.length),
+    onPart() {},
     onDecoding() {},
     isCancelled: () => false,
     isInterrupted: () => false,
@@ -237,7 +246,8 @@ async function draw(
   const schedule = scheduleOf(sessions, request);
   const start = { step: 0, latents };
   const reached = (await denoise(sessions, request, prompts, schedule, start, observer)) as Reached;
-  const image = await decodePacked(sessions, reached.latents, request.height / 16, request.width / 16);
+  const { width, height } = request;
+  const image = (await decodePacked(sessions, reached.latents, height / 16, width / 16)) as Float32Array;
   return { steps, image: image.map((value) => value / 2 + 0.5) };
 }
 

@@ -4,7 +4,7 @@ import type { JobOutcome, WorkerReports } from '@qwen-supervisor/protocol/messag
 import type { Fit } from './job-checkpoint.js';
 import type { Preview } from './recipe/preview.js';
 
-/** Indices into the shared Int32Array. The main thread writes `step`, the control thread the others. */
+/** Indices into the shared Int32Array. The main thread writes those of its progress, the control thread the others. */
 export const FLAG = {
   /** Number of the run that is to be cancelled. */
   cancelledRun: 0,
@@ -14,9 +14,13 @@ export const FLAG = {
   step: 2,
   /** Number of the run whose picture is wanted as far as it is. */
   interruptedRun: 3,
+  /** Counts whatever was completed: runs of sessions, layers, pieces of files. */
+  work: 4,
+  /** Of the step after the completed ones, in thousandths. */
+  stepShare: 5,
 } as const;
 
-export const FLAG_COUNT = 4;
+export const FLAG_COUNT = 6;
 
 export interface Run {
   /** Counts the runs of this process; names one for a cancel. */

@@ -5,9 +5,16 @@
 import { readFileSync } from 'node:fs';
 import type { Vitals } from '@qwen-supervisor/protocol/status';
 
-export function measureVitals(step: number): Vitals {
+export function measureVitals(progress: Pick<Vitals, 'step' | 'stepShare' | 'work'>): Vitals {
   const { user, system } = process.cpuUsage();
-  return { rssBytes: process.memoryUsage.rss(), readBytes: readBytes(), cpuSeconds: (user + system) / 1e6, step };
+  return { rssBytes: ownBytes(), readBytes: readBytes(), cpuSeconds: (user + system) / 1e6, ...progress };
+}
+
+/** Memory of this process alone: pages of files that it maps go when somebody else needs their place. */
+function ownBytes(): number {
+  const status = process.platform === 'linux' ? readFileSync('/proc/self/status', 'utf8') : '';
+  const kilobytes = /^RssAnon:\s+(\d+) kB$/m.exec(status)?.[1];
+  return kilobytes === undefined ? process.memoryUsage.rss() : Number(kilobytes) * 1024;
 }
 
 /** Bytes that the kernel fetched from disks for us, mapped files included; 0 where it does not tell. */

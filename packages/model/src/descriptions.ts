@@ -1,8 +1,12 @@
 /** What we know about models beyond their configs: a name, sizes, and what a request may leave out. */
+import { shrinkTo } from '@qwen-supervisor/protocol/job-request';
 import type { ModelInfo } from '@qwen-supervisor/protocol/messages';
 import type { Architecture } from './architecture.js';
 
-type Known = Omit<ModelInfo, 'folder'> & { matches(architecture: Architecture): boolean };
+/** A model as its authors describe it. */
+export type Description = Omit<ModelInfo, 'plan'>;
+
+type Known = Omit<Description, 'folder'> & { matches(architecture: Architecture): boolean };
 
 /** Values that the authors of Qwen-Image recommend. Reference: its README. */
 const QWEN_IMAGE: Known = {
@@ -40,8 +44,22 @@ const POCKET: Known = {
 };
 
 /** The description of a checkpoint; one of other sizes is drawn with Qwen-Image's values under its folder's name. */
-export function modelInfo(architecture: Architecture, folder: string): ModelInfo {
+export function describeModel(architecture: Architecture, folder: string): Description {
   const known = [QWEN_IMAGE, POCKET].find((model) => model.matches(architecture));
   const { id, defaults, sizes, promptSuffix } = known ?? { ...QWEN_IMAGE, id: folder };
   return { id, folder, defaults, sizes, promptSuffix };
+}
+
+/** With sizes of at most so many pixels, for a machine that has no memory for larger ones. */
+export function withinPixels(description: Description, pixels: number): Description {
+  const { defaults, sizes } = description;
+  const fitted = Object.entries(sizes).map(([ratio, [width, height]]): [string, [number, number]] => {
+    const size = shrinkTo({ width, height }, pixels);
+    return [ratio, [size.width, size.height]];
+  });
+  return {
+    ...description,
+    defaults: { ...defaults, ...shrinkTo(defaults, pixels) },
+    sizes: Object.fromEntries(fitted),
+  };
 }

@@ -2,21 +2,30 @@
  * Entry of the look at a checkpoint before it is loaded: a process of its own, because whoever asks must not stand
  * still with a disk that does not answer. Prints one JSON object.
  */
-import { toCodedError } from '@qwen-supervisor/protocol/errors';
-import { modelInfo } from './descriptions.js';
+import { CodedError, toCodedError } from '@qwen-supervisor/protocol/errors';
+import { describeModel, withinPixels } from './descriptions.js';
 import { buildGraphs } from './graphs.js';
-import type { PreflightAnswer } from './preflight.js';
+import { costsOf } from './plan/costs.js';
+import { availableMemory } from './plan/memory.js';
+import { leastMemory, planModel } from './plan/plan.js';
+import type { PreflightAnswer, PreflightQuestion } from './preflight.js';
 import { openModel } from './registry/open-model.js';
 
-const [target = '', dataDir = ''] = process.argv.slice(2);
-process.stdout.write(JSON.stringify(look()));
+process.stdout.write(JSON.stringify(look(JSON.parse(process.argv[2] ?? '{}') as PreflightQuestion)));
 
-function look(): PreflightAnswer {
+function look({ target, dataDir, memoryBytes, heldBytes }: PreflightQuestion): PreflightAnswer {
   try {
     const { checkpoint, name } = openModel(dataDir, target);
+    const { architecture } = checkpoint;
     // Building checks that every tensor is there, in the shape that the configs ask for.
-    buildGraphs(checkpoint);
-    return { model: modelInfo(checkpoint.architecture, name) };
+    const costs = costsOf(architecture, buildGraphs(checkpoint), 'none');
+    const description = describeModel(architecture, name);
+    const { width, height } = description.defaults;
+    const available = memoryBytes ?? availableMemory() + heldBytes;
+    const plan = planModel(costs, available, width * height);
+    if (plan) return { model: { ...withinPixels(description, plan.largestPixels), plan } };
+    const [least, there] = [leastMemory(costs), available].map((bytes) => (bytes / 1e9).toFixed(1));
+    throw new CodedError('MODEL_TOO_LARGE', `${name}: needs ${least} GB of memory, and there are ${there} GB for it`);
   } catch (error) {
     return { error: toCodedError(error).toObject() };
   }

@@ -4,6 +4,16 @@ import { fileURLToPath } from 'node:url';
 import { CodedError, type ErrorObject } from '@qwen-supervisor/protocol/errors';
 import type { ModelInfo } from '@qwen-supervisor/protocol/messages';
 
+export interface PreflightQuestion {
+  /** Name of a model that was added, or a checkpoint folder. */
+  target: string;
+  dataDir: string;
+  /** Memory that the model may take; null for what is free. */
+  memoryBytes: number | null;
+  /** Of what is not free: memory of a worker that will have ended by then. */
+  heldBytes: number;
+}
+
 export type PreflightAnswer = { model: ModelInfo } | { error: ErrorObject };
 
 /** The headers of the largest model are read within a second from a slow disk. */
@@ -12,12 +22,13 @@ const LIMIT_MS = 60_000;
 const ANSWER_MAX = 1 << 20;
 
 /**
- * What the checkpoint is. @throws CodedError MODEL_*, MODEL_LOAD_STALLED where its disk does not answer,
- * SUPERVISOR_STOPPING where `signal` says so
+ * What the checkpoint is, and how it will be run. @throws CodedError MODEL_*, MODEL_LOAD_STALLED where its disk does
+ * not answer, SUPERVISOR_STOPPING where `signal` says so
  */
-export function lookAtModel(path: string, dataDir: string, signal?: AbortSignal): Promise<ModelInfo> {
+export function lookAtModel(question: PreflightQuestion, signal?: AbortSignal): Promise<ModelInfo> {
   const entry = fileURLToPath(import.meta.resolve('@qwen-supervisor/model/preflight-main'));
-  const child = spawn(process.execPath, [entry, path, dataDir], { stdio: ['ignore', 'pipe', 'inherit'] });
+  const child = spawn(process.execPath, [entry, JSON.stringify(question)], { stdio: ['ignore', 'pipe', 'inherit'] });
+  const { target: path } = question;
   // A process that waits for a disk cannot be killed; nobody has to wait with it.
   child.unref();
   return new Promise<ModelInfo>((resolve, reject) => {

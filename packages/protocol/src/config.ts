@@ -148,6 +148,13 @@ export const configSchema = z.strictObject({
     .default(0)
     .describe('Processor threads that compute pictures; 0 for as many as there are cores that may be used')
     .meta({ takesEffect: 'inference' }),
+  'memory-gigabytes': z
+    .number()
+    .min(0)
+    .max(1e5)
+    .default(0)
+    .describe('Memory that the model is fitted into; 0 for what is free when it starts, within the limits of its group')
+    .meta({ takesEffect: 'inference' }),
   'checkpoint-steps': z
     .int()
     .min(1)
@@ -192,14 +199,14 @@ export const configSchema = z.strictObject({
     .min(0)
     .max(1e5)
     .default(0)
-    .describe('A worker with more resident memory is restarted after its job; 0 for no limit')
+    .describe('A worker with more memory of its own is restarted after its job; 0 for no limit')
     .meta({ takesEffect: 'at once' }),
   'memory-hard-gigabytes': z
     .number()
     .min(0)
     .max(1e5)
     .default(0)
-    .describe('A worker with more resident memory is killed; 0 for no limit')
+    .describe('A worker with more memory of its own is killed; 0 for one and a half times what its plan needs')
     .meta({ takesEffect: 'at once' }),
   'api-memory-gigabytes': z
     .number()

@@ -113,6 +113,10 @@ export const ERRORS = {
     'the model is being loaded, or jobs want it',
     'wait until the queue is empty, or cancel its jobs, then unload again',
     409, 91, 'caller', true),
+  SIZE_TOO_LARGE: row(
+    'there is not enough memory here for a picture of this size',
+    "ask for the size that the message names; 'qwen-supervisor model plan' shows what larger ones need",
+    400, 64, 'caller'),
   MODEL_UNKNOWN: row(
     'there is no such model here',
     'GET /api/v1/models lists the models of this server',
@@ -201,6 +205,10 @@ export const ERRORS = {
     'a model of this size has to be prepared for this machine first',
     "run 'qwen-supervisor model add FOLDER', once: it takes minutes, and says what it needs",
     500, 66, 'environment'),
+  MODEL_TOO_LARGE: row(
+    'there is not enough memory for the model',
+    "close other programs, raise the limit of the container or service, or add the model anew with --quantize int4; 'qwen-supervisor model plan' shows what each needs",
+    500, 93, 'environment'),
   MODEL_EXISTS: row(
     'there is a model of this name',
     "choose another with --name, or remove it: 'qwen-supervisor model remove NAME'",

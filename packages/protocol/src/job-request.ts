@@ -38,6 +38,8 @@ export interface JobLimits {
   maxSteps: number;
   /** Width times height. */
   maxPixels: number;
+  /** Width times height of the largest picture for which there is memory. */
+  memoryPixels: number;
 }
 
 export const SIDE_MIN = 16;
@@ -113,7 +115,7 @@ export function parseNativeRequest(body: unknown): NativeRequest {
 /**
  * A request completed from the model's defaults and checked against the operator's limits. `initImage`, where there is
  * one, is the SHA-256 of a picture that is stored already. `drawSeed` is asked where the request has no seed.
- * @throws CodedError REQUEST_INVALID
+ * @throws CodedError REQUEST_INVALID, SIZE_TOO_LARGE
  */
 export function completeRequest(
   given: NativeRequest,
@@ -149,6 +151,13 @@ export function completeRequest(
     throw new CodedError(
       'REQUEST_INVALID',
       `width, height: ${request.width}x${request.height} is more than this server allows (${limits.maxPixels} pixels)`,
+    );
+  }
+  if (request.width * request.height > limits.memoryPixels) {
+    const { width, height } = shrinkTo(request, limits.memoryPixels);
+    throw new CodedError(
+      'SIZE_TOO_LARGE',
+      `width, height: there is no memory for ${request.width}x${request.height}; the largest picture of this shape here is ${width}x${height}`,
     );
   }
   return request;
@@ -188,6 +197,15 @@ export function workOf(request: JobRequest): number {
 export function sizeLike(image: { width: number; height: number }, defaults: ModelDefaults) {
   const scale = Math.min(1, Math.sqrt((defaults.width * defaults.height) / (image.width * image.height)));
   return { width: roundSide(image.width * scale), height: roundSide(image.height * scale) };
+}
+
+/** The largest size of about the same shape with at most `pixels`; itself where it has no more. */
+export function shrinkTo({ width, height }: { width: number; height: number }, pixels: number) {
+  const scale = Math.min(1, Math.sqrt(pixels / (width * height)));
+  const [across, down] = [width, height].map((side) =>
+    Math.max(SIDE_MIN, Math.floor((side * scale) / SIDE_MULTIPLE) * SIDE_MULTIPLE),
+  ) as [number, number];
+  return { width: across, height: down };
 }
 
 /** The nearest side that can be drawn. */

@@ -66,7 +66,14 @@ const filter = z.object({
   group: id.nullable(),
 });
 
-const vitals = z.object({ rssBytes: amount, readBytes: amount, cpuSeconds: amount, step }) satisfies z.ZodType<Vitals>;
+const vitals = z.object({
+  rssBytes: amount,
+  readBytes: amount,
+  cpuSeconds: amount,
+  step,
+  stepShare: z.number().min(0).max(1),
+  work: z.int(),
+}) satisfies z.ZodType<Vitals>;
 
 const progress = z.object({
   component: z.enum(MODEL_COMPONENTS),

@@ -7,6 +7,7 @@ import type { ErrorObject } from './errors.js';
 import type { NumberedEvent } from './events.js';
 import type { CancelScope, Idempotency, Job, JobFilter, JobOrder } from './job.js';
 import type { JobLimits, JobRequest, ModelDefaults } from './job-request.js';
+import type { ModelPlan } from './model-plan.js';
 import type { ChildName, Crash, LoadProgress, SystemStatus, Vitals } from './status.js';
 
 /** A method map: parameters in, result out. */
@@ -33,6 +34,7 @@ export interface ModelInfo {
   sizes: Record<string, [number, number]>;
   /** What its authors put behind a prompt to make it look better, by language; null if they have nothing. */
   promptSuffix: { en: string; zh: string } | null;
+  plan: ModelPlan;
 }
 
 /** What a client needs before it can check a request. */
@@ -189,6 +191,7 @@ export interface WorkerSettings {
   beatMs: number;
   /** Threads that compute; 0 for as many as there are processors. */
   threads: number;
+  plan: ModelPlan;
 }
 
 /** What the API is started with. */

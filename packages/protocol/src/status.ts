@@ -60,7 +60,7 @@ export interface ChildStatus {
   state: ChildState;
   /** Unplanned exits since the supervisor started. */
   restarts: number;
-  /** Resident memory at its last sign of life; null without one. */
+  /** Memory of its own at its last sign of life; null without one. */
   rssBytes: number | null;
   /** Memory of a graphics device that it held when it became ready; 0 on the CPU. */
   deviceBytes: number;
@@ -71,6 +71,7 @@ export interface ChildStatus {
 
 /** What a child measures of itself, once a second. */
 export interface Vitals {
+  /** Memory that is its own, without the files that it maps. */
   rssBytes: number;
   /** Read from disks so far. */
   readBytes: number;
@@ -78,6 +79,10 @@ export interface Vitals {
   cpuSeconds: number;
   /** Completed denoising steps of the current job. */
   step: number;
+  /** Of the step after those, 0 to 1. */
+  stepShare: number;
+  /** Counts whatever it has completed: runs of networks, layers, pieces of files. */
+  work: number;
 }
 
 /** One unplanned exit, as it is kept. */

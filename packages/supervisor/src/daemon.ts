@@ -11,14 +11,14 @@ import { requestOf } from '@qwen-supervisor/protocol/job-request';
 import type { ModelInfo, ReloadReport, Snapshot, Welcome } from '@qwen-supervisor/protocol/messages';
 import type { ChildName, Crash, SystemStatus } from '@qwen-supervisor/protocol/status';
 import { changeConfig } from './config/config-change.js';
-import { boundsOf, limitsOf } from './config/config-parts.js';
+import { boundsOf, limitsOf, modelQuestion } from './config/config-parts.js';
 import { readKeysFile } from './config/keys-file.js';
 import { ControlSocket } from './control/control-socket.js';
 import { answer, type PeerLink, type Supervised } from './control/peer-methods.js';
 import type { ChildEvent } from './core/child.js';
 import type { Effect, Event } from './core/events.js';
 import { runningEta } from './core/expected-times.js';
-import { initialState, type Limits, nextDeadline, type State } from './core/state.js';
+import { initialState, type Limits, nextDeadline, type State, WORKER_NAMES } from './core/state.js';
 import { stateChanges } from './core/state-changes.js';
 import { decide } from './core/supervisor.js';
 import { describeSystem } from './core/system-status.js';
@@ -100,7 +100,7 @@ export class Daemon implements RunningDaemon, Supervised {
     this.#parts = parts;
     this.#config = config;
     this.#keys = parts.keys;
-    this.#limits = limitsOf(config);
+    this.#limits = limitsOf(config, model.plan);
     this.#model = model;
     this.#crashes = new CrashLog(dataDir);
     this.#control = new ControlSocket(socket, { dataDir, url: httpPort.url, log }, (link) => answer(link, this));
@@ -281,7 +281,7 @@ export class Daemon implements RunningDaemon, Supervised {
     const pid =
       name === 'api'
         ? this.#processes.spawn(child, apiSettings(this.#config, httpPort), httpPort.fds)
-        : this.#processes.spawn(child, workerSettings(this.#config, dataDir, this.#model.id), []);
+        : this.#processes.spawn(child, workerSettings(this.#config, dataDir, this.#model), []);
     if (pid !== null) this.#tellChild(name, incarnation, { type: 'spawned', pid });
   }
 
@@ -310,12 +310,13 @@ export class Daemon implements RunningDaemon, Supervised {
     const keys = readKeysFile(read['keys-file']);
     const { config, report } = changeConfig(this.#config, read);
     refuseUnlessOpen(httpPort.host, keys.length > 0 || config.keyless === 'anywhere');
-    if (report.applied.includes('model')) this.#model = await lookAtModel(config.model, config['data-dir']);
+    if (report.applied.includes('model') || report.applied.includes('memory-gigabytes'))
+      this.#model = await lookAtModel(modelQuestion(config, this.#workerBytes()));
     if (JSON.stringify(keys) !== JSON.stringify(this.#keys) && !report.restarted.includes('api'))
       report.restarted.push('api');
     this.#keys = keys;
     this.#config = config;
-    this.#limits = limitsOf(config);
+    this.#limits = limitsOf(config, this.#model.plan);
     this.jobs.bounds = boundsOf(config);
     log.logger.level = config['log-level'];
     this.#links.api?.notify('welcome', this.#welcome());
@@ -326,10 +327,15 @@ export class Daemon implements RunningDaemon, Supervised {
     return report;
   }
 
+  /** Memory that the worker holds. */
+  #workerBytes(): number {
+    return WORKER_NAMES.reduce((sum, name) => sum + (this.#state.workers[name].child.vitals?.rssBytes ?? 0), 0);
+  }
+
   #welcome(): Welcome {
     const { 'max-steps': maxSteps, 'max-pixels': maxPixels } = this.#config;
     const { dataDir, httpPort } = this.#parts;
-    const limits = { maxSteps, maxPixels };
+    const limits = { maxSteps, maxPixels, memoryPixels: this.#model.plan.largestPixels };
     return { version: VERSION, run: this.events.run, model: this.#model, limits, dataDir, url: httpPort.url };
   }
 

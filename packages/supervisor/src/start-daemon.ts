@@ -5,6 +5,7 @@ import { lookAtModel } from '@qwen-supervisor/model/preflight';
 import type { Config } from '@qwen-supervisor/protocol/config';
 import { CodedError, ERRORS } from '@qwen-supervisor/protocol/errors';
 import { printError } from './cli/printer.js';
+import { modelQuestion } from './config/config-parts.js';
 import { readKeysFile } from './config/keys-file.js';
 import { isServiceVariable } from './config/load-config.js';
 import { Daemon, type RunningDaemon } from './daemon.js';
@@ -33,7 +34,7 @@ export async function startDaemon(
   const activation = takeActivation(env);
   const config = readConfig();
   const keys = readKeysFile(config['keys-file']);
-  const model = await lookAtModel(config.model, config['data-dir'], stopping);
+  const model = await lookAtModel(modelQuestion(config, 0), stopping);
   const dataDir = prepareDataDir(config['data-dir']);
   const { store, setAside } = openStore(dataDir);
   emptyTemporaryFolder(dataDir);

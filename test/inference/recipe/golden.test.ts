@@ -1,7 +1,7 @@
 import { cpSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { checkModel, type TensorCheck } from '@qwen-supervisor/inference/model-check';
-import { loadSessions } from '@qwen-supervisor/inference/recipe/sessions';
+import { AMPLE, loadSessions } from '@qwen-supervisor/inference/recipe/sessions';
 import { openCheckpoint } from '@qwen-supervisor/model/checkpoint';
 import { readFloat32, readSafetensorsHeader } from '@qwen-supervisor/model/safetensors';
 import { describe, expect, test } from 'vitest';
@@ -17,7 +17,7 @@ import {
 
 async function check(folder: string, golden: string): Promise<TensorCheck[]> {
   const checkpoint = openCheckpoint(folder);
-  const sessions = await loadSessions(checkpoint, temporaryFolder(), 2, () => {});
+  const sessions = await loadSessions(checkpoint, { cacheFolder: temporaryFolder(), threads: 2, plan: AMPLE });
   const checks: TensorCheck[] = [];
   await checkModel(checkpoint, sessions, golden, (result) => checks.push(result));
   await sessions.release();

@@ -1,6 +1,7 @@
 import { drawPicture, type Observer } from '@qwen-supervisor/inference/recipe/pipeline';
-import { loadSessions } from '@qwen-supervisor/inference/recipe/sessions';
+import { AMPLE, loadSessions } from '@qwen-supervisor/inference/recipe/sessions';
 import { openCheckpoint } from '@qwen-supervisor/model/checkpoint';
+import type { LoadProgress } from '@qwen-supervisor/protocol/status';
 import { expect, test } from 'vitest';
 import { POCKET, temporaryFolder } from '../../fixture-files.js';
 
@@ -18,11 +19,17 @@ const REQUEST = {
 };
 
 async function load(blocksPerPart: number) {
-  return loadSessions(openCheckpoint(POCKET), temporaryFolder(), 2, () => {}, { blocksPerPart });
+  return loadSessions(openCheckpoint(POCKET), {
+    cacheFolder: temporaryFolder(),
+    threads: 2,
+    plan: AMPLE,
+    blocksPerPart,
+  });
 }
 
 const watch = (isCancelled = () => false): Observer => ({
   onStep() {},
+  onPart() {},
   onDecoding() {},
   isCancelled,
   isInterrupted: () => false,
@@ -30,28 +37,87 @@ const watch = (isCancelled = () => false): Observer => ({
 
 test('a transformer in parts draws the same bytes as in one', async () => {
   const [whole, cut] = [await load(10), await load(3)];
-  expect([whole.transformer.length, cut.transformer.length]).toEqual([1, 3]);
+  const parts = await Promise.all([whole, cut].map((sessions) => sessions.transformer(() => false)));
+  expect(parts.map((of) => of?.length)).toEqual([1, 3]);
   const pictures = [await drawPicture(whole, REQUEST, watch()), await drawPicture(cut, REQUEST, watch())];
   expect(pictures[0]?.pixels).toEqual(pictures[1]?.pixels);
   await whole.release();
   await cut.release();
 });
 
+test('one stage after the other in memory draws the same bytes as all at once', async () => {
+  const options = { cacheFolder: temporaryFolder(), threads: 2 };
+  const loads: string[] = [];
+  const report = ({ component }: LoadProgress) => loads.at(-1) !== component && loads.push(component);
+  const staged = await loadSessions(openCheckpoint(POCKET), {
+    ...options,
+    plan: { ...AMPLE, residency: 'stages' },
+    report,
+  });
+  const whole = await load(10);
+  expect(loads).toEqual(['tokenizer']);
+  const pictures = [await drawPicture(staged, REQUEST, watch()), await drawPicture(whole, REQUEST, watch())];
+  expect(pictures[0]?.pixels).toEqual(pictures[1]?.pixels);
+  expect(loads).toEqual(['tokenizer', 'text_encoder', 'transformer', 'vae']);
+  await drawPicture(staged, REQUEST, watch());
+  expect(loads.slice(4), 'the text was kept').toEqual(['transformer', 'vae']);
+  await staged.release();
+  await whole.release();
+});
+
+test('a picture in tiles is the same at every time, and near the one that is decoded whole', async () => {
+  const large = { ...REQUEST, width: 512, height: 384, numInferenceSteps: 1 };
+  const tiled = async () => {
+    const plan = { ...AMPLE, tileAbovePixels: 256 * 256 };
+    const sessions = await loadSessions(openCheckpoint(POCKET), { cacheFolder: temporaryFolder(), threads: 2, plan });
+    const picture = await drawPicture(sessions, large, watch());
+    await sessions.release();
+    return picture?.pixels as Uint8Array;
+  };
+  const sessions = await load(10);
+  const whole = (await drawPicture(sessions, large, watch()))?.pixels as Uint8Array;
+  await sessions.release();
+  const first = await tiled();
+  expect(await tiled()).toEqual(first);
+  const difference = first.reduce((sum, value, i) => sum + Math.abs(value - (whole[i] as number)), 0);
+  expect(difference / first.length).toBeLessThan(8);
+});
+
 test('whoever cancels is heard between two parts, in the middle of a step', async () => {
   const sessions = await load(2);
-  let asked = 0;
+  let ran = 0;
   const picture = await drawPicture(sessions, REQUEST, {
-    ...watch(() => ++asked > 2),
+    ...watch(() => ran > 1),
+    onPart: () => ran++,
     onStep: () => expect.unreachable('a step was completed'),
   });
-  expect([picture, asked]).toEqual([null, 3]);
+  expect([picture, ran]).toEqual([null, 2]);
+  await sessions.release();
+});
+
+test('whoever wants the picture as far as it is gets the last whole step, without waiting for the next', async () => {
+  const sessions = await load(2);
+  let [ran, steps] = [0, 0];
+  const picture = await drawPicture(
+    sessions,
+    { ...REQUEST, numInferenceSteps: 4 },
+    {
+      ...watch(),
+      onPart: () => ran++,
+      onStep: () => steps++,
+      isInterrupted: () => ran > 9,
+    },
+  );
+  // Four parts for each of the two prompts.
+  expect([picture?.step, steps, ran]).toEqual([1, 1, 10]);
   await sessions.release();
 });
 
 test('the modulation of a timestep does not depend on those that are computed with it', async () => {
-  const sessions = await load(10);
-  const together = await sessions.modulation(Float32Array.of(0.9, 0.5, 0.02));
-  const alone = await sessions.modulation(Float32Array.of(0.5));
-  expect(together.slice(alone.length, 2 * alone.length)).toEqual(alone);
-  await sessions.release();
+  const [many, one] = [await load(10), await load(10)];
+  await many.modulation.prepare(Float32Array.of(0.9, 0.5, 0.02), () => false);
+  await one.modulation.prepare(Float32Array.of(0.5), () => false);
+  expect(await many.modulation.of(0.5)).toEqual(await one.modulation.of(0.5));
+  await many.release();
+  await one.release();
 });

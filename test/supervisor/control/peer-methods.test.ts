@@ -60,8 +60,8 @@ test('a child of another version is a permanent fault; a command of another vers
 });
 
 test.each([
-  ['beat', { rssBytes: Number.NaN, readBytes: 0, cpuSeconds: 0, step: 0 }],
-  ['beat', { rssBytes: 1, readBytes: 0, cpuSeconds: 0, step: -1 }],
+  ['beat', { rssBytes: Number.NaN, readBytes: 0, cpuSeconds: 0, step: 0, stepShare: 0, work: 0 }],
+  ['beat', { rssBytes: 1, readBytes: 0, cpuSeconds: 0, step: -1, stepShare: 0, work: 0 }],
   ['step', { jobId: 'a', attempt: 1, step: 1, preview: 'no bytes' }],
   ['loading', { component: 'no such', bytesDone: 1, bytesTotal: 1 }],
   ['loaded', { seconds: '1', msPerToken: 1 }],

@@ -23,7 +23,10 @@ export const loading = (share: number) =>
   ({ type: 'progress', progress: { component: 'transformer', bytesDone: share * 1000, bytesTotal: 1000 } }) as const;
 
 export const beat = (vitals: Partial<Vitals> = {}) =>
-  ({ type: 'beat', vitals: { rssBytes: 1e9, readBytes: 0, cpuSeconds: 0, step: 0, ...vitals } }) as const;
+  ({
+    type: 'beat',
+    vitals: { rssBytes: 1e9, readBytes: 0, cpuSeconds: 0, step: 0, stepShare: 0, work: 0, ...vitals },
+  }) as const;
 
 export type Played = [atMs: number, event: ChildEvent];
 

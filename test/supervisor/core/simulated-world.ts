@@ -348,10 +348,11 @@ export class World {
   }
 
   #vitals(worker: Worker | null): Vitals {
-    if (!worker) return { rssBytes: 1e8, readBytes: 0, cpuSeconds: this.now / 1000, step: 0 };
+    if (!worker) return { rssBytes: 1e8, readBytes: 0, cpuSeconds: this.now / 1000, step: 0, stepShare: 0, work: 0 };
     const { takenBytes, readMs, computedMs, run } = worker;
     const rssBytes = MODEL_BYTES + takenBytes;
-    return { rssBytes, readBytes: readMs, cpuSeconds: computedMs / 1000, step: run?.step ?? this.#lastStep(worker) };
+    const step = run?.step ?? this.#lastStep(worker);
+    return { rssBytes, readBytes: readMs, cpuSeconds: computedMs / 1000, step, stepShare: 0, work: 0 };
   }
 
   /** As the real worker: the step of the job before is shown until the next one has begun. */

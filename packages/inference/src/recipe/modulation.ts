@@ -1,6 +1,7 @@
 /**
  * The modulation of timesteps: linear layers of the timestep alone, a third of the transformer's weights. They are
- * read from their own files and computed piece by piece, so that a few megabytes of them are in memory at a time.
+ * read from their own files and computed piece by piece, so that a few megabytes of them are in memory at a time; what
+ * comes out is kept on disk, for the timesteps of most jobs are the same.
  *
  * One thread computes, at least two rows: then a row does not depend on which others are computed with it.
  */
@@ -10,19 +11,38 @@ import { OnnxGraph } from '@qwen-supervisor/model/onnx';
 import { openForReading, readAt, readFloat32, weightDtype } from '@qwen-supervisor/model/safetensors';
 import { type LinearLayer, type ModulationLayers, timeEmbedding } from '@qwen-supervisor/model/transformer';
 import { InferenceSession, Tensor } from 'onnxruntime-node';
+import type { FloatCache } from './float-cache.js';
 
 /** Weights of a layer that are in memory at once. */
 const PIECE = 4 << 20;
 /** A single row would be multiplied by another kernel, which rounds otherwise. */
 const ROWS_MIN = 2;
 
+/** Bytes of modulation that are in memory rather than on disk. */
+const HELD_BYTES_MAX = 64 << 20;
+/** Bytes that are computed in one pass over the weights. */
+const PASS_BYTES_MAX = 512 << 20;
+
 export interface Modulation {
-  /** Timesteps in [0, 1] → [timesteps.length, rows * dim]. */
-  of(timesteps: Float32Array): Promise<Float32Array>;
+  /**
+   * Computes what is not known yet of these timesteps, in [0, 1], all in one pass. False where `isCancelled` said so
+   * between two layers.
+   */
+  prepare(timesteps: Float32Array, isCancelled: () => boolean): Promise<boolean>;
+  /** [rows * dim] of one timestep. */
+  of(timestep: number): Promise<Float32Array>;
   release(): Promise<void>;
 }
 
-export async function openModulation(dim: number, { embed, layers }: ModulationLayers): Promise<Modulation> {
+/**
+ * `identity`: everything that the modulation depends on beside the timestep; `onWork` hears of every layer that is
+ * done.
+ */
+export async function openModulation(
+  dim: number,
+  { embed, layers }: ModulationLayers,
+  { cache, identity, onWork }: { cache: FloatCache; identity: string; onWork: () => void },
+): Promise<Modulation> {
   const g = new OnnxGraph('linear');
   const inputs = [g.input('x', ['n', 'columns']), g.input('weight', ['rows', 'columns']), g.input('bias', ['rows'])];
   g.output('y', g.node('Gemm', inputs, { transB: 1 }), ['n', 'rows']);
@@ -64,26 +84,62 @@ export async function openModulation(dim: number, { embed, layers }: ModulationL
     return out.map((value) => value / (1 + Math.exp(-value)));
   }
 
-  return {
-    async of(timesteps) {
-      const n = Math.max(ROWS_MIN, timesteps.length);
-      const padded = Float32Array.from({ length: n }, (_, i) => timesteps[i] ?? 0);
-      const hidden = await active(embed[0], timeEmbedding(padded), n);
-      const temb = await active(embed[1], hidden, n);
-      const width = layers.reduce((sum, { weight }) => sum + (weight.shape[0] as number), 0);
-      const out = new Float32Array(n * width);
-      let start = 0;
-      for (const layer of layers) {
-        await linear(layer, temb, (values, first, count) => copyColumns(values, count, out, width, start + first));
-        for (const scale of layer.scales) {
-          for (let i = 0; i < n; i++) {
-            const at = i * width + start + scale * dim;
-            for (let c = at; c < at + dim; c++) out[c] = (out[c] as number) + 1;
-          }
+  /** [n, rows * dim] of n timesteps; null if cancelled. */
+  async function compute(timesteps: Float32Array, isCancelled: () => boolean): Promise<Float32Array | null> {
+    const n = Math.max(ROWS_MIN, timesteps.length);
+    const padded = Float32Array.from({ length: n }, (_, i) => timesteps[i] ?? 0);
+    const hidden = await active(embed[0], timeEmbedding(padded), n);
+    const temb = await active(embed[1], hidden, n);
+    const out = new Float32Array(n * width);
+    let start = 0;
+    for (const layer of layers) {
+      if (isCancelled()) return null;
+      await linear(layer, temb, (values, first, count) => copyColumns(values, count, out, width, start + first));
+      for (const scale of layer.scales) {
+        for (let i = 0; i < n; i++) {
+          const at = i * width + start + scale * dim;
+          for (let c = at; c < at + dim; c++) out[c] = (out[c] as number) + 1;
         }
-        start += layer.weight.shape[0] as number;
       }
-      return out.slice(0, timesteps.length * width);
+      start += layer.weight.shape[0] as number;
+      onWork();
+    }
+    return out;
+  }
+
+  const width = layers.reduce((sum, { weight }) => sum + (weight.shape[0] as number), 0);
+  const atOnce = Math.max(1, Math.floor(PASS_BYTES_MAX / (4 * width)));
+  const keyOf = (timestep: number) => `${identity}\n${timestep}`;
+  /** Of the timesteps that were prepared last. */
+  let held = new Map<number, Float32Array>();
+
+  async function prepare(timesteps: Float32Array, isCancelled: () => boolean): Promise<boolean> {
+    const mayHold = 4 * width * timesteps.length <= HELD_BYTES_MAX;
+    const wanted = [...new Set(timesteps)];
+    const known = wanted.map((timestep) => [timestep, held.get(timestep) ?? cache.get(keyOf(timestep))] as const);
+    const missing = known.flatMap(([timestep, row]) => (row ? [] : [timestep]));
+    held = new Map(known.flatMap(([timestep, row]) => (mayHold && row ? [[timestep, row] as const] : [])));
+    for (let first = 0; first < missing.length; first += atOnce) {
+      const some = missing.slice(first, first + atOnce);
+      const rows = await compute(Float32Array.from(some), isCancelled);
+      if (!rows) return false;
+      for (const [i, timestep] of some.entries()) {
+        const row = rows.slice(i * width, (i + 1) * width);
+        if (!cache.put(keyOf(timestep), row) || mayHold) held.set(timestep, row);
+      }
+    }
+    return true;
+  }
+
+  return {
+    prepare,
+    async of(timestep) {
+      const row = held.get(timestep) ?? cache.get(keyOf(timestep));
+      if (row) return row;
+      // It was prepared, and its file is gone.
+      const computed = (await compute(Float32Array.of(timestep), () => false)) as Float32Array;
+      held.set(timestep, computed.slice(0, width));
+      return held.get(timestep) as Float32Array;
     },
     release: () => session.release(),
   };

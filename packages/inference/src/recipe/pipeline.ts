@@ -4,6 +4,7 @@
  *
  * Takes a complete request and loaded sessions; gives pixels. Knows nothing of jobs, files or processes.
  */
+import type { Architecture } from '@qwen-supervisor/model/architecture';
 import { PROMPT_STATES_MAX, TEMPLATE_TOKENS } from '@qwen-supervisor/model/prompt-template';
 import { jointRotary } from '@qwen-supervisor/model/transformer';
 import { type JobRequest, skippedSteps, stepsOf, tokensOf } from '@qwen-supervisor/protocol/job-request';
@@ -14,10 +15,7 @@ import { keepUnmasked, type LatentMask, latentMask, pasteUnmasked } from './inpa
 import { fromRgb, packLatents, toRgb, unpackLatents } from './latents.js';
 import { gaussianNoise } from './noise.js';
 import { makeSchedule, type Schedule } from './scheduler.js';
-import { latentSize, modulationLength, type Sessions } from './sessions.js';
-
-/** Memory for the modulation of several timesteps at once, bytes. */
-const MODULATION_BYTES_MAX = 512 << 20;
+import { latentSize, type Part, type Sessions } from './sessions.js';
 
 export interface StepState {
   /** Completed steps. */
@@ -34,11 +32,13 @@ export interface StepState {
 
 export interface Observer {
   onStep(state: StepState): void;
+  /** A part of the step after the completed ones is done: all together so much of it, 0 to 1. */
+  onPart(share: number): void;
   /** No step is left; the picture is decoded next. */
   onDecoding(): void;
   /** Asked before every step, between the parts of the transformer, and before the picture is decoded. */
   isCancelled(): boolean;
-  /** Asked after every step: whether the picture is wanted as far as it is. */
+  /** Asked when cancels are: whether the picture is wanted as far as it is. */
   isInterrupted(): boolean;
 }
 
@@ -88,15 +88,18 @@ export async function drawPicture(
   const schedule = scheduleOf(sessions, request);
   // 3. Latents: those of the checkpoint; or noise, alone or over a picture. Parts that stay are needed at every step.
   const noise = firstNoise(sessions, request);
-  const clean = over && (start === null || over.mask) ? await encodeClean(sessions, request, over.pixels) : null;
+  const isOver = over !== null && (start === null || over.mask !== null);
+  const clean = isOver ? await encodeClean(sessions, request, over.pixels, observer.isCancelled) : null;
+  if (isOver && clean === null) return null;
   const mask = clean && over?.mask ? { ...latentMask(over.mask, width, height), clean, noise } : null;
   const from = start ?? { step: 0, latents: firstLatents(request, schedule, noise, clean) };
-  // 4. and 5. Modulation of many timesteps at once, and the denoising steps that read it.
+  // 4. and 5. Modulation of all timesteps at once, and the denoising steps that read it.
   const reached = await denoise(sessions, request, prompts, schedule, from, observer, mask);
   if (reached === null || observer.isCancelled()) return null;
   // 6. Packed latents to pixels.
   observer.onDecoding();
-  const decoded = await decodePacked(sessions, reached.latents, h / 2, w / 2);
+  const decoded = await decodePacked(sessions, reached.latents, h / 2, w / 2, observer.isCancelled);
+  if (decoded === null) return null;
   requireFinite(decoded, 'the picture that was decoded');
   const pixels = toRgb(decoded, height, width);
   if (over?.mask) pasteUnmasked(pixels, over.pixels, over.mask);
@@ -125,9 +128,15 @@ function firstNoise({ architecture }: Sessions, { seed, width, height }: JobRequ
  * 3. The packed latents of a picture: the mean of the encoder's distribution, for a draw of its own would add nothing
  * that can be seen.
  */
-export async function encodeClean(sessions: Sessions, request: JobRequest, pixels: Uint8Array): Promise<Float32Array> {
+async function encodeClean(
+  sessions: Sessions,
+  request: JobRequest,
+  pixels: Uint8Array,
+  isCancelled: () => boolean,
+): Promise<Float32Array | null> {
   const { width, height } = request;
-  const encoded = await sessions.encode(fromRgb(pixels, height, width), height, width);
+  const encoded = await sessions.encode(fromRgb(pixels, height, width), height, width, isCancelled);
+  if (encoded === null) return null;
   requireFinite(encoded, 'the picture to draw over, encoded,');
   return packClean(sessions, request, encoded);
 }
@@ -176,32 +185,36 @@ export async function denoise(
   const { inChannels } = architecture.transformer;
   const { latents } = start;
 
-  // 4. Everything that depends on the timestep alone, for many steps in one pass over its weights.
-  const rowLength = modulationLength(architecture);
-  const stepsAtOnce = Math.max(1, Math.floor(MODULATION_BYTES_MAX / (4 * rowLength)));
-  let modulation: Float32Array = new Float32Array(0);
+  const skipped = skippedSteps(request);
+  const steps = stepsOf(request);
+  // 4. Everything that depends on the timestep alone, of all steps in one pass over its weights. The model takes the
+  // timestep over 1000, whatever num_train_timesteps is.
+  const times = timesteps.map((t) => t / 1000);
+  if (!(await sessions.modulation.prepare(times.slice(skipped + start.step), observer.isCancelled))) return null;
+  const parts = await sessions.transformer(observer.isCancelled);
+  if (parts === null) return null;
 
   // 5. All buffers are made here once; each step's inputs and outputs are views of them.
   const velocity = new Float32Array(tokens * inChannels);
   const latentsTensor = new Tensor('float32', latents, [tokens, inChannels]);
-  const passes = [new Pass(sessions, positive, rows, columns, velocity)];
+  const passes = [new Pass(architecture, parts, positive, rows, columns, velocity)];
   const negativeVelocity = negative ? new Float32Array(tokens * inChannels) : null;
-  if (negative && negativeVelocity) passes.push(new Pass(sessions, negative, rows, columns, negativeVelocity));
+  if (negative && negativeVelocity)
+    passes.push(new Pass(architecture, parts, negative, rows, columns, negativeVelocity));
 
-  const skipped = skippedSteps(request);
-  const steps = stepsOf(request);
+  /** What the last step points at; null before the first. */
+  let clean: Float32Array | null = null;
   for (let step = start.step; step < steps; step++) {
-    if (observer.isCancelled()) return null;
+    const isInterrupted = () => clean !== null && observer.isInterrupted();
+    const isUnwanted = () => observer.isCancelled() || isInterrupted();
     const i = skipped + step;
-    const offset = i % stepsAtOnce;
-    // The model takes the timestep over 1000, whatever num_train_timesteps is. The batches lie the same however often
-    // the job was interrupted: another size of a batch may round otherwise.
-    if (offset === 0 || step === start.step) {
-      const first = i - offset;
-      modulation = await sessions.modulation(timesteps.slice(first, first + stepsAtOnce).map((t) => t / 1000));
-    }
-    const row = modulation.subarray(offset * rowLength, (offset + 1) * rowLength);
-    for (const pass of passes) if (!(await pass.run(latentsTensor, row, observer.isCancelled))) return null;
+    const row = await sessions.modulation.of(times[i] as number);
+    let done = 0;
+    const onPart = () => observer.onPart(++done / (passes.length * parts.length));
+    let whole = !isUnwanted();
+    for (const pass of passes) whole = whole && (await pass.run(latentsTensor, row, isUnwanted, onPart));
+    if (observer.isCancelled()) return null;
+    if (!whole) return { step, latents: clean as unknown as Float32Array };
     if (negativeVelocity) guide(velocity, negativeVelocity, request.trueCfgScale, inChannels);
     const sigma = sigmas[i + 1] as number;
     eulerStep(latents, velocity, sigma - (sigmas[i] as number));
@@ -209,7 +222,7 @@ export async function denoise(
     requireFinite(latents, `step ${step + 1} of ${steps}`);
     const state = { step: step + 1, latents, velocity, sigma, rows, columns };
     observer.onStep(state);
-    if (step + 1 < steps && observer.isInterrupted()) return { step: step + 1, latents: cleanLatents(state) };
+    clean = cleanLatents(state);
   }
   return { step: steps, latents };
 }
@@ -230,9 +243,11 @@ export function decodePacked(
   latents: Float32Array,
   rows: number,
   columns: number,
-): Promise<Float32Array> {
+  isCancelled?: () => boolean,
+): Promise<Float32Array | null> {
   const { latentsMean, latentsStd } = sessions.architecture.vae;
-  return sessions.decode(unpackLatents(latents, rows, columns, latentsMean, latentsStd), 2 * rows, 2 * columns);
+  const unpacked = unpackLatents(latents, rows, columns, latentsMean, latentsStd);
+  return sessions.decode(unpacked, 2 * rows, 2 * columns, isCancelled);
 }
 
 /** States [n, hidden] of a prompt, the template's own dropped. Longer prompts are cut, as the reference cuts them. */
@@ -246,40 +261,47 @@ async function promptStates(sessions: Sessions, prompt: string): Promise<Float32
 
 /** One forward pass of the transformer for fixed text states, into a fixed buffer. */
 export class Pass {
-  readonly #sessions: Sessions;
+  readonly #dim: number;
+  readonly #parts: Part[];
   readonly #text: Tensor;
   readonly #rotary: Record<'cos' | 'sin', Tensor>;
   readonly #fetches: { velocity: Tensor };
 
-  constructor(sessions: Sessions, text: Float32Array, rows: number, columns: number, velocity: Float32Array) {
-    const { transformer } = sessions.architecture;
+  constructor(
+    { transformer }: Architecture,
+    parts: Part[],
+    text: Float32Array,
+    rows: number,
+    columns: number,
+    velocity: Float32Array,
+  ) {
     const textTokens = text.length / transformer.jointAttentionDim;
     const tokens = rows * columns;
     const { cos, sin } = jointRotary(transformer, textTokens, rows, columns);
     const rotaryDims = [1, textTokens + tokens, transformer.headDim / 2];
-    this.#sessions = sessions;
+    this.#dim = transformer.dim;
+    this.#parts = parts;
     this.#text = new Tensor('float32', text, [textTokens, transformer.jointAttentionDim]);
     this.#rotary = { cos: new Tensor('float32', cos, rotaryDims), sin: new Tensor('float32', sin, rotaryDims) };
     this.#fetches = { velocity: new Tensor('float32', velocity, [tokens, transformer.inChannels]) };
   }
 
   /**
-   * Part after part of the network. `modulation`: of one timestep. False where `isCancelled` said so between two parts:
-   * then the buffer is as it was.
+   * Part after part of the network; `onPart` hears of each. `modulation`: of one timestep. False where `isUnwanted`
+   * said so between two parts.
    */
-  async run(latents: Tensor, modulation: Float32Array, isCancelled = () => false): Promise<boolean> {
-    const { transformer, architecture } = this.#sessions;
-    const { dim } = architecture.transformer;
+  async run(latents: Tensor, modulation: Float32Array, isUnwanted = () => false, onPart = () => {}): Promise<boolean> {
     let streams: Record<string, Tensor> = { latents, text: this.#text };
-    for (const [n, { session, firstRow, rows }] of transformer.entries()) {
-      if (n > 0 && isCancelled()) return false;
-      const part = modulation.subarray(firstRow * dim, (firstRow + rows) * dim);
+    for (const [n, { session, firstRow, rows }] of this.#parts.entries()) {
+      if (n > 0 && isUnwanted()) return false;
+      const part = modulation.subarray(firstRow * this.#dim, (firstRow + rows) * this.#dim);
       const feeds = { ...streams, ...this.#rotary, modulation: new Tensor('float32', part, [part.length]) };
-      if (n === transformer.length - 1) await session.run(feeds, this.#fetches);
+      if (n === this.#parts.length - 1) await session.run(feeds, this.#fetches);
       else {
         const { nextImage, nextWords } = (await session.run(feeds)) as Record<'nextImage' | 'nextWords', Tensor>;
         streams = { image: nextImage, words: nextWords };
       }
+      onPart();
     }
     return true;
   }

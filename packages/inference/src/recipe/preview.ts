@@ -38,7 +38,7 @@ export async function fitPreview(sessions: Sessions): Promise<PreviewMap> {
       }
     }
   }
-  const image = await sessions.decode(latents, side, side);
+  const image = (await sessions.decode(latents, side, side)) as Float32Array;
   const width = side * VAE_SCALE;
   const rows = Array.from({ length: BLOCKS * BLOCKS }, (_, block) => [
     ...values.subarray(block * zDim, (block + 1) * zDim),

@@ -1,40 +1,43 @@
 /** ONNX Runtime sessions of a checkpoint, and the plain functions that run them. */
 
-import { closeSync } from 'node:fs';
+import { join } from 'node:path';
 import type { Architecture } from '@qwen-supervisor/model/architecture';
-import type { Checkpoint } from '@qwen-supervisor/model/checkpoint';
+import { type Checkpoint, fingerprint } from '@qwen-supervisor/model/checkpoint';
 import { EmbeddingTable } from '@qwen-supervisor/model/embedding-table';
-import { buildGraphs, type GraphOptions } from '@qwen-supervisor/model/graphs';
-import type { OnnxGraph } from '@qwen-supervisor/model/onnx';
-import { openForReading, readAt } from '@qwen-supervisor/model/safetensors';
+import { buildGraphs } from '@qwen-supervisor/model/graphs';
+import { TILE_SIDE } from '@qwen-supervisor/model/plan/plan';
 import { textRotary } from '@qwen-supervisor/model/text-encoder';
 import { loadTokenizer, type Tokenizer } from '@qwen-supervisor/model/tokenizer';
 import { modulationRows } from '@qwen-supervisor/model/transformer';
 import { VAE_SCALE } from '@qwen-supervisor/model/vae';
-import { type PlacedGraph, placeWeights, type Stretch, weightBytes } from '@qwen-supervisor/model/weights';
-import type { LoadProgress, ModelComponent } from '@qwen-supervisor/protocol/status';
-import { InferenceSession, Tensor } from 'onnxruntime-node';
-import { openModulation } from './modulation.js';
-import { fromRuntime } from './runtime-error.js';
+import type { ModelPlan } from '@qwen-supervisor/protocol/model-plan';
+import type { LoadProgress } from '@qwen-supervisor/protocol/status';
+import { env, type InferenceSession, Tensor } from 'onnxruntime-node';
+import { FloatCache } from './float-cache.js';
+import { type Modulation, openModulation } from './modulation.js';
+import { openStages } from './stages.js';
 import { TextStates } from './text-states.js';
+import { overTiles } from './tiles.js';
 
-/** Bytes that are read at once ahead of a session. */
-const READ_BYTES = 8 << 20;
+/** Of what is computed once and kept on disk: text states of 30 prompts at least, modulation of 200 timesteps. */
+const STATES_BYTES_MAX = 256 << 20;
+const MODULATION_BYTES_MAX = 2 ** 31;
+/** Pixels that neighbouring tiles share at least. Reference: diffusers `AutoencoderKLQwenImage`, 256 less 192. */
+const TILE_OVERLAP = 64;
 
 export interface Sessions {
   architecture: Architecture;
   tokenizer: Tokenizer;
   textStates: TextStates;
+  modulation: Modulation;
   /** Token ids → states [ids.length, hidden], after the final norm. */
   encodeText(ids: readonly number[]): Promise<Float32Array>;
-  /** Timesteps in [0, 1] → modulation [timesteps.length, rows * dim]. */
-  modulation(timesteps: Float32Array): Promise<Float32Array>;
-  /** The transformer, in parts that are run one after the other. */
-  transformer: Part[];
-  /** De-normalised latents [zDim, h, w] → image [3, 8h, 8w] in [-1, 1]. */
-  decode(latents: Float32Array, h: number, w: number): Promise<Float32Array>;
-  /** Image [3, H, W] in [-1, 1] → latent mean [zDim, H/8, W/8], not normalised. */
-  encode(image: Float32Array, height: number, width: number): Promise<Float32Array>;
+  /** The transformer, in parts that are run one after the other; null if cancelled while it was loaded. */
+  transformer(isCancelled: () => boolean): Promise<Part[] | null>;
+  /** De-normalised latents [zDim, h, w] → image [3, 8h, 8w] in [-1, 1]; null if cancelled between two tiles. */
+  decode(latents: Float32Array, h: number, w: number, isCancelled?: () => boolean): Promise<Float32Array | null>;
+  /** Image [3, H, W] in [-1, 1] → latent mean [zDim, H/8, W/8], not normalised; null if cancelled as above. */
+  encode(image: Float32Array, height: number, width: number, isCancelled?: () => boolean): Promise<Float32Array | null>;
   release(): Promise<void>;
 }
 
@@ -45,78 +48,139 @@ export interface Part {
   rows: number;
 }
 
-/**
- * Loads a checkpoint, to compute with so many `threads`; `report` hears of every component and of the bytes that are
- * done.
- * @throws CodedError MODEL_*
- */
+/** How a model is loaded and run. */
+export interface LoadOptions {
+  /** Where weights are kept that are not used in their own files, and what is computed once. */
+  cacheFolder: string;
+  /** That compute. */
+  threads: number;
+  plan: Pick<ModelPlan, 'accuracy' | 'residency' | 'tileAbovePixels'>;
+  blocksPerPart?: number;
+  /** Hears of every component and of the bytes that are done, whenever something is loaded. */
+  report?: (progress: LoadProgress) => void;
+  /** Hears that a computation of several runs gets on. */
+  onWork?: () => void;
+}
+
+/** Everything in memory, the faster way to multiply, pictures decoded whole. */
+export const AMPLE: LoadOptions['plan'] = {
+  accuracy: 4,
+  residency: 'resident',
+  tileAbovePixels: Number.POSITIVE_INFINITY,
+};
+
+/** Loads a checkpoint. @throws CodedError MODEL_* */
 export async function loadSessions(
   checkpoint: Checkpoint,
-  cacheFolder: string,
-  threads: number,
-  report: (progress: LoadProgress) => void,
-  options: GraphOptions = {},
+  { cacheFolder, threads, plan, blocksPerPart, report = () => {}, onWork = () => {} }: LoadOptions,
 ): Promise<Sessions> {
   const { architecture, folder } = checkpoint;
-  const graphs = buildGraphs(checkpoint, options);
-  const transformerGraphs = graphs.transformer.map(({ graph }) => graph);
-  const withWeights = [graphs.textEncoder, ...transformerGraphs, graphs.decoder, graphs.encoder];
-  const bytesTotal = withWeights.reduce((sum, graph) => sum + weightBytes(graph), 0);
-  let bytesBefore = 0;
-  const open = async (component: ModelComponent, graph: OnnxGraph) => {
-    const tell = (bytes: number) => report({ component, bytesDone: bytesBefore + bytes, bytesTotal });
-    tell(0);
-    // Half of a component's bytes count when its weights lie ready, the other half when the session has taken them in.
-    const placed = placeWeights(graph, cacheFolder, (done) => tell(Math.floor(done / 2)));
-    // In one go from front to back: pages that the session asks for one by one come many times slower from a disk.
-    readAhead(placed.stretches, (done) => tell(Math.floor(Math.min(placed.bytes, done) / 2)));
-    tell(Math.floor(placed.bytes / 2));
-    const session = await createSession(graph.name, placed, threads);
-    bytesBefore += placed.bytes;
-    tell(0);
-    return session;
-  };
-
-  report({ component: 'tokenizer', bytesDone: 0, bytesTotal });
+  const { accuracy, tileAbovePixels } = plan;
+  const graphs = buildGraphs(checkpoint, { accuracy, blocksPerPart });
+  report({ component: 'tokenizer', bytesDone: 0, bytesTotal: 0 });
   const tokenizer = loadTokenizer(folder);
   const { hiddenSize, headDim } = architecture.textEncoder;
   const embeddings = new EmbeddingTable(graphs.embeddings);
-  const modulation = await openModulation(architecture.transformer.dim, graphs.modulation);
-  const textEncoder = await open('text_encoder', graphs.textEncoder);
-  const transformer: Part[] = [];
-  for (const { graph, firstRow, rows } of graphs.transformer)
-    transformer.push({ session: await open('transformer', graph), firstRow, rows });
-  const decoder = await open('vae', graphs.decoder);
-  const encoder = await open('vae', graphs.encoder);
+  const model = fingerprint(checkpoint);
+  const cache = (name: string, maxBytes: number) => new FloatCache(join(cacheFolder, name), maxBytes);
+  const modulation = await openModulation(architecture.transformer.dim, graphs.modulation, {
+    cache: cache('modulation', MODULATION_BYTES_MAX),
+    identity: `${model} ${env.versions.node}`,
+    onWork,
+  });
+  const encoder = `${model} ${env.versions.node} accuracy ${accuracy} threads ${threads}`;
+  const textStates = new TextStates(cache('text-states', STATES_BYTES_MAX), encoder);
+  const stages = await openStages(
+    {
+      text_encoder: [graphs.textEncoder],
+      transformer: graphs.transformer.map(({ graph }) => graph),
+      vae: [graphs.decoder, graphs.encoder],
+    },
+    { cacheFolder, threads, residency: plan.residency, report },
+  );
+
+  /** Runs a half of the VAE over [channels, height, width], in tiles where the picture is too large. */
+  const runVae = async (
+    half: Half,
+    values: Float32Array,
+    [height, width]: readonly [number, number],
+    isCancelled = () => false,
+  ): Promise<Float32Array | null> => {
+    const session = (await stages.use('vae'))?.[half.index] as InferenceSession;
+    const run = (tile: { values: Float32Array; height: number; width: number }) => {
+      const dims = [1, half.channels, tile.height, tile.width];
+      const result = runOne(session, half.output, { [half.input]: new Tensor('float32', tile.values, dims) });
+      return result.finally(onWork);
+    };
+    const pixels = height * width * half.side ** 2;
+    if (pixels <= tileAbovePixels) return run({ values, height, width });
+    const size = TILE_SIDE / half.side;
+    const tiles = { size, overlap: TILE_OVERLAP / half.side, scale: half.scale };
+    return overTiles({ values, channels: half.channels, height, width }, tiles, run, isCancelled);
+  };
+  const decoder: Half = {
+    index: 0,
+    input: 'latents',
+    output: 'image',
+    channels: architecture.vae.zDim,
+    side: VAE_SCALE,
+    scale: VAE_SCALE,
+  };
+  const encoderHalf: Half = {
+    index: 1,
+    input: 'image',
+    output: 'mean',
+    channels: architecture.vae.inputChannels,
+    side: 1,
+    scale: 1 / VAE_SCALE,
+  };
 
   return {
     architecture,
     tokenizer,
-    textStates: new TextStates(),
-    transformer,
+    textStates,
+    modulation,
     async encodeText(ids) {
+      const [session] = (await stages.use('text_encoder')) as [InferenceSession];
       const n = ids.length;
       const { cos, sin } = textRotary(architecture.textEncoder, n);
-      return runOne(textEncoder, 'states', {
+      const states = await runOne(session, 'states', {
         embeddings: new Tensor('float32', embeddings.rows(ids), [1, n, hiddenSize]),
         cos: new Tensor('float32', cos, [1, n, headDim / 2]),
         sin: new Tensor('float32', sin, [1, n, headDim / 2]),
       });
+      onWork();
+      return states;
     },
-    modulation: (timesteps) => modulation.of(timesteps),
-    decode: (latents, h, w) =>
-      runOne(decoder, 'image', { latents: new Tensor('float32', latents, [1, architecture.vae.zDim, h, w]) }),
-    encode: (image, height, width) =>
-      runOne(encoder, 'mean', {
-        image: new Tensor('float32', image, [1, architecture.vae.inputChannels, height, width]),
-      }),
+    async transformer(isCancelled) {
+      const loaded = await stages.use('transformer', isCancelled);
+      if (!loaded) return null;
+      return graphs.transformer.map(({ firstRow, rows }, i) => ({
+        session: loaded[i] as InferenceSession,
+        firstRow,
+        rows,
+      }));
+    },
+    decode: (latents, h, w, isCancelled) => runVae(decoder, latents, [h, w], isCancelled),
+    encode: (image, height, width, isCancelled) => runVae(encoderHalf, image, [height, width], isCancelled),
     async release() {
-      const parts = transformer.map(({ session }) => session);
-      for (const session of [textEncoder, ...parts, decoder, encoder]) await session.release();
+      await stages.release();
       await modulation.release();
       embeddings.close();
     },
   };
+}
+
+/** Encoder or decoder of pictures. */
+interface Half {
+  index: 0 | 1;
+  input: string;
+  output: string;
+  channels: number;
+  /** Pixels of a side of one value of its input. */
+  side: number;
+  /** Of the output, in sides of the input. */
+  scale: number;
 }
 
 /** Floats of one timestep's modulation. */
@@ -127,37 +191,6 @@ export function modulationLength({ transformer }: Architecture): number {
 /** Latent sides of a picture of `width` by `height` pixels. */
 export function latentSize(width: number, height: number): { h: number; w: number } {
   return { h: height / VAE_SCALE, w: width / VAE_SCALE };
-}
-
-async function createSession(name: string, placed: PlacedGraph, threads: number): Promise<InferenceSession> {
-  try {
-    return await InferenceSession.create(placed.model, {
-      executionProviders: ['cpu'],
-      // Left to itself it takes every core of the machine, whatever this process may use.
-      intraOpNumThreads: threads,
-      extra: { session: { model_external_initializers_file_folder_path: placed.folder } },
-    });
-  } catch (cause) {
-    throw fromRuntime(cause, 'MODEL_LOAD_FAILED', name);
-  }
-}
-
-/** Fills the page cache. @throws CodedError MODEL_TRUNCATED */
-function readAhead(stretches: Stretch[], onProgress: (bytesDone: number) => void): void {
-  let done = 0;
-  for (const { file, from, to } of stretches) {
-    const { fd } = openForReading(file);
-    try {
-      for (let at = from; at < to; at += READ_BYTES) {
-        const length = Math.min(READ_BYTES, to - at);
-        readAt(fd, file, at, length);
-        done += length;
-        onProgress(done);
-      }
-    } finally {
-      closeSync(fd);
-    }
-  }
 }
 
 async function runOne(session: InferenceSession, output: string, feeds: Record<string, Tensor>): Promise<Float32Array> {

@@ -38,12 +38,13 @@ export function planModel(costs: ModelCosts, availableBytes: number, pixels: num
 
 /** Whether a model fits so well that it is worth its weights on disk: for a picture of `pixels`. */
 export function fitsForLong(costs: ModelCosts, memoryBytes: number, pixels: number): boolean {
-  return leastMemory(costs, pixels) <= SHARE_FOR_LONG * memoryBytes;
+  const way: Way = { accuracy: 4, residency: 'stages' };
+  return memoryOf(costs, way, pixels, 0) <= SHARE_FOR_LONG * memoryBytes;
 }
 
-/** Bytes of memory with which a picture of `pixels` can be drawn at full speed, one stage after the other. */
-export function leastMemory(costs: ModelCosts, pixels: number): number {
-  return memoryOf(costs, WAYS[1] as Way, pixels, Number.POSITIVE_INFINITY);
+/** Bytes of memory that must be there for a small picture at least. */
+export function leastMemory(costs: ModelCosts): number {
+  return Math.min(...WAYS.map((way) => memoryOf(costs, way, PIXELS_MIN, 0))) / SHARE;
 }
 
 /** Bytes by stage for a picture of `pixels`, weights and activations. */

@@ -3,7 +3,7 @@ import { existsSync, realpathSync, statfsSync } from 'node:fs';
 import { modelFolder } from '@qwen-supervisor/protocol/data-files';
 import { CodedError } from '@qwen-supervisor/protocol/errors';
 import { fingerprint, openCheckpoint } from '../checkpoint.js';
-import { modelInfo } from '../descriptions.js';
+import { describeModel } from '../descriptions.js';
 import type { Quantisation } from '../prepare/precision.js';
 import { type Preparation, planPreparation, prepareWeights } from '../prepare/prepare.js';
 import type { Quality } from '../prepare/quantise.js';
@@ -31,7 +31,7 @@ export interface Checked {
 export function checkModel(dataDir: string, path: string, options: AddOptions): Checked {
   const checkpoint = openCheckpoint(path);
   const { quantize, quality } = options;
-  const { id } = modelInfo(checkpoint.architecture, nameOf(checkpoint.folder));
+  const { id } = describeModel(checkpoint.architecture, nameOf(checkpoint.folder));
   const suggested = `${id}-${quantize === 'none' ? 'float32' : quantize}`.toLowerCase().replace(/[^a-z0-9._-]+/g, '-');
   const name = checkName(options.name ?? suggested);
   if (findRegistration(dataDir, name)) throw new CodedError('MODEL_EXISTS', `there is a model '${name}'`);

@@ -1,16 +1,28 @@
 /** The parts of a configuration, each in the units of whoever reads it. */
 import { isIP } from 'node:net';
+import type { PreflightQuestion } from '@qwen-supervisor/model/preflight';
 import type { Config } from '@qwen-supervisor/protocol/config';
 import { CodedError } from '@qwen-supervisor/protocol/errors';
 import type { AccessSettings } from '@qwen-supervisor/protocol/messages';
+import type { ModelPlan } from '@qwen-supervisor/protocol/model-plan';
 import type { Limits } from '../core/state.js';
 import type { Bounds } from '../jobs/job-desk.js';
 
+/** A worker that takes this many times what its plan needs, and this many bytes, has run away. */
+const HARD_FACTOR = 1.5;
+const HARD_MIN = 4e9;
 /** Longest delay between two starts. */
 const API_DELAY_CAP_MS = 1000;
 const WORKER_DELAY_CAP_MS = 60_000;
 
-export function limitsOf(config: Config): Limits {
+/** What is asked about the model before a worker is started with it; `heldBytes`: what the worker before holds. */
+export function modelQuestion(config: Config, heldBytes: number): PreflightQuestion {
+  const { model: target, 'data-dir': dataDir } = config;
+  return { target, dataDir, memoryBytes: bytes(config['memory-gigabytes']), heldBytes };
+}
+
+/** `plan`: of the model that is loaded. */
+export function limitsOf(config: Config, plan: ModelPlan): Limits {
   const shared = {
     max: config['restart-max'],
     windowMs: config['restart-window-seconds'] * 1000,
@@ -24,7 +36,7 @@ export function limitsOf(config: Config): Limits {
     ...shared,
     delayCapMs: WORKER_DELAY_CAP_MS,
     softBytes: bytes(config['memory-soft-gigabytes']),
-    hardBytes: bytes(config['memory-hard-gigabytes']),
+    hardBytes: bytes(config['memory-hard-gigabytes']) ?? Math.max(HARD_MIN, HARD_FACTOR * plan.neededBytes),
   };
   // Without it nobody is answered: a fault that may pass is waited for, however long.
   const hardBytes = bytes(config['api-memory-gigabytes']);

@@ -7,7 +7,7 @@ const RSS_GROWTH_MIN = 1 << 20;
 const CPU_SHARE_MIN = 0.05;
 /** A busy child beats every second. Time beyond this between two beats was not observed, and is nobody's idleness. */
 const OBSERVED_MAX_MS = 2000;
-/** A step may take this many times as long as the slowest one before, for its size. */
+/** What is to be completed may take this many times as long as the slowest before, for its size. */
 const STEP_SLACK = 10;
 
 /** The part of the time between two beats in which nobody could watch. */
@@ -46,18 +46,20 @@ export const NO_LOAD: LoadClock = { startedMs: 0, movedAtMs: 0, progressedAtMs: 
 export interface StepClock {
   /** Completed steps at the last beat; null until the current job has begun. */
   step: number | null;
-  /** When the step counter of the current job last moved. */
+  /** What was completed at the last beat, parts of a step among it. */
+  work: number;
+  /** When something was last completed. */
   movedAtMs: number;
   /** When the process was last seen working. */
   workedAtMs: number;
   /** Tokens of the current job's picture. */
   tokens: number;
-  /** Of the slowest step so far, per token; the first is the warm-up's. */
+  /** Between two completions, the slowest so far, per token; the first is a step of the warm-up. */
   msPerToken: number;
 }
 
 export function newStepClock(msPerToken: number, atMs: number): StepClock {
-  return { step: null, movedAtMs: atMs, workedAtMs: atMs, tokens: 1, msPerToken };
+  return { step: null, work: 0, movedAtMs: atMs, workedAtMs: atMs, tokens: 1, msPerToken };
 }
 
 /** The clock after a beat. */
@@ -71,11 +73,15 @@ export function tickStepClock(
   const unseen = unseenMs(elapsedMs);
   const workedAtMs = hasWorked(before, now, elapsedMs) ? atMs : clock.workedAtMs + unseen;
   const standsSinceMs = clock.movedAtMs + unseen;
-  if (clock.step === null || now.step <= clock.step) return { ...clock, workedAtMs, movedAtMs: standsSinceMs };
-  const stepMs = (atMs - standsSinceMs) / (now.step - clock.step);
+  const completed = Math.max(clock.step === null ? 0 : now.step - clock.step, now.work - clock.work);
+  if (completed <= 0) return { ...clock, workedAtMs, movedAtMs: standsSinceMs };
+  const step = clock.step === null ? null : Math.max(clock.step, now.step);
+  const moved = { ...clock, step, work: now.work, workedAtMs, movedAtMs: atMs };
+  // A load that comes between, and the text, have nothing to do with the picture's size.
+  if (step === null) return moved;
+  const eachMs = (atMs - standsSinceMs) / completed;
   // Never faster: after this process stood still several beats are read at once, and seem to have come in no time.
-  const msPerToken = Math.max(clock.msPerToken, stepMs / clock.tokens);
-  return { ...clock, step: now.step, workedAtMs, movedAtMs: atMs, msPerToken };
+  return { ...moved, msPerToken: Math.max(clock.msPerToken, eachMs / clock.tokens) };
 }
 
 /**

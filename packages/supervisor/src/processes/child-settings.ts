@@ -1,6 +1,6 @@
 /** What a child is started with, from the configuration. */
 import type { Config } from '@qwen-supervisor/protocol/config';
-import type { ApiSettings, WorkerSettings } from '@qwen-supervisor/protocol/messages';
+import type { ApiSettings, ModelInfo, WorkerSettings } from '@qwen-supervisor/protocol/messages';
 import { accessOf } from '../config/config-parts.js';
 import type { HttpPort } from '../machine/http-port.js';
 import { INHERITED_FD } from './spawn-child.js';
@@ -22,14 +22,14 @@ export function apiSettings(config: Config, { host, port, fds }: HttpPort): ApiS
   };
 }
 
-/** `model`: the name of the model, for the metadata of pictures. */
-export function workerSettings(config: Config, dataDir: string, model: string): WorkerSettings {
+export function workerSettings(config: Config, dataDir: string, { id, plan }: ModelInfo): WorkerSettings {
   return {
     modelFolder: config.model,
     dataDir,
     checkpointSteps: config['checkpoint-steps'],
-    nameInPictures: config['picture-metadata'] === 'embed' ? model : null,
+    nameInPictures: config['picture-metadata'] === 'embed' ? id : null,
     beatMs: beatMs(config),
     threads: config.threads,
+    plan,
   };
 }

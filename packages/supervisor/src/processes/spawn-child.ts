@@ -43,6 +43,12 @@ const ENTRY: Record<ChildName, string> = {
 /** ONNX Runtime would tell its maker of every session, and write a log into a folder that all users share. */
 export const QUIET = { ORT_DISABLE_TELEMETRY: '1' };
 
+/**
+ * The C library learns from what is freed how much to keep, up to 32 MB in a piece: a session's weights would stay in
+ * this process after the session is gone. A fixed threshold ends that. Reference: mallopt(3), M_MMAP_THRESHOLD.
+ */
+const GIVES_BACK = { MALLOC_MMAP_THRESHOLD_: '262144' };
+
 /** The first of `fds` in the child. */
 export const INHERITED_FD = 3;
 
@@ -72,6 +78,7 @@ export function spawnChild(options: SpawnOptions): SpawnedChild | null {
     stdio: ['ignore', 'pipe', 'pipe', ...options.fds.map((fd) => fd as unknown as 'inherit')],
     env: {
       ...QUIET,
+      ...GIVES_BACK,
       TMPDIR: join(options.dataDir, TEMPORARY_FOLDER),
       [CHILD_ENV.socket]: options.socket,
       [CHILD_ENV.token]: options.token,

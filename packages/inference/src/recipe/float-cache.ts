@@ -1,0 +1,118 @@
+/**
+ * Numbers that were computed once and are kept on disk: of the files together no more than so many bytes, the one that
+ * was wanted last stays longest. A file that was damaged, or cannot be written, costs the time to compute it again.
+ *
+ * Layout: float32, little-endian; SHA-256 of them (32 bytes).
+ */
+import { createHash } from 'node:crypto';
+import {
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  renameSync,
+  rmSync,
+  statSync,
+  utimesSync,
+  writeFileSync,
+} from 'node:fs';
+import { join } from 'node:path';
+
+const SUM_BYTES = 32;
+
+export class FloatCache {
+  readonly #folder: string;
+  readonly #maxBytes: number;
+  /** Bytes of all files; unknown before the first is written. */
+  #bytes: number | null = null;
+  /** The last file could not be written. */
+  #failing = false;
+
+  constructor(folder: string, maxBytes: number) {
+    this.#folder = folder;
+    this.#maxBytes = maxBytes;
+  }
+
+  get(key: string): Float32Array | null {
+    const file = this.#file(key);
+    const bytes = readIfThere(file);
+    if (!bytes) return null;
+    const values = bytes.subarray(0, Math.max(0, bytes.length - SUM_BYTES));
+    if (!digest(values).equals(bytes.subarray(values.length))) {
+      rmSync(file, { force: true });
+      return null;
+    }
+    touch(file);
+    return new Float32Array(values.buffer.slice(values.byteOffset, values.byteOffset + values.length));
+  }
+
+  /** Whether it is kept now. */
+  put(key: string, values: Float32Array): boolean {
+    const bytes = Buffer.from(values.buffer, values.byteOffset, values.byteLength);
+    const file = this.#file(key);
+    const temporary = `${file}.${process.pid}.tmp`;
+    try {
+      mkdirSync(this.#folder, { recursive: true });
+      writeFileSync(temporary, Buffer.concat([bytes, digest(bytes)]));
+      renameSync(temporary, file);
+    } catch (error) {
+      // It is an ornament: a full or read-only disk is told once.
+      if (!this.#failing) console.error(`${file}: not kept: ${(error as Error).message}`);
+      this.#failing = true;
+      if (existsSync(temporary)) rmSync(temporary);
+      return false;
+    }
+    this.#failing = false;
+    this.#bytes = this.#bytes === null ? null : this.#bytes + bytes.length + SUM_BYTES;
+    if (this.#bytes === null || this.#bytes > this.#maxBytes) this.#removeOldest(file);
+    return true;
+  }
+
+  /** All but `current`, the oldest first, until the rest is small enough. */
+  #removeOldest(current: string): void {
+    const files = readdirSync(this.#folder)
+      .map((name) => join(this.#folder, name))
+      .map((file) => ({ file, ...sizeAndAge(file) }))
+      .sort((a, b) => a.mtimeMs - b.mtimeMs);
+    this.#bytes = files.reduce((sum, { size }) => sum + size, 0);
+    for (const { file, size } of files) {
+      if (this.#bytes <= this.#maxBytes) return;
+      if (file === current) continue;
+      rmSync(file, { force: true });
+      this.#bytes -= size;
+    }
+  }
+
+  #file(key: string): string {
+    return join(this.#folder, `${createHash('sha256').update(key).digest('hex').slice(0, 40)}.f32`);
+  }
+}
+
+function digest(bytes: Uint8Array): Buffer {
+  return createHash('sha256').update(bytes).digest();
+}
+
+/** Null for a file that is not there, or cannot be read: another worker may have removed it. */
+function readIfThere(file: string): Buffer | null {
+  try {
+    return readFileSync(file);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === undefined) throw error;
+    return null;
+  }
+}
+
+/** Wanted now; where that cannot be noted it goes a little earlier. */
+function touch(file: string): void {
+  const now = new Date();
+  try {
+    utimesSync(file, now, now);
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === undefined) throw error;
+  }
+}
+
+function sizeAndAge(file: string): { size: number; mtimeMs: number } {
+  const { size, mtimeMs } = statSync(file);
+  return { size, mtimeMs };
+}
