@@ -80,7 +80,7 @@ describe('memory that is there', () => {
       'sys/fs/cgroup/memory.stat': 'inactive_file 1\n',
       'sys/fs/cgroup/system.slice/memory.max': '8000000000\n',
       'sys/fs/cgroup/system.slice/memory.current': '3000000000\n',
-      'sys/fs/cgroup/system.slice/memory.stat': 'anon 1\ninactive_file 1000000000\n',
+      'sys/fs/cgroup/system.slice/memory.stat': 'anon 1\ninactive_file 700000000\nactive_file 300000000\n',
       'sys/fs/cgroup/system.slice/qwen.service/memory.max': 'max\n',
     };
     expect(availableMemory(root(v2))).toBe(6e9);
@@ -88,7 +88,7 @@ describe('memory that is there', () => {
       'proc/self/cgroup': '4:memory:/box\n',
       'sys/fs/cgroup/memory/box/memory.limit_in_bytes': '4000000000\n',
       'sys/fs/cgroup/memory/box/memory.usage_in_bytes': '1000000000\n',
-      'sys/fs/cgroup/memory/box/memory.stat': 'inactive_file 5\ntotal_inactive_file 500000000\n',
+      'sys/fs/cgroup/memory/box/memory.stat': 'inactive_file 5\ntotal_inactive_file 400000000\ntotal_active_file 100000000\n',
     };
     expect(availableMemory(root(v1))).toBe(3.5e9);
   });

@@ -9,7 +9,7 @@ import { Worker } from 'node:worker_threads';
 import { fingerprint } from '@qwen-supervisor/model/checkpoint';
 import { openModel } from '@qwen-supervisor/model/registry/open-model';
 import { CodedError, ERRORS, toCodedError } from '@qwen-supervisor/protocol/errors';
-import { type JobRequest, stepsOf } from '@qwen-supervisor/protocol/job-request';
+import { type JobRequest, stepsOf, tokensOf } from '@qwen-supervisor/protocol/job-request';
 import { CHILD_ENV, type JobOutcome, type WorkerSettings } from '@qwen-supervisor/protocol/messages';
 import { pictureTexts } from '@qwen-supervisor/protocol/picture-text';
 import type { LoadProgress } from '@qwen-supervisor/protocol/status';
@@ -78,8 +78,12 @@ async function load(): Promise<Model | null> {
       tell({ type: 'loading', progress });
     };
     const sessions = await loadSessions(checkpoint, { cacheFolder, threads, plan, report, onWork });
-    tell({ type: 'loading', progress: { component: 'warm-up', bytesDone: total, bytesTotal: total } });
-    const { previewMap, msPerToken } = await warmUp(sessions);
+    const warmingUp = () =>
+      tell({ type: 'loading', progress: { component: 'warm-up', bytesDone: total, bytesTotal: total } });
+    if (plan.residency === 'resident') warmingUp();
+    const msPerToken = await warmUp(sessions);
+    warmingUp();
+    const previewMap = await fitPreview(sessions);
     isLoaded = true;
     tell({ type: 'loaded', seconds: (performance.now() - start) / 1000, msPerToken });
     return { sessions, previewMap, fingerprint: fingerprint(checkpoint) };
@@ -93,32 +97,35 @@ async function load(): Promise<Model | null> {
 }
 
 /**
- * The first run of every session is slow, and a model that cannot draw should say so before it is called ready. How
- * long its second step took tells the supervisor what to expect of others.
+ * The first run of every session is slow, and a model that cannot draw should say so before it is called ready. Gives
+ * the milliseconds of a pass by token: of a smaller picture the time would go into the weights, not into tokens.
  */
-async function warmUp(sessions: Sessions): Promise<{ previewMap: PreviewMap; msPerToken: number }> {
+async function warmUp(sessions: Sessions): Promise<number> {
   const request = {
     prompt: ' ',
     negativePrompt: ' ',
-    width: 64,
-    height: 64,
-    numInferenceSteps: 2,
-    trueCfgScale: 4,
+    width: 256,
+    height: 256,
+    numInferenceSteps: 1,
+    trueCfgScale: 1,
     seed: 0,
     initImage: null,
     strength: null,
     mask: null,
   };
-  let [before, msPerToken] = [0, 0];
+  let [begunMs, endedMs] = [0, 0];
   const observer: Observer = {
-    onStep: ({ rows, columns }) => {
-      const now = performance.now();
-      msPerToken = (now - before) / (rows * columns);
-      before = now;
+    onStep() {},
+    onPart() {
+      endedMs = performance.now();
+      onWork();
     },
-    onPart() {},
     onDecoding() {},
-    isCancelled: () => false,
+    // The last question before the first part comes right before it.
+    isCancelled() {
+      if (endedMs === 0) begunMs = performance.now();
+      return false;
+    },
     isInterrupted: () => false,
   };
   const picture = await drawPicture(sessions, request, observer).catch((error: unknown) => {
@@ -128,7 +135,7 @@ async function warmUp(sessions: Sessions): Promise<{ previewMap: PreviewMap; msP
     return 'not finite' as const;
   });
   if (!picture) throw new CodedError('MODEL_LOAD_FAILED', 'the warm-up picture was not drawn');
-  return { previewMap: await fitPreview(sessions), msPerToken };
+  return (endedMs - begunMs) / tokensOf(request);
 }
 
 async function drawUntilStopped(model: Model): Promise<void> {

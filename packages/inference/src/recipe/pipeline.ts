@@ -296,7 +296,7 @@ export class Pass {
       if (n > 0 && isUnwanted()) return false;
       const part = modulation.subarray(firstRow * this.#dim, (firstRow + rows) * this.#dim);
       const feeds = { ...streams, ...this.#rotary, modulation: new Tensor('float32', part, [part.length]) };
-      if (n === this.#parts.length - 1) await session.run(feeds, this.#fetches);
+      if (session.outputNames.includes('velocity')) await session.run(feeds, this.#fetches);
       else {
         const { nextImage, nextWords } = (await session.run(feeds)) as Record<'nextImage' | 'nextWords', Tensor>;
         streams = { image: nextImage, words: nextWords };

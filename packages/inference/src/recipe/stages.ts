@@ -25,7 +25,7 @@ interface StageOptions {
   cacheFolder: string;
   threads: number;
   residency: ModelPlan['residency'];
-  /** Counts bytes of everything that is to be loaded: of the whole model, or of a stage that comes back. */
+  /** Counts bytes of the whole model until each stage was there once, then of the stage that comes back. */
   report(progress: LoadProgress): void;
 }
 
@@ -67,14 +67,18 @@ export async function openStages(
     }
   }
 
-  if (residency === 'resident') {
-    const bytesTotal = STAGES.reduce((sum, stage) => sum + bytesOf(stage), 0);
-    let before = 0;
-    for (const stage of STAGES) {
-      await open(stage, before, bytesTotal, () => false);
-      before += bytesOf(stage);
-    }
+  const bytesOfAll = STAGES.reduce((sum, stage) => sum + bytesOf(stage), 0);
+  /** Stages that were there once. */
+  const seen = new Set<Stage>();
+  async function openNow(stage: Stage, isCancelled: () => boolean) {
+    if (seen.has(stage)) return open(stage, 0, bytesOf(stage), isCancelled);
+    const before = [...seen].reduce((sum, other) => sum + bytesOf(other), 0);
+    const sessions = await open(stage, before, bytesOfAll, isCancelled);
+    if (sessions) seen.add(stage);
+    return sessions;
   }
+
+  if (residency === 'resident') for (const stage of STAGES) await openNow(stage, () => false);
 
   return {
     async use(stage, isCancelled = () => false) {
@@ -82,7 +86,7 @@ export async function openStages(
       if (there) return there;
       // Their memory is wanted for this one.
       await releaseAll();
-      return open(stage, 0, bytesOf(stage), isCancelled);
+      return openNow(stage, isCancelled);
     },
     release: releaseAll,
   };

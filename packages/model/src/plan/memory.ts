@@ -9,12 +9,12 @@ import { readFileSync } from 'node:fs';
 import { freemem } from 'node:os';
 import { dirname, join } from 'node:path';
 
-const V2 = { folder: 'sys/fs/cgroup', limit: 'memory.max', usage: 'memory.current', cache: 'inactive_file' };
+const V2 = { folder: 'sys/fs/cgroup', limit: 'memory.max', usage: 'memory.current', cache: '(?:in)?active_file' };
 const V1 = {
   folder: 'sys/fs/cgroup/memory',
   limit: 'memory.limit_in_bytes',
   usage: 'memory.usage_in_bytes',
-  cache: 'total_inactive_file',
+  cache: 'total_(?:in)?active_file',
 };
 
 /** Bytes; `root` is where `/proc` and `/sys` lie. */
@@ -35,8 +35,9 @@ function roomOf(root: string, { folder, limit, usage, cache }: typeof V2, path: 
   for (let group = path; ; group = dirname(group)) {
     const number = (file: string) => Number(read(join(root, folder, group, file)).trim() || Number.NaN);
     // Pages of files count as used, and go when somebody needs their place.
-    const stat = new RegExp(`^${cache} (\\d+)$`, 'm').exec(read(join(root, folder, group, 'memory.stat')))?.[1];
-    const room = number(limit) - number(usage) + Number(stat ?? 0);
+    const stat = read(join(root, folder, group, 'memory.stat'));
+    const cached = [...stat.matchAll(new RegExp(`^${cache} (\\d+)$`, 'gm'))];
+    const room = number(limit) - number(usage) + cached.reduce((sum, [, bytes]) => sum + Number(bytes), 0);
     if (!Number.isNaN(room)) rooms.push(Math.max(0, room));
     if (group === '/' || group === '.') return rooms;
   }
