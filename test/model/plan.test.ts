@@ -5,7 +5,7 @@ import { openCheckpoint } from '@qwen-supervisor/model/checkpoint';
 import { buildGraphs } from '@qwen-supervisor/model/graphs';
 import { costsOf, weightMemory } from '@qwen-supervisor/model/plan/costs';
 import { availableMemory } from '@qwen-supervisor/model/plan/memory';
-import { fitsForLong, planModel } from '@qwen-supervisor/model/plan/plan';
+import { choosePrecision, planModel } from '@qwen-supervisor/model/plan/plan';
 import type { Quantisation } from '@qwen-supervisor/model/prepare/precision';
 import { describe, expect, test } from 'vitest';
 import { temporaryFolder } from '../fixture-files.js';
@@ -22,9 +22,9 @@ function costs(quantisation: Quantisation, layers = 60, textLayers = 28) {
 
 describe('Qwen-Image', () => {
   test('is kept in int4 for 16 and 24 GB of memory, in int8 for 32', () => {
-    const int8 = costs('int8');
-    expect([16e9, 24e9, 32e9].map((memory) => fitsForLong(int8, memory, OWN_SIZE))).toEqual([false, false, true]);
-    expect([16, 24, 32].map((gib) => fitsForLong(int8, gib * 2 ** 30, OWN_SIZE))).toEqual([false, false, true]);
+    const chosen = (memory: number) => choosePrecision(costs, memory, OWN_SIZE);
+    expect([16e9, 24e9, 32e9].map(chosen)).toEqual(['int4', 'int4', 'int8']);
+    expect([16, 24, 32].map((gib) => chosen(gib * 2 ** 30))).toEqual(['int4', 'int4', 'int8']);
   });
 
   test('in int4 draws its own size in 12 GB, and goes through its stages where not all fits at once', () => {
@@ -88,7 +88,8 @@ describe('memory that is there', () => {
       'proc/self/cgroup': '4:memory:/box\n',
       'sys/fs/cgroup/memory/box/memory.limit_in_bytes': '4000000000\n',
       'sys/fs/cgroup/memory/box/memory.usage_in_bytes': '1000000000\n',
-      'sys/fs/cgroup/memory/box/memory.stat': 'inactive_file 5\ntotal_inactive_file 400000000\ntotal_active_file 100000000\n',
+      'sys/fs/cgroup/memory/box/memory.stat':
+        'inactive_file 5\ntotal_inactive_file 400000000\ntotal_active_file 100000000\n',
     };
     expect(availableMemory(root(v1))).toBe(3.5e9);
   });

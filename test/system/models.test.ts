@@ -21,7 +21,14 @@ describe('model add', () => {
     expect(await model(peace, 'add', POCKET, '--quantize', 'int4')).toMatchObject({ code: 0 });
     for (let n = 0; n < 12; n++) {
       const main = join(REPOSITORY, 'packages/model/dist/registry/models-main.js');
-      const command = { do: 'add', folder: POCKET, quantize: 'int4', quality: 'standard', acceptLicense: false };
+      const command = {
+        do: 'add',
+        folder: POCKET,
+        quantize: 'int4',
+        quality: 'standard',
+        acceptLicense: false,
+        memoryBytes: null,
+      };
       const run = execa(process.execPath, [main, JSON.stringify({ ...command, dataDir: war, json: true })], {
         reject: false,
       });
@@ -114,6 +121,74 @@ test.each(['int8', 'int4'])(
     }
   },
 );
+
+test('the model in use is what a start without a model runs, until it is removed', async () => {
+  const dataDir = temporaryFolder();
+  await model(dataDir, 'add', POCKET, '--name', 'mine');
+  expect((await model(dataDir, 'use', 'mine')).code).toBe(0);
+  expect(JSON.parse((await model(dataDir, 'list', '--json')).stdout)).toMatchObject([{ name: 'mine', inUse: true }]);
+  const product = await startProduct([], dataDir);
+  expect((await product.status()).model).toMatchObject({ folder: 'mine' });
+  await product.clean();
+  await model(dataDir, 'remove', 'mine');
+  const again = await startProduct([], dataDir);
+  expect((await again.status()).model.folder).toMatch(/pocket-model/);
+  await again.clean();
+});
+
+describe('model plan', () => {
+  test('says what fits into so much memory, and how long it takes', async () => {
+    const dataDir = temporaryFolder();
+    const { code, stdout } = await model(dataDir, 'plan', POCKET, '--memory', '4GiB', '--size', '256x192', '--json');
+    expect(code).toBe(0);
+    expect(JSON.parse(stdout)).toMatchObject({
+      fits: true,
+      availableBytes: 4 * 2 ** 30,
+      wish: { width: 256, height: 192, steps: 20, guided: true },
+      plan: { residency: 'resident' },
+    });
+    const lines = (await model(dataDir, 'plan', POCKET, '--memory', '4GiB')).stdout;
+    expect(lines).toMatch(/text encoder .* GB/);
+    expect(lines).toMatch(/calculated for 128x128: .* a step, with guidance/);
+  });
+
+  test('says what is missing where it does not fit, and fails', async () => {
+    const { code, stdout } = await model(temporaryFolder(), 'plan', POCKET, '--memory', '200MB');
+    expect(code).toBe(93);
+    expect(stdout).toMatch(/does not fit: it needs 0\.\d GB/);
+  });
+
+  test.each([
+    ['--memory', 'much'],
+    ['--size', '100x100'],
+    ['--steps', '0'],
+  ])('%s %s is no such thing', async (flag, value) => {
+    const { code, stderr } = await model(temporaryFolder(), 'plan', POCKET, flag, value);
+    expect(code).toBe(64);
+    expect(stderr).toContain(`${flag}: '${value}'`);
+  });
+});
+
+test('a start for which there is no memory is refused before a process is spawned', async () => {
+  const started = await cli(['start', '--memory-gigabytes', '0.3', '--port', '0', '--data-dir', temporaryFolder()]);
+  expect(started).toMatchObject({ code: 93 });
+  expect(started.stderr).toMatch(/MODEL_TOO_LARGE: pocket: needs 0\.\d GB of memory, and there are 0\.3 GB for it/);
+});
+
+test('a picture for which there is no memory is refused when it is sent, with the size that can be drawn', async () => {
+  const product = await startProduct(['--memory-gigabytes', '1', '--max-pixels', '16777216']);
+  try {
+    const { status, json } = await product.call('/api/v1/jobs', { prompt: 'a', width: 4096, height: 4096 });
+    expect(status).toBe(400);
+    const { error } = json as { error: { code: string; message: string } };
+    expect(error.code).toBe('SIZE_TOO_LARGE');
+    const [, size = ''] = /of this shape here is (\d+)x/.exec(error.message) ?? [];
+    expect(Number(size)).toBeGreaterThan(256);
+    expect(Number(size)).toBeLessThan(4096);
+  } finally {
+    await product.clean();
+  }
+});
 
 test('what is not a model is told in a line', async () => {
   const dataDir = temporaryFolder();

@@ -114,6 +114,10 @@ export class OnnxGraph {
     return this.#constant('float32', dims, new Uint8Array(values.buffer, values.byteOffset, values.byteLength));
   }
 
+  bytes(values: Uint8Array, dims: number[]): string {
+    return this.#constant('uint8', dims, values);
+  }
+
   scalar(value: number): string {
     return this.floats(Float32Array.of(value), []);
   }

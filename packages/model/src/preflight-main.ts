@@ -15,7 +15,7 @@ process.stdout.write(JSON.stringify(look(JSON.parse(process.argv[2] ?? '{}') as 
 
 function look({ target, dataDir, memoryBytes, heldBytes }: PreflightQuestion): PreflightAnswer {
   try {
-    const { checkpoint, name } = openModel(dataDir, target);
+    const { checkpoint, name, registration } = openModel(dataDir, target);
     const { architecture } = checkpoint;
     // Building checks that every tensor is there, in the shape that the configs ask for.
     const costs = costsOf(architecture, buildGraphs(checkpoint), 'none');
@@ -25,7 +25,8 @@ function look({ target, dataDir, memoryBytes, heldBytes }: PreflightQuestion): P
     const plan = planModel(costs, available, width * height);
     if (plan) return { model: { ...withinPixels(description, plan.largestPixels), plan } };
     const [least, there] = [leastMemory(costs), available].map((bytes) => (bytes / 1e9).toFixed(1));
-    throw new CodedError('MODEL_TOO_LARGE', `${name}: needs ${least} GB of memory, and there are ${there} GB for it`);
+    const called = registration?.name ?? description.id;
+    throw new CodedError('MODEL_TOO_LARGE', `${called}: needs ${least} GB of memory, and there are ${there} GB for it`);
   } catch (error) {
     return { error: toCodedError(error).toObject() };
   }

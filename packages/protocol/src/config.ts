@@ -96,7 +96,7 @@ export const configSchema = z.strictObject({
     .string()
     .min(1)
     .describe(
-      'Name of a model that was added, or a checkpoint folder in the diffusers layout. Default: the pocket model',
+      "Name of a model that was added, or a checkpoint folder in the diffusers layout. Default: what 'model use' has chosen, else the pocket model",
     )
     .meta({ takesEffect: 'inference' }),
   'max-steps': z

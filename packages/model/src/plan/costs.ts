@@ -24,6 +24,8 @@ export interface ModelCosts {
   activations(stage: Stage, pixels: number, accuracy: Accuracy): number;
   /** Multiplications and additions of one pass of the transformer for a picture of so many pixels. */
   operations(pixels: number): number;
+  /** The same of the decoder. */
+  decodeOperations(pixels: number): number;
 }
 
 /**
@@ -41,6 +43,8 @@ const MAPPED_SHARE = 0.5;
 const WIDTHS_PER_TOKEN = 12.5;
 /** Planes of the outermost level that are alive at once. Measured: 3.8 (decoder) and 4 (encoder). */
 const VAE_PLANES = 4.1;
+/** Operations of the decoder by pixel and width of its outermost level, squared: counted at 96. */
+const DECODE_OPERATIONS = 500;
 /** Tokens of the longest prompt, with its template. */
 const TEXT_TOKENS_MAX = 1060;
 /** Pixels of a token's side. */
@@ -78,6 +82,7 @@ export function costsOf(
       const attention = 4 * tokens * tokens * dim * transformer.numLayers;
       return 2 * (float32 + int8 + int4) * tokens + attention;
     },
+    decodeOperations: (pixels) => DECODE_OPERATIONS * vae.baseDim ** 2 * pixels,
   };
 }
 

@@ -3,7 +3,7 @@ import type { ModelPlan } from '@qwen-supervisor/protocol/model-plan';
 import { type ModelCosts, STAGES, type Stage, weightMemory } from './costs.js';
 
 /** The processes beside the weights: Node and ONNX Runtime, tokenizer and latents; supervisor and API. */
-const BESIDE_BYTES = 500e6;
+const BESIDE_BYTES = 400e6;
 /** Of the memory that is there; the rest is for whatever else the machine does. */
 const SHARE = 0.92;
 /** Of a choice that outlives the moment: with less in hand a browser that is opened would end it. */
@@ -36,8 +36,18 @@ export function planModel(costs: ModelCosts, availableBytes: number, pixels: num
   return plan && plan.largestPixels >= Math.min(pixels, PIXELS_MIN) ? plan : null;
 }
 
-/** Whether a model fits so well that it is worth its weights on disk: for a picture of `pixels`. */
-export function fitsForLong(costs: ModelCosts, memoryBytes: number, pixels: number): boolean {
+/**
+ * The precision for a machine with so much memory, for pictures of `pixels`. `costs`: of the model, by precision.
+ */
+export function choosePrecision(
+  costs: (precision: 'int4' | 'int8') => ModelCosts,
+  memoryBytes: number,
+  pixels: number,
+): 'int4' | 'int8' {
+  return fitsForLong(costs('int8'), memoryBytes, pixels) ? 'int8' : 'int4';
+}
+
+function fitsForLong(costs: ModelCosts, memoryBytes: number, pixels: number): boolean {
   const way: Way = { accuracy: 4, residency: 'stages' };
   return memoryOf(costs, way, pixels, 0) <= SHARE_FOR_LONG * memoryBytes;
 }
@@ -48,7 +58,12 @@ export function leastMemory(costs: ModelCosts): number {
 }
 
 /** Bytes by stage for a picture of `pixels`, weights and activations. */
-export function stageMemory(costs: ModelCosts, plan: ModelPlan, stage: Stage, pixels: number): number {
+export function stageMemory(
+  costs: ModelCosts,
+  plan: Pick<ModelPlan, 'accuracy' | 'tileAbovePixels'>,
+  stage: Stage,
+  pixels: number,
+): number {
   const weights = weightMemory(costs.weights[stage], plan.accuracy);
   return weights + costs.activations(stage, decodedAtOnce(stage, pixels, plan.tileAbovePixels), plan.accuracy);
 }

@@ -2,8 +2,12 @@
 import { existsSync, realpathSync, statfsSync } from 'node:fs';
 import { modelFolder } from '@qwen-supervisor/protocol/data-files';
 import { CodedError } from '@qwen-supervisor/protocol/errors';
-import { fingerprint, openCheckpoint } from '../checkpoint.js';
+import { type Checkpoint, fingerprint, openCheckpoint } from '../checkpoint.js';
 import { describeModel } from '../descriptions.js';
+import { buildGraphs } from '../graphs.js';
+import { costsOf } from '../plan/costs.js';
+import { availableMemory } from '../plan/memory.js';
+import { choosePrecision } from '../plan/plan.js';
 import type { Quantisation } from '../prepare/precision.js';
 import { type Preparation, planPreparation, prepareWeights } from '../prepare/prepare.js';
 import type { Quality } from '../prepare/quantise.js';
@@ -12,17 +16,20 @@ import { nameOf } from './open-model.js';
 import { checkName, findRegistration, type Registration, register, withModelLock } from './registry.js';
 
 export interface AddOptions {
-  quantize: Quantisation;
+  quantize: Quantisation | 'auto';
   quality: Quality;
   name: string | undefined;
   acceptLicense: boolean;
   threads: number;
+  /** For which the precision is chosen; null for what is free. */
+  memoryBytes: number | null;
 }
 
 /** A checkpoint that was looked at, and what adding it comes to. */
 export interface Checked {
   name: string;
   folder: string;
+  quantize: Quantisation;
   license: License;
   preparation: Preparation;
 }
@@ -30,14 +37,24 @@ export interface Checked {
 /** Looks at the headers of all files. @throws CodedError MODEL_*, MODEL_EXISTS, USAGE_INVALID */
 export function checkModel(dataDir: string, path: string, options: AddOptions): Checked {
   const checkpoint = openCheckpoint(path);
-  const { quantize, quality } = options;
-  const { id } = describeModel(checkpoint.architecture, nameOf(checkpoint.folder));
+  const { quality } = options;
+  const { id, defaults } = describeModel(checkpoint.architecture, nameOf(checkpoint.folder));
+  const quantize =
+    options.quantize === 'auto'
+      ? precisionFor(checkpoint, options.memoryBytes ?? availableMemory(), defaults.width * defaults.height)
+      : options.quantize;
   const suggested = `${id}-${quantize === 'none' ? 'float32' : quantize}`.toLowerCase().replace(/[^a-z0-9._-]+/g, '-');
   const name = checkName(options.name ?? suggested);
   if (findRegistration(dataDir, name)) throw new CodedError('MODEL_EXISTS', `there is a model '${name}'`);
   const source = `${fingerprint(checkpoint)} ${quantize}`;
   const preparation = planPreparation(checkpoint, quantize, new Map(), { source, quality });
-  return { name, folder: checkpoint.folder, license: licenseOf(checkpoint.folder), preparation };
+  return { name, folder: checkpoint.folder, quantize, license: licenseOf(checkpoint.folder), preparation };
+}
+
+/** As `auto` chooses it. */
+export function precisionFor(checkpoint: Checkpoint, memoryBytes: number, pixels: number): 'int4' | 'int8' {
+  const graphs = buildGraphs(checkpoint);
+  return choosePrecision((kept) => costsOf(checkpoint.architecture, graphs, kept), memoryBytes, pixels);
 }
 
 /**
@@ -46,8 +63,8 @@ export function checkModel(dataDir: string, path: string, options: AddOptions): 
  */
 export async function addModel(
   dataDir: string,
-  { name, folder, license, preparation }: Checked,
-  { quantize, quality, acceptLicense, threads }: AddOptions,
+  { name, folder, quantize, license, preparation }: Checked,
+  { quality, acceptLicense, threads }: AddOptions,
   onProgress: (bytesDone: number) => void,
 ): Promise<Registration> {
   if (license.forbidsCommercialUse && !acceptLicense)

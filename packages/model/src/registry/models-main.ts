@@ -1,5 +1,5 @@
 /**
- * Entry of `qwen-supervisor model add | list | show | verify | remove`, a process of its own: the command line loads
+ * Entry of `qwen-supervisor model add | list | show | verify | use | plan | remove`, a process of its own: the command line loads
  * nothing of models. One argument: the command as JSON.
  */
 import { availableParallelism } from 'node:os';
@@ -7,8 +7,11 @@ import { join } from 'node:path';
 import { modelFolder } from '@qwen-supervisor/protocol/data-files';
 import { CodedError, ERRORS, toCodedError } from '@qwen-supervisor/protocol/errors';
 import { harmless } from '@qwen-supervisor/protocol/harmless-text';
+import { planLines } from '../plan/report.js';
 import { PREPARED } from '../prepare/prepare.js';
 import { type AddOptions, addModel, checkModel } from './add-model.js';
+import { modelInUse, useModel } from './in-use.js';
+import { type PlanQuestion, planOf } from './plan-of.js';
 import { listRegistrations, type Registration, removeModel, requireRegistration } from './registry.js';
 import { damagedTensors } from './verify.js';
 
@@ -16,7 +19,8 @@ import { damagedTensors } from './verify.js';
 export type ModelCommand = { dataDir: string; json: boolean } & (
   | ({ do: 'add'; folder: string; checkOnly: boolean } & Omit<AddOptions, 'threads'>)
   | { do: 'list' }
-  | { do: 'show' | 'verify' | 'remove'; name: string }
+  | { do: 'show' | 'verify' | 'use' | 'remove'; name: string }
+  | ({ do: 'plan' } & PlanQuestion)
 );
 
 const command = JSON.parse(process.argv[2] ?? '{}') as ModelCommand;
@@ -41,7 +45,12 @@ async function run(): Promise<void> {
           harmless(`${name}: is damaged; remove it and add it again: qwen-supervisor model remove ${name}`),
         );
       if (models.length === 0 && !json) console.log('no model was added yet: qwen-supervisor model add FOLDER');
-      return say(models, models.map(line));
+      const inUse = modelInUse(dataDir);
+      const told = models.map((model) => ({ ...model, inUse: model.name === inUse }));
+      return say(
+        told,
+        told.map((model) => `${line(model)}${model.inUse ? '  (in use)' : ''}`),
+      );
     }
     case 'show': {
       const model = requireRegistration(dataDir, command.name);
@@ -61,6 +70,17 @@ async function run(): Promise<void> {
         );
       return say({ name, ok: true }, [`${name}: every tensor has the checksum that it was written with`]);
     }
+    case 'use': {
+      const { name } = requireRegistration(dataDir, command.name);
+      await useModel(dataDir, name);
+      return say({ name }, [`${name} is what 'qwen-supervisor start' runs from now on`]);
+    }
+    case 'plan': {
+      const report = planOf(dataDir, command);
+      say(report, planLines(report));
+      if (!report.fits) process.exitCode = ERRORS.MODEL_TOO_LARGE.exit;
+      return;
+    }
     case 'remove': {
       const { name } = command;
       await removeModel(dataDir, name);
@@ -72,12 +92,12 @@ async function run(): Promise<void> {
 async function add(options: Extract<ModelCommand, { do: 'add' }>): Promise<void> {
   const given: AddOptions = { ...options, threads: availableParallelism() };
   const checked = checkModel(dataDir, options.folder, given);
-  const { name, folder, license, preparation } = checked;
+  const { name, folder, quantize, license, preparation } = checked;
   const summary = {
     name,
     folder,
     license: license.name,
-    quantize: options.quantize,
+    quantize,
     bytesToRead: preparation.bytesToRead,
     bytesToWrite: preparation.bytesToWrite,
   };
@@ -85,7 +105,7 @@ async function add(options: Extract<ModelCommand, { do: 'add' }>): Promise<void>
     console.log(harmless(`${folder}: every tensor that is needed is there`));
     console.log(harmless(`licence: ${license.name ?? 'the folder says nothing of one'}`));
     console.log(
-      `${gigabytes(preparation.bytesToRead)} are read, ${gigabytes(preparation.bytesToWrite)} written (${options.quantize})`,
+      `${gigabytes(preparation.bytesToRead)} are read, ${gigabytes(preparation.bytesToWrite)} written (${quantize})`,
     );
   }
   if (options.checkOnly) return json ? console.log(JSON.stringify(summary)) : undefined;

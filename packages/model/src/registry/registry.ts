@@ -11,6 +11,7 @@ import { CodedError } from '@qwen-supervisor/protocol/errors';
 import Database from 'libsql';
 import { z } from 'zod';
 import { inDiskErrors } from '../prepare/prepare.js';
+import { unuseModel } from './in-use.js';
 
 const NAME = /^[a-z0-9][a-z0-9._-]{0,63}$/;
 
@@ -101,6 +102,7 @@ export async function removeModel(dataDir: string, name: string): Promise<void> 
   const folder = modelFolder(dataDir, name);
   if (!NAME.test(name) || !existsSync(folder)) throw notRegistered(dataDir, name);
   await withModelLock(dataDir, name, async () => {
+    unuseModel(dataDir, name);
     rmSync(join(folder, MODEL_FILE), { force: true });
     rmSync(folder, { recursive: true, force: true });
   });

@@ -1,7 +1,9 @@
 import { fileURLToPath } from 'node:url';
 import { CodedError } from '@qwen-supervisor/protocol/errors';
+import { SIDE_MAX, SIDE_MIN, SIDE_MULTIPLE, STEPS_MAX } from '@qwen-supervisor/protocol/job-request';
 import type { Command } from 'commander';
 import { execa } from 'execa';
+import { loadConfig } from '../config/load-config.js';
 import { QUIET } from '../processes/spawn-child.js';
 import { dataDirOf, withDataDir } from './client.js';
 
@@ -12,6 +14,12 @@ interface AddOptions extends Options {
   name?: string;
   checkOnly?: boolean;
   acceptLicense?: boolean;
+  memory?: string;
+}
+interface PlanOptions extends Options {
+  memory?: string;
+  size?: string;
+  steps?: string;
 }
 
 export function addModel(program: Command): void {
@@ -20,16 +28,18 @@ export function addModel(program: Command): void {
   withOptions(model.command('add'))
     .description('prepare a checkpoint for this machine, once')
     .argument('<folder>', 'checkpoint folder')
-    .option('--quantize <precision>', 'int4, int8, or none for float32', 'int8')
+    .option('--quantize <precision>', 'int4, int8, none for float32, or auto: what the memory is enough for', 'auto')
+    .option('--memory <size>', 'for which auto chooses, as 16GiB; what is free here if left out')
     .option('--quality <quality>', 'standard, or best: ten times the time for 3 % less error', 'standard')
     .option('--name <name>', 'what to call it')
     .option('--check-only', 'look at the headers of its files and write nothing')
     .option('--accept-license', 'for a licence that forbids commercial use')
     .action((folder: string, options: AddOptions) => {
       const { quantize, quality, name, checkOnly = false, acceptLicense = false } = options;
-      oneOf('--quantize', quantize, ['int4', 'int8', 'none']);
+      oneOf('--quantize', quantize, ['int4', 'int8', 'none', 'auto']);
       oneOf('--quality', quality, ['standard', 'best']);
-      return look(options, { do: 'add', folder, quantize, quality, name, checkOnly, acceptLicense });
+      const memoryBytes = bytesOf(options.memory);
+      return look(options, { do: 'add', folder, quantize, quality, name, checkOnly, acceptLicense, memoryBytes });
     });
   withOptions(model.command('list'))
     .description('the models that were added')
@@ -37,6 +47,7 @@ export function addModel(program: Command): void {
   for (const [verb, text] of [
     ['show', 'what a model is made of'],
     ['verify', 'compare the prepared weights with their checksums'],
+    ['use', "start this one where nobody names a model; 'start' looks when it begins"],
     ['remove', 'remove the prepared weights of a model; its checkpoint stays'],
   ] as const) {
     withOptions(model.command(verb))
@@ -44,6 +55,24 @@ export function addModel(program: Command): void {
       .argument('<name>', 'name of a model that was added')
       .action((name: string, options: Options) => look(options, { do: verb, name }));
   }
+  withOptions(model.command('plan'))
+    .description('whether a model fits into the memory of this machine, and how long a picture takes')
+    .argument('[model]', 'name of a model that was added, or a checkpoint folder; the one that is started if left out')
+    .option('--memory <size>', 'as 16GiB; what is free here if left out')
+    .option('--size <WxH>', "of the picture; the model's own if left out")
+    .option('--steps <n>', "denoising steps; the model's own if left out")
+    .action(async (target: string | undefined, options: PlanOptions) => {
+      const dataDir = dataDirOf(options);
+      const question = {
+        target: target ?? loadConfig({ 'data-dir': dataDir }, undefined, process.env).model,
+        memoryBytes: bytesOf(options.memory),
+        size: sizeOf(options.size),
+        steps: stepsOf(options.steps),
+      };
+      const probe = fileURLToPath(import.meta.resolve('@qwen-supervisor/inference/probe-main'));
+      const { stdout } = await execa(process.execPath, [probe], { env: QUIET });
+      return look(options, { do: 'plan', ...question, speeds: JSON.parse(stdout) });
+    });
   withOptions(model.command('check'))
     .description('compare what a checkpoint computes here with golden tensors')
     .argument('<model>', 'name of a model that was added, or a checkpoint folder')
@@ -52,6 +81,34 @@ export function addModel(program: Command): void {
       const format = options.json ? 'json' : 'text';
       return runEntry('@qwen-supervisor/inference/check-main', [folder, options.golden, dataDirOf(options), format]);
     });
+}
+
+/** @throws CodedError USAGE_INVALID */
+function bytesOf(text: string | undefined): number | null {
+  if (text === undefined) return null;
+  const [, number, unit = ''] = /^(\d+(?:\.\d+)?) ?([GM]i?B?)?$/i.exec(text) ?? [];
+  if (number === undefined) throw new CodedError('USAGE_INVALID', `--memory: '${text}' is no size like 16GiB or 16GB`);
+  const [base, power] = [/i/i.test(unit) ? 1024 : 1000, /m/i.test(unit) ? 2 : 3];
+  return Number(number) * base ** power;
+}
+
+/** @throws CodedError USAGE_INVALID */
+function sizeOf(text: string | undefined): { width: number; height: number } | null {
+  if (text === undefined) return null;
+  const [width = 0, height = 0] = (/^(\d+)x(\d+)$/.exec(text) ?? []).slice(1).map(Number);
+  if ([width, height].every((side) => side >= SIDE_MIN && side <= SIDE_MAX && side % SIDE_MULTIPLE === 0))
+    return { width, height };
+  throw new CodedError(
+    'USAGE_INVALID',
+    `--size: '${text}' is no size like 1328x1328, its sides multiples of ${SIDE_MULTIPLE} up to ${SIDE_MAX}`,
+  );
+}
+
+/** @throws CodedError USAGE_INVALID */
+function stepsOf(text: string | undefined): number | null {
+  if (text === undefined) return null;
+  if (/^\d+$/.test(text) && Number(text) >= 1 && Number(text) <= STEPS_MAX) return Number(text);
+  throw new CodedError('USAGE_INVALID', `--steps: '${text}' is no number from 1 to ${STEPS_MAX}`);
 }
 
 function oneOf(flag: string, value: string, values: string[]): void {

@@ -3,7 +3,14 @@ import { existsSync } from 'node:fs';
 import { dirname, join, resolve } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { readRegular } from '@qwen-supervisor/files/read-regular';
-import { CONFIG_KEYS, type Config, environmentName, parseConfig } from '@qwen-supervisor/protocol/config';
+import { modelInUse } from '@qwen-supervisor/model/registry/in-use';
+import {
+  CONFIG_KEYS,
+  type Config,
+  type ConfigSource,
+  environmentName,
+  parseConfig,
+} from '@qwen-supervisor/protocol/config';
 import { MODEL_FILE, modelFolder } from '@qwen-supervisor/protocol/data-files';
 import { CodedError } from '@qwen-supervisor/protocol/errors';
 import { parse } from 'smol-toml';
@@ -28,12 +35,15 @@ export function loadConfig(
     const value = env[environmentName(key)];
     return value === undefined || value === '' || isServiceVariable(value) ? [] : [[key, value]];
   });
-  const config = parseConfig([
-    { name: 'the defaults', values: { 'data-dir': defaultDataDir(env), model: POCKET_MODEL } },
+  const given: ConfigSource[] = [
     ...(configFile ? [{ name: configFile, values: readToml(configFile) }] : []),
     { name: 'the environment', values: Object.fromEntries(fromEnvironment) },
     { name: 'the command line', values: flags },
-  ]);
+  ];
+  const withDefault = (model: string) =>
+    parseConfig([{ name: 'the defaults', values: { 'data-dir': defaultDataDir(env), model } }, ...given]);
+  const inUse = modelInUse(resolve(withDefault(POCKET_MODEL)['data-dir']));
+  const config = withDefault(inUse ?? POCKET_MODEL);
   const { 'data-dir': dataDir, model, 'keys-file': keysFile } = config;
   // A model that was added goes by its name.
   const isName = existsSync(join(modelFolder(resolve(dataDir), model), MODEL_FILE));

@@ -1,0 +1,109 @@
+/** What a plan comes to, for a person who asks whether a model will do on a machine. */
+import type { ModelPlan } from '@qwen-supervisor/protocol/model-plan';
+import type { Accuracy } from '../layers.js';
+import type { Quantisation } from '../prepare/precision.js';
+import { type ModelCosts, STAGES, type Stage, weightMemory } from './costs.js';
+import { leastMemory, planModel, stageMemory } from './plan.js';
+
+/** The picture that is asked about. */
+export interface Wish {
+  width: number;
+  height: number;
+  steps: number;
+  /** Whether each step has two passes. */
+  guided: boolean;
+}
+
+export interface PlanReport {
+  name: string;
+  /** How its weights are kept, or would be. */
+  quantize: Quantisation;
+  /** Bytes of the source that preparing reads, and of what it writes; null where it was done. */
+  preparing: { bytesToRead: number; bytesToWrite: number } | null;
+  availableBytes: number;
+  /** Below this it cannot be run at all. */
+  leastBytes: number;
+  /** Null where it cannot. */
+  plan: ModelPlan | null;
+  wish: Wish;
+  /** Whether there is memory for the wish. */
+  fits: boolean;
+  /** Bytes by stage, of its weights and with the wish in it. */
+  stages: { stage: Stage; weightBytes: number; bytes: number }[];
+  /** Calculated from how fast this machine multiplies; null where there is no plan. */
+  seconds: { step: number; picture: number } | null;
+}
+
+/** `speeds`: operations a second by accuracy. */
+export function reportPlan(
+  model: Pick<PlanReport, 'name' | 'quantize' | 'preparing'>,
+  costs: ModelCosts,
+  availableBytes: number,
+  wish: Wish,
+  speeds: Record<Accuracy, number>,
+): PlanReport {
+  const pixels = wish.width * wish.height;
+  const plan = planModel(costs, availableBytes, pixels);
+  const shown: ModelPlan['accuracy'] = plan?.accuracy ?? 0;
+  const tileAbovePixels = plan?.tileAbovePixels ?? 0;
+  const step = ((wish.guided ? 2 : 1) * costs.operations(pixels)) / speeds[shown];
+  return {
+    ...model,
+    availableBytes,
+    leastBytes: Math.ceil(leastMemory(costs)),
+    plan,
+    wish,
+    fits: plan !== null && plan.largestPixels >= pixels,
+    stages: STAGES.map((stage) => ({
+      stage,
+      weightBytes: Math.ceil(weightMemory(costs.weights[stage], shown)),
+      bytes: Math.ceil(stageMemory(costs, { accuracy: shown, tileAbovePixels }, stage, pixels)),
+    })),
+    seconds: plan && { step, picture: wish.steps * step + costs.decodeOperations(pixels) / speeds[0] },
+  };
+}
+
+const NAMES: Record<Stage, string> = { text_encoder: 'text encoder', transformer: 'transformer', vae: 'VAE' };
+
+/** As lines of text. */
+export function planLines({ name, quantize, preparing, ...report }: PlanReport): string[] {
+  const { plan, wish, stages, seconds, availableBytes, leastBytes } = report;
+  const size = `${wish.width}x${wish.height}`;
+  const kept = quantize === 'none' ? 'as it is' : `in ${quantize}`;
+  const lines = [`${name}, ${preparing ? 'kept' : 'prepared'} ${kept}`];
+  if (preparing)
+    lines.push(`to prepare it once: ${gb(preparing.bytesToRead)} are read, ${gb(preparing.bytesToWrite)} written`);
+  lines.push(`memory that is there: ${gb(availableBytes)}`, '');
+  lines.push(`${''.padEnd(14)}${'weights'.padStart(10)}${`with ${size}`.padStart(18)}`);
+  for (const { stage, weightBytes, bytes } of stages)
+    lines.push(`${NAMES[stage].padEnd(14)}${gb(weightBytes).padStart(10)}${gb(bytes).padStart(18)}`);
+  lines.push('');
+  if (!plan || !seconds) return [...lines, `does not fit: it needs ${gb(leastBytes)} for the smallest picture`];
+  lines.push(
+    plan.residency === 'resident'
+      ? 'all parts stay in memory'
+      : 'the parts are in memory one after the other, and are loaded anew for each picture',
+  );
+  if (plan.accuracy === 0 && quantize !== 'none')
+    lines.push('multiplied in float32: slower where the processor has VNNI');
+  if (wish.width * wish.height > plan.tileAbovePixels) lines.push('decoded in tiles');
+  const side = Math.floor(Math.sqrt(plan.largestPixels) / 16) * 16;
+  lines.push(
+    `the largest picture has ${(plan.largestPixels / 1e6).toFixed(1)} megapixels, ${side}x${side} for example`,
+  );
+  if (!report.fits) lines.push(`there is no memory for ${size}`);
+  const passes = wish.guided ? ', with guidance' : '';
+  lines.push(
+    `calculated for ${size}: ${duration(seconds.step)} a step${passes}, ${duration(seconds.picture)} for ${wish.steps} steps`,
+  );
+  return lines;
+}
+
+function gb(bytes: number): string {
+  return `${(bytes / 1e9).toFixed(1)} GB`;
+}
+
+function duration(seconds: number): string {
+  if (seconds < 90) return `${seconds < 10 ? seconds.toFixed(1) : Math.round(seconds)} s`;
+  return seconds < 5400 ? `${Math.round(seconds / 60)} min` : `${(seconds / 3600).toFixed(1)} h`;
+}

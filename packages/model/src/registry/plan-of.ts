@@ -1,0 +1,56 @@
+/** The plan of a model that was added, or of a folder that may be. */
+import { CodedError } from '@qwen-supervisor/protocol/errors';
+import { openCheckpoint } from '../checkpoint.js';
+import { describeModel } from '../descriptions.js';
+import { buildGraphs } from '../graphs.js';
+import type { Accuracy } from '../layers.js';
+import { costsOf } from '../plan/costs.js';
+import { availableMemory } from '../plan/memory.js';
+import { type PlanReport, reportPlan } from '../plan/report.js';
+import { planPreparation } from '../prepare/prepare.js';
+import { precisionFor } from './add-model.js';
+import { nameOf, type OpenedModel, openModel } from './open-model.js';
+
+export interface PlanQuestion {
+  /** Name of a model that was added, or a checkpoint folder. */
+  target: string;
+  /** Null for what is free. */
+  memoryBytes: number | null;
+  /** Null for the model's own size. */
+  size: { width: number; height: number } | null;
+  steps: number | null;
+  /** Operations a second by accuracy, as they were measured here. */
+  speeds: Record<Accuracy, number>;
+}
+
+/** @throws CodedError MODEL_* */
+export function planOf(dataDir: string, { target, memoryBytes, size, steps, speeds }: PlanQuestion): PlanReport {
+  const opened = openUnlessLarge(dataDir, target);
+  const checkpoint = opened?.checkpoint ?? openCheckpoint(target);
+  const { architecture, folder } = checkpoint;
+  const description = describeModel(architecture, opened?.name ?? nameOf(folder));
+  const { width, height, numInferenceSteps, trueCfgScale } = description.defaults;
+  const memory = memoryBytes ?? availableMemory();
+  const wish = { width, height, ...size, steps: steps ?? numInferenceSteps, guided: trueCfgScale > 1 };
+  const graphs = buildGraphs(checkpoint);
+  if (opened) {
+    const quantize = opened.registration?.quantize ?? 'none';
+    const model = { name: opened.registration?.name ?? description.id, quantize, preparing: null };
+    return reportPlan(model, costsOf(architecture, graphs, 'none'), memory, wish, speeds);
+  }
+  const quantize = precisionFor(checkpoint, memory, width * height);
+  const recipe = { source: '', quality: 'standard' as const };
+  const { bytesToRead, bytesToWrite } = planPreparation(checkpoint, quantize, new Map(), recipe);
+  const model = { name: description.id, quantize, preparing: { bytesToRead, bytesToWrite } };
+  return reportPlan(model, costsOf(architecture, graphs, quantize), memory, wish, speeds);
+}
+
+/** Null for a folder of real size that was not added. */
+function openUnlessLarge(dataDir: string, target: string): OpenedModel | null {
+  try {
+    return openModel(dataDir, target);
+  } catch (error) {
+    if (error instanceof CodedError && error.code === 'MODEL_NOT_ADDED') return null;
+    throw error;
+  }
+}
