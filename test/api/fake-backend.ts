@@ -28,6 +28,12 @@ const WELCOME: Welcome = {
     id: 'pocket',
     folder: 'pocket',
     defaults: { width: 128, height: 128, numInferenceSteps: 20, trueCfgScale: 4, negativePrompt: ' ' },
+    presets: {
+      fast: { numInferenceSteps: 10, trueCfgScale: 4 },
+      balanced: { numInferenceSteps: 20, trueCfgScale: 4 },
+      high: { numInferenceSteps: 40, trueCfgScale: 4 },
+    },
+    distilled: null,
     sizes: { '1:1': [128, 128] },
     promptSuffix: null,
     plan: {

@@ -14,9 +14,9 @@ function edit(folder: string, file: string, change: (json: Record<string, unknow
 
 describe('a checkpoint folder', () => {
   test('is described by what we know of it', () => {
-    const pocket = describeModel(openCheckpoint(POCKET).architecture, 'any');
+    const pocket = describeModel(openCheckpoint(POCKET), 'any');
     expect(pocket).toMatchObject({ id: 'pocket', defaults: { width: 128, height: 128, numInferenceSteps: 20 } });
-    const other = describeModel(openCheckpoint(OTHER).architecture, 'other');
+    const other = describeModel(openCheckpoint(OTHER), 'other');
     expect(other).toMatchObject({ id: 'other', defaults: { width: 1328, numInferenceSteps: 50, negativePrompt: ' ' } });
   });
 

@@ -1,4 +1,6 @@
 /** Qwen-Image's own sizes, in files that have its headers and no data: nothing may assume the pocket model. */
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { openCheckpoint } from '@qwen-supervisor/model/checkpoint';
 import { describeModel } from '@qwen-supervisor/model/descriptions';
 import { buildGraphs } from '@qwen-supervisor/model/graphs';
@@ -21,7 +23,7 @@ const parameters = (...graphs: OnnxGraph[]) =>
 
 test('a checkpoint of the sizes of Qwen-Image is accepted, known by name, and all its weights are in the graphs', () => {
   const checkpoint = openCheckpoint(qwenImage());
-  expect(describeModel(checkpoint.architecture, 'x')).toMatchObject({
+  expect(describeModel(checkpoint, 'x')).toMatchObject({
     id: 'qwen-image',
     defaults: { width: 1328, height: 1328, numInferenceSteps: 50, trueCfgScale: 4, negativePrompt: ' ' },
   });
@@ -36,6 +38,13 @@ test('a checkpoint of the sizes of Qwen-Image is accepted, known by name, and al
   expect(parts).toHaveLength(6);
   expect(ofModulation + parameters(...parts)).toBe(20_430_401_088 - unread);
   expect(parameters(graphs.decoder) / 1e6).toBeCloseTo(25.3, 1);
+});
+
+test('Qwen-Image-2512 is known by its model card, for its weights alone are others', () => {
+  const folder = qwenImage();
+  writeFileSync(join(folder, 'README.md'), '---\nlicense: apache-2.0\n---\n# Qwen-Image-2512\n');
+  const { id, defaults } = describeModel(openCheckpoint(folder), 'x');
+  expect([id, defaults.negativePrompt.slice(0, 4)]).toEqual(['qwen-image-2512', '低分辨率']);
 });
 
 test('what it is prepared to is known from its headers, and it is not converted without being added', () => {

@@ -1,4 +1,5 @@
 import {
+  adaptToModel,
   completeRequest,
   type JobRequest,
   parseNativeRequest,
@@ -12,8 +13,9 @@ import { infotext } from '@qwen-supervisor/protocol/picture-text';
 import { expect, test } from 'vitest';
 
 const DEFAULTS = { width: 1328, height: 1328, numInferenceSteps: 50, trueCfgScale: 4, negativePrompt: ' ' };
+const MODEL = { defaults: DEFAULTS, distilled: null };
 const LIMITS = { maxSteps: 100, maxPixels: 4_194_304, memoryPixels: 2048 * 1536 };
-const complete = (body: object) => completeRequest(parseNativeRequest(body), DEFAULTS, LIMITS, () => 7);
+const complete = (body: object) => completeRequest(parseNativeRequest(body), MODEL, LIMITS, () => 7);
 
 /** As diffusers does it in `get_timesteps`, for every combination of steps and strength that its floats distinguish. */
 test.each([
@@ -80,4 +82,20 @@ test('a picture for which there is no memory is refused, with the largest of its
   const refused = () => complete({ prompt: 'a', width: 2048, height: 2048 });
   expect(refused).toThrow(/no memory for 2048x2048; the largest picture of this shape here is 1760x1760/);
   expect(complete({ prompt: 'a', width: 1760, height: 1760 })).toMatchObject({ width: 1760 });
+});
+
+test('what a distilled model cannot do is refused, or left out for clients that send it always', () => {
+  const model = { defaults: { ...DEFAULTS, numInferenceSteps: 4, trueCfgScale: 1 }, distilled: { steps: [4, 8] } };
+  const distilled = (body: object) => completeRequest(parseNativeRequest(body), model, LIMITS, () => 7);
+  expect(distilled({ prompt: 'a' })).toMatchObject({ numInferenceSteps: 4, trueCfgScale: 1 });
+  expect(distilled({ prompt: 'a', numInferenceSteps: 8 })).toMatchObject({ numInferenceSteps: 8 });
+  expect(() => distilled({ prompt: 'a', numInferenceSteps: 20 })).toThrow(/distilled, and draws in 4 or 8 steps/);
+  expect(() => distilled({ prompt: 'a', trueCfgScale: 4 })).toThrow(/distilled, and draws without guidance/);
+  const { adapted, changes } = adaptToModel({ numInferenceSteps: 20, trueCfgScale: 7 }, model);
+  expect(distilled({ prompt: 'a', ...JSON.parse(JSON.stringify(adapted)) })).toMatchObject({ numInferenceSteps: 4 });
+  expect(changes).toEqual([
+    '20 steps were not made: this model is distilled for 4 or 8',
+    'guidance of 7 was left out: this model is distilled, and draws without',
+  ]);
+  expect(adaptToModel({ numInferenceSteps: 8, trueCfgScale: 1 }, model).changes).toEqual([]);
 });

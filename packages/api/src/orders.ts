@@ -47,7 +47,7 @@ export async function toOrders(backend: Backend, fields: OrderFields, terms: Ord
   const { model, limits, dataDir } = backend.welcome;
   const upload = initImage === undefined ? null : await inspect(await bytesOf(backend, initImage));
   const size = upload ? sizeFor(upload, given, backend) : {};
-  const { seed: first, ...request } = completeRequest({ ...given, ...size }, model.defaults, limits, drawSeed);
+  const { seed: first, ...request } = completeRequest({ ...given, ...size }, model, limits, drawSeed);
   const crop = terms.crop ?? false;
   const input = upload ? await storeInput(dataDir, upload, request, crop) : null;
   const maskUpload = mask === undefined ? null : await inspect(await bytesOf(backend, mask));

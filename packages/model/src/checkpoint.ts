@@ -12,6 +12,7 @@ import { type Architecture, parseArchitecture } from './architecture.js';
 import { checkpointFolder } from './checkpoint-folder.js';
 import { isWeightDtype } from './dtype.js';
 import { HEAD_BYTES, quantisedBy, refuseForeign, refuseQuantised } from './foreign-files.js';
+import type { Lightning } from './lightning.js';
 import { BLOCK, CODES, SCALES } from './prepare/quantise.js';
 import { readSafetensorsHeader, type TensorEntry, unopened, weightDtype } from './safetensors.js';
 
@@ -86,6 +87,14 @@ export class Tensors {
     return { bits, codes, scales };
   }
 
+  /** Shapes of all matrices by the name of their layer. */
+  linears(): Map<string, readonly number[]> {
+    const matrices = [...this.#entries.values()].filter(
+      ({ name, shape }) => name.endsWith('.weight') && shape.length === 2,
+    );
+    return new Map(matrices.map(({ name, shape }) => [name.replace(/\.weight$/, ''), shape]));
+  }
+
   /** With `entries` in place of those of the same name. */
   with(entries: Map<string, TensorEntry>): Tensors {
     return new Tensors(this.component, new Map([...this.#entries, ...entries]));
@@ -96,6 +105,8 @@ export interface Checkpoint {
   folder: string;
   architecture: Architecture;
   tensors: Record<WeightComponent, Tensors>;
+  /** What it was distilled with; null for a checkpoint as it was published. */
+  lightning: Lightning | null;
 }
 
 /**
@@ -115,6 +126,7 @@ export function openCheckpoint(path: string): Checkpoint {
   return {
     folder,
     architecture,
+    lightning: null,
     tensors: {
       text_encoder: new Tensors('text_encoder', canonicalTextNames(openWeights(join(folder, 'text_encoder'), 'model'))),
       transformer: new Tensors('transformer', openWeights(join(folder, 'transformer'), 'diffusion_pytorch_model')),
@@ -124,8 +136,9 @@ export function openCheckpoint(path: string): Checkpoint {
 }
 
 /** Changes when a file of the checkpoint does: by content for the small ones, by size and time for the weights. */
-export function fingerprint({ folder, architecture, tensors }: Checkpoint): string {
+export function fingerprint({ folder, architecture, tensors, lightning }: Checkpoint): string {
   const hash = createHash('sha256').update(JSON.stringify(architecture));
+  if (lightning) hash.update(`\n${lightning.fingerprint}`);
   for (const file of Object.values(tensors).flatMap((component) => component.files())) {
     const { size, mtimeMs } = statSync(file);
     hash.update(`\n${file.slice(folder.length)} ${size} ${mtimeMs}`);

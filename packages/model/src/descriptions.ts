@@ -1,17 +1,26 @@
 /** What we know about models beyond their configs: a name, sizes, and what a request may leave out. */
 import { shrinkTo } from '@qwen-supervisor/protocol/job-request';
 import type { ModelInfo } from '@qwen-supervisor/protocol/messages';
-import type { Architecture } from './architecture.js';
+import type { Checkpoint } from './checkpoint.js';
+import { LIGHTNING_STEPS } from './lightning.js';
+import { isCardOf } from './model-card.js';
 
 /** A model as its authors describe it. */
 export type Description = Omit<ModelInfo, 'plan'>;
 
-type Known = Omit<Description, 'folder'> & { matches(architecture: Architecture): boolean };
+type Known = Omit<Description, 'folder' | 'distilled'> & {
+  matches(checkpoint: Pick<Checkpoint, 'architecture' | 'folder'>): boolean;
+};
 
 /** Values that the authors of Qwen-Image recommend. Reference: its README. */
 const QWEN_IMAGE: Known = {
   id: 'qwen-image',
   defaults: { width: 1328, height: 1328, numInferenceSteps: 50, trueCfgScale: 4, negativePrompt: ' ' },
+  presets: {
+    fast: { numInferenceSteps: 20, trueCfgScale: 4 },
+    balanced: { numInferenceSteps: 30, trueCfgScale: 4 },
+    high: { numInferenceSteps: 50, trueCfgScale: 4 },
+  },
   sizes: {
     '1:1': [1328, 1328],
     '16:9': [1664, 928],
@@ -22,13 +31,34 @@ const QWEN_IMAGE: Known = {
     '2:3': [1056, 1584],
   },
   promptSuffix: { en: ', Ultra HD, 4K, cinematic composition.', zh: ', 超清，4K，电影级构图.' },
-  matches: ({ transformer }) => transformer.numLayers === 60 && transformer.dim === 3072,
+  matches: ({ architecture: { transformer } }) => transformer.numLayers === 60 && transformer.dim === 3072,
+};
+
+/**
+ * Qwen-Image-2512 has other weights in the same configs and the same names: nothing but its model card tells the two
+ * apart, and nothing but the negative prompt and the suffix is different. Reference: its README.
+ */
+const QWEN_IMAGE_2512: Known = {
+  ...QWEN_IMAGE,
+  id: 'qwen-image-2512',
+  defaults: {
+    ...QWEN_IMAGE.defaults,
+    negativePrompt:
+      '低分辨率，低画质，肢体畸形，手指畸形，画面过饱和，蜡像感，人脸无细节，过度光滑，画面具有AI感。构图混乱。文字模糊，扭曲。',
+  },
+  promptSuffix: null,
+  matches: (checkpoint) => QWEN_IMAGE.matches(checkpoint) && isCardOf(checkpoint.folder, 'Qwen-Image-2512'),
 };
 
 /** The square is what the pocket model was trained on; the others have about as many pixels. */
 const POCKET: Known = {
   id: 'pocket',
   defaults: { width: 128, height: 128, numInferenceSteps: 20, trueCfgScale: 4, negativePrompt: ' ' },
+  presets: {
+    fast: { numInferenceSteps: 10, trueCfgScale: 4 },
+    balanced: { numInferenceSteps: 20, trueCfgScale: 4 },
+    high: { numInferenceSteps: 40, trueCfgScale: 4 },
+  },
   sizes: {
     '1:1': [128, 128],
     '16:9': [176, 96],
@@ -39,15 +69,29 @@ const POCKET: Known = {
     '2:3': [112, 160],
   },
   promptSuffix: null,
-  matches: ({ transformer, textEncoder, vae }) =>
+  matches: ({ architecture: { transformer, textEncoder, vae } }) =>
     transformer.numLayers === 8 && transformer.dim === 192 && textEncoder.numLayers === 3 && vae.baseDim === 24,
 };
 
 /** The description of a checkpoint; one of other sizes is drawn with Qwen-Image's values under its folder's name. */
-export function describeModel(architecture: Architecture, folder: string): Description {
-  const known = [QWEN_IMAGE, POCKET].find((model) => model.matches(architecture));
-  const { id, defaults, sizes, promptSuffix } = known ?? { ...QWEN_IMAGE, id: folder };
-  return { id, folder, defaults, sizes, promptSuffix };
+export function describeModel(
+  checkpoint: Pick<Checkpoint, 'architecture' | 'folder' | 'lightning'>,
+  folder: string,
+): Description {
+  const known = [QWEN_IMAGE_2512, QWEN_IMAGE, POCKET].find((model) => model.matches(checkpoint));
+  const { id, defaults, presets, sizes, promptSuffix } = known ?? { ...QWEN_IMAGE, id: folder };
+  const description = { id, folder, defaults, presets, sizes, promptSuffix, distilled: null };
+  const { lightning } = checkpoint;
+  if (!lightning) return description;
+  const drawn = { numInferenceSteps: lightning.steps, trueCfgScale: 1 };
+  const most = { numInferenceSteps: Math.max(...LIGHTNING_STEPS), trueCfgScale: 1 };
+  return {
+    ...description,
+    id: `${id}-lightning`,
+    defaults: { ...defaults, ...drawn },
+    presets: { fast: { ...drawn, numInferenceSteps: Math.min(...LIGHTNING_STEPS) }, balanced: drawn, high: most },
+    distilled: { steps: [...LIGHTNING_STEPS] },
+  };
 }
 
 /** With sizes of at most so many pixels, for a machine that has no memory for larger ones. */

@@ -28,14 +28,14 @@ export interface GraphOptions {
 
 /** @throws CodedError MODEL_INVALID, naming the tensor */
 export function buildGraphs(
-  { architecture, tensors }: Checkpoint,
+  { architecture, tensors, lightning }: Checkpoint,
   { accuracy = 4, blocksPerPart }: GraphOptions = {},
 ): Graphs {
   const { vocabSize, hiddenSize } = architecture.textEncoder;
   return {
     embeddings: tensors.text_encoder.get('embed_tokens.weight', [vocabSize, hiddenSize]),
     textEncoder: buildTextEncoder(architecture.textEncoder, tensors.text_encoder, accuracy),
-    modulation: modulationLayers(architecture.transformer, tensors.transformer),
+    modulation: modulationLayers(architecture.transformer, tensors.transformer, lightning?.layers ?? new Map()),
     transformer: buildTransformer(architecture.transformer, tensors.transformer, accuracy, blocksPerPart),
     decoder: buildDecoder(architecture.vae, tensors.vae),
     encoder: buildEncoder(architecture.vae, tensors.vae),

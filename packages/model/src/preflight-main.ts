@@ -19,7 +19,7 @@ function look({ target, dataDir, memoryBytes, heldBytes }: PreflightQuestion): P
     const { architecture } = checkpoint;
     // Building checks that every tensor is there, in the shape that the configs ask for.
     const costs = costsOf(architecture, buildGraphs(checkpoint), 'none');
-    const description = describeModel(architecture, name);
+    const description = describeModel(checkpoint, name);
     const { width, height } = description.defaults;
     const available = memoryBytes ?? availableMemory() + heldBytes;
     const plan = planModel(costs, available, width * height);

@@ -9,6 +9,7 @@ import type { TransformerConfig } from './architecture.js';
 import type { Tensors } from './checkpoint.js';
 import { type Accuracy, linear, rmsNorm } from './layers.js';
 import { MICROSOFT, OnnxGraph } from './onnx.js';
+import type { Lora } from './prepare/lora.js';
 import type { TensorEntry } from './safetensors.js';
 
 const EPSILON = 1e-6;
@@ -29,9 +30,10 @@ export function modulationRows(config: TransformerConfig): number {
 
 /** A linear layer: weight [rows, columns], bias [rows]. */
 export interface LinearLayer {
-  name: string;
   weight: TensorEntry;
   bias: TensorEntry;
+  /** What is added to the weight. */
+  lora: Lora | null;
 }
 
 /** The layers that make a timestep's modulation. */
@@ -45,12 +47,16 @@ export interface ModulationLayers {
   })[];
 }
 
-export function modulationLayers(config: TransformerConfig, tensors: Tensors): ModulationLayers {
+export function modulationLayers(
+  config: TransformerConfig,
+  tensors: Tensors,
+  loras: Map<string, Lora>,
+): ModulationLayers {
   const { dim } = config;
   const layer = (name: string, rows: number, columns: number): LinearLayer => ({
-    name,
     weight: tensors.get(`${name}.weight`, [rows, columns]),
     bias: tensors.get(`${name}.bias`, [rows]),
+    lora: loras.get(name) ?? null,
   });
   const ofBlocks = Array.from({ length: config.numLayers }, (_, i) =>
     ['img_mod', 'txt_mod'].map((stream) => ({

@@ -33,6 +33,13 @@ export interface ModelDefaults {
   negativePrompt: string;
 }
 
+/** What a request is completed from. */
+export interface DrawnModel {
+  defaults: ModelDefaults;
+  /** Of a model that was distilled: the steps that it can draw in, all without guidance; null for any other. */
+  distilled: { steps: number[] } | null;
+}
+
 /** Bounds set by the operator. */
 export interface JobLimits {
   maxSteps: number;
@@ -119,7 +126,7 @@ export function parseNativeRequest(body: unknown): NativeRequest {
  */
 export function completeRequest(
   given: NativeRequest,
-  defaults: ModelDefaults,
+  { defaults, distilled }: DrawnModel,
   limits: JobLimits,
   drawSeed: () => number,
 ): JobRequest {
@@ -141,6 +148,15 @@ export function completeRequest(
     strength: given.initImage === undefined ? null : (given.strength ?? STRENGTH_DEFAULT),
     mask: given.mask ?? null,
   };
+  if (distilled && !distilled.steps.includes(request.numInferenceSteps)) {
+    throw new CodedError(
+      'REQUEST_INVALID',
+      `numInferenceSteps: this model is distilled, and draws in ${distilled.steps.join(' or ')} steps`,
+    );
+  }
+  if (distilled && request.trueCfgScale > 1) {
+    throw new CodedError('REQUEST_INVALID', 'trueCfgScale: this model is distilled, and draws without guidance: 1');
+  }
   if (request.numInferenceSteps > limits.maxSteps) {
     throw new CodedError(
       'REQUEST_INVALID',
@@ -161,6 +177,33 @@ export function completeRequest(
     );
   }
   return request;
+}
+
+/**
+ * For clients that send steps and guidance whatever the model is: those that it can draw with, and what was changed.
+ */
+export function adaptToModel<T extends Pick<NativeRequest, 'numInferenceSteps' | 'trueCfgScale'>>(
+  given: T,
+  { distilled }: DrawnModel,
+): { adapted: T; changes: string[] } {
+  if (!distilled) return { adapted: given, changes: [] };
+  const { numInferenceSteps: steps, trueCfgScale: scale } = given;
+  const otherSteps = steps !== undefined && !distilled.steps.includes(steps);
+  const guided = scale !== undefined && scale > 1;
+  // Left out it is what the model was distilled for.
+  const adapted = {
+    ...given,
+    ...(otherSteps ? { numInferenceSteps: undefined } : {}),
+    ...(guided ? { trueCfgScale: undefined } : {}),
+  };
+  const why = 'this model is distilled';
+  return {
+    adapted,
+    changes: [
+      ...(otherSteps ? [`${steps} steps were not made: ${why} for ${distilled.steps.join(' or ')}`] : []),
+      ...(guided ? [`guidance of ${scale} was left out: ${why}, and draws without`] : []),
+    ],
+  };
 }
 
 /** A copy, its fields always in this order; requests of earlier versions lack the last ones. */

@@ -6,7 +6,7 @@ import type { ApiKey } from './api-keys.js';
 import type { ErrorObject } from './errors.js';
 import type { NumberedEvent } from './events.js';
 import type { CancelScope, Idempotency, Job, JobFilter, JobOrder } from './job.js';
-import type { JobLimits, JobRequest, ModelDefaults } from './job-request.js';
+import type { DrawnModel, JobLimits, JobRequest, ModelDefaults } from './job-request.js';
 import type { ModelPlan } from './model-plan.js';
 import type { ChildName, Crash, LoadProgress, SystemStatus, Vitals } from './status.js';
 
@@ -25,11 +25,12 @@ export interface Hello {
 }
 
 /** What is known about the model beyond its weights. */
-export interface ModelInfo {
+export interface ModelInfo extends DrawnModel {
   id: string;
   /** Name of the checkpoint folder. */
   folder: string;
-  defaults: ModelDefaults;
+  /** Steps and guidance by what matters: time, or what the picture looks like. */
+  presets: Record<'fast' | 'balanced' | 'high', Pick<ModelDefaults, 'numInferenceSteps' | 'trueCfgScale'>>;
   /** Width and height by ratio, as the model was trained. */
   sizes: Record<string, [number, number]>;
   /** What its authors put behind a prompt to make it look better, by language; null if they have nothing. */

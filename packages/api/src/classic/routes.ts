@@ -5,7 +5,7 @@
 import { totalmem } from 'node:os';
 import { CodedError } from '@qwen-supervisor/protocol/errors';
 import type { Job } from '@qwen-supervisor/protocol/job';
-import { roundSide, SEED_MAX } from '@qwen-supervisor/protocol/job-request';
+import { adaptToModel, roundSide, SEED_MAX } from '@qwen-supervisor/protocol/job-request';
 import type { SystemStatus } from '@qwen-supervisor/protocol/status';
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import { z } from 'zod';
@@ -247,7 +247,9 @@ export function classicRoutes(app: App, backend: Backend): void {
 
   async function draw(request: FastifyRequest, reply: FastifyReply, fields: OrderFields) {
     const startedMs = performance.now();
-    const orders = await toOrders(backend, fields, { source: 'classic' });
+    const { adapted, changes } = adaptToModel(fields, backend.welcome.model);
+    if (changes.length > 0) reply.header('warning', changes.map((change) => `199 - "${change}"`).join(', '));
+    const orders = await toOrders(backend, adapted, { source: 'classic' });
     const { queue } = await status();
     const [job] = (await submitAndWait(backend, request, reply, orders)) as [Job];
     const parameters = parametersOf(job);

@@ -164,6 +164,13 @@ export const modelSchema = named(
       negativePrompt: z.string(),
     }),
     sizes: z.record(z.string(), z.tuple([z.int(), z.int()])).describe('Width and height by ratio'),
+    presets: z
+      .record(z.string(), z.object({ numInferenceSteps: z.int(), trueCfgScale: z.number() }))
+      .describe('Steps and guidance: fast, balanced, high'),
+    distilled: z
+      .object({ steps: z.array(z.int()) })
+      .nullable()
+      .describe('The steps that a distilled model draws in, without guidance; null for any other'),
     limits: z.object({ maxSteps: z.int(), maxPixels: z.int() }),
   }),
 );

@@ -66,6 +66,6 @@ export function modelAnswer(
   { welcome }: Backend,
   state: 'unloaded' | 'loading' | 'ready',
 ): z.output<typeof modelSchema> {
-  const { id, defaults, sizes } = welcome.model;
-  return { id, state, defaults, sizes, limits: welcome.limits };
+  const { id, defaults, presets, distilled, sizes } = welcome.model;
+  return { id, state, defaults, presets, distilled, sizes, limits: welcome.limits };
 }

@@ -5,7 +5,7 @@
  */
 import { CodedError } from '@qwen-supervisor/protocol/errors';
 import type { Job } from '@qwen-supervisor/protocol/job';
-import { roundSide, SEED_MAX, STRENGTH_MIN } from '@qwen-supervisor/protocol/job-request';
+import { adaptToModel, roundSide, SEED_MAX, STRENGTH_MIN } from '@qwen-supervisor/protocol/job-request';
 import { infotext } from '@qwen-supervisor/protocol/picture-text';
 import type { ChildState } from '@qwen-supervisor/protocol/status';
 import type { FastifyReply, FastifyRequest } from 'fastify';
@@ -175,14 +175,15 @@ export function sdapiRoutes(app: App, backend: Backend): void {
     const mask = { invert: body.inpainting_mask_invert === 1, blur: body.mask_blur ?? 0 };
     const { prompt, warnings } = plainPrompt(body.prompt ?? '');
     const negative = plainPrompt(body.negative_prompt ?? '');
-    const fields = Object.assign(over, toNative(body, over.initImage !== undefined), {
+    const { adapted, changes } = adaptToModel(toNative(body, over.initImage !== undefined), backend.welcome.model);
+    const fields = Object.assign(over, adapted, {
       // A1111 draws without a prompt; so do we.
       prompt: prompt || ' ',
       negativePrompt: negative.prompt || undefined,
     });
     const orders = await toOrders(backend, fields, { source: 'sdapi', count, crop, mask });
     const jobs = await submitAndWait(backend, request, reply, orders);
-    const said = [...warnings, ...negative.warnings];
+    const said = [...warnings, ...negative.warnings, ...changes];
     return answerPatiently(request, reply, answer(request, reply, body, jobs, said));
   }
 

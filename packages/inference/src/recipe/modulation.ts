@@ -8,6 +8,7 @@
 import { closeSync } from 'node:fs';
 import { DTYPE_BYTES, toFloat32 } from '@qwen-supervisor/model/dtype';
 import { OnnxGraph } from '@qwen-supervisor/model/onnx';
+import { addLora, readMatrices } from '@qwen-supervisor/model/prepare/lora';
 import { openForReading, readAt, readFloat32, weightDtype } from '@qwen-supervisor/model/safetensors';
 import { type LinearLayer, type ModulationLayers, timeEmbedding } from '@qwen-supervisor/model/transformer';
 import { InferenceSession, Tensor } from 'onnxruntime-node';
@@ -50,13 +51,14 @@ export async function openModulation(
 
   /** `x` [n, columns] → [n, rows], a piece of the rows after the other given to `take`. */
   async function linear(
-    { weight, bias }: LinearLayer,
+    { weight, bias, lora }: LinearLayer,
     x: Float32Array,
     take: (values: Float32Array, firstRow: number, count: number) => void,
   ): Promise<void> {
     const [rows, columns] = weight.shape as [number, number];
     const n = x.length / columns;
     const biases = readFloat32(bias);
+    const addition = lora && readMatrices(lora);
     const atOnce = Math.max(1, Math.floor(PIECE / columns));
     const dtype = weightDtype(weight);
     const width = (DTYPE_BYTES[dtype] as number) * columns;
@@ -65,6 +67,7 @@ export async function openModulation(
       for (let row = 0; row < rows; row += atOnce) {
         const count = Math.min(atOnce, rows - row);
         const piece = toFloat32(dtype, readAt(fd, weight.file, weight.offset + row * width, count * width));
+        if (addition) addLora(piece, row, columns, addition);
         const { y } = await session.run({
           x: new Tensor('float32', x, [n, columns]),
           weight: new Tensor('float32', piece, [count, columns]),

@@ -5,19 +5,22 @@ import { CodedError } from '@qwen-supervisor/protocol/errors';
 import { type Checkpoint, fingerprint, openCheckpoint } from '../checkpoint.js';
 import { describeModel } from '../descriptions.js';
 import { buildGraphs } from '../graphs.js';
+import { type Lightning, openLightning, withLightning } from '../lightning.js';
+import { type License, licenseOf } from '../model-card.js';
 import { costsOf } from '../plan/costs.js';
 import { availableMemory } from '../plan/memory.js';
 import { choosePrecision } from '../plan/plan.js';
 import type { Quantisation } from '../prepare/precision.js';
 import { type Preparation, planPreparation, prepareWeights } from '../prepare/prepare.js';
 import type { Quality } from '../prepare/quantise.js';
-import { type License, licenseOf } from './licence.js';
 import { nameOf } from './open-model.js';
 import { checkName, findRegistration, type Registration, register, withModelLock } from './registry.js';
 
 export interface AddOptions {
   quantize: Quantisation | 'auto';
   quality: Quality;
+  /** File of a LoRA that draws in few steps; null for the model as it is. */
+  lightning: string | null;
   name: string | undefined;
   acceptLicense: boolean;
   threads: number;
@@ -31,14 +34,17 @@ export interface Checked {
   folder: string;
   quantize: Quantisation;
   license: License;
+  lightning: Lightning | null;
   preparation: Preparation;
 }
 
 /** Looks at the headers of all files. @throws CodedError MODEL_*, MODEL_EXISTS, USAGE_INVALID */
 export function checkModel(dataDir: string, path: string, options: AddOptions): Checked {
-  const checkpoint = openCheckpoint(path);
+  const published = openCheckpoint(path);
   const { quality } = options;
-  const { id, defaults } = describeModel(checkpoint.architecture, nameOf(checkpoint.folder));
+  const lightning = options.lightning === null ? null : openLightning(published, options.lightning);
+  const checkpoint = lightning ? withLightning(published, lightning) : published;
+  const { id, defaults } = describeModel(checkpoint, nameOf(checkpoint.folder));
   const quantize =
     options.quantize === 'auto'
       ? precisionFor(checkpoint, options.memoryBytes ?? availableMemory(), defaults.width * defaults.height)
@@ -47,8 +53,8 @@ export function checkModel(dataDir: string, path: string, options: AddOptions): 
   const name = checkName(options.name ?? suggested);
   if (findRegistration(dataDir, name)) throw new CodedError('MODEL_EXISTS', `there is a model '${name}'`);
   const source = `${fingerprint(checkpoint)} ${quantize}`;
-  const preparation = planPreparation(checkpoint, quantize, new Map(), { source, quality });
-  return { name, folder: checkpoint.folder, quantize, license: licenseOf(checkpoint.folder), preparation };
+  const preparation = planPreparation(checkpoint, quantize, lightning?.layers ?? new Map(), { source, quality });
+  return { name, folder: checkpoint.folder, quantize, license: licenseOf(checkpoint.folder), lightning, preparation };
 }
 
 /** As `auto` chooses it. */
@@ -63,7 +69,7 @@ export function precisionFor(checkpoint: Checkpoint, memoryBytes: number, pixels
  */
 export async function addModel(
   dataDir: string,
-  { name, folder, quantize, license, preparation }: Checked,
+  { name, folder, quantize, license, lightning, preparation }: Checked,
   { quality, acceptLicense, threads }: AddOptions,
   onProgress: (bytesDone: number) => void,
 ): Promise<Registration> {
@@ -85,6 +91,7 @@ export async function addModel(
       fingerprint: before,
       quantize,
       quality,
+      lightning: lightning && { file: lightning.file, fingerprint: lightning.fingerprint },
       license: license.name,
       bytes: preparation.bytesToWrite,
       addedAt: new Date().toISOString(),

@@ -1,6 +1,6 @@
 /**
- * Entry of `qwen-supervisor model add | list | show | verify | use | plan | remove`, a process of its own: the command line loads
- * nothing of models. One argument: the command as JSON.
+ * Entry of `qwen-supervisor model add | list | show | verify | use | plan | remove`, a process of its own: the
+ * command line loads nothing of models. One argument: the command as JSON.
  */
 import { availableParallelism } from 'node:os';
 import { join } from 'node:path';

@@ -6,6 +6,7 @@ import { modelFolder } from '@qwen-supervisor/protocol/data-files';
 import { CodedError } from '@qwen-supervisor/protocol/errors';
 import { type Checkpoint, fingerprint, openCheckpoint } from '../checkpoint.js';
 import { buildGraphs } from '../graphs.js';
+import { openLightning, withLightning } from '../lightning.js';
 import { PREPARED } from '../prepare/prepare.js';
 import { readSafetensorsHeader } from '../safetensors.js';
 import { weightBytes } from '../weights.js';
@@ -47,7 +48,17 @@ export function openModel(dataDir: string, target: string): OpenedModel {
   if (fingerprint(checkpoint) !== known)
     throw new CodedError('MODEL_CHANGED', `${checkpoint.folder}: its files are others than when '${name}' was added`);
   const folder = modelFolder(dataDir, name);
-  return { checkpoint: withPrepared(checkpoint, folder), name, registration, cacheFolder: folder };
+  const whole = withRegistered(checkpoint, registration);
+  return { checkpoint: withPrepared(whole, folder), name, registration, cacheFolder: folder };
+}
+
+/** @throws CodedError MODEL_CHANGED, LORA_INVALID, MODEL_* */
+function withRegistered(checkpoint: Checkpoint, { name, lightning: known }: Registration): Checkpoint {
+  if (!known) return checkpoint;
+  const lightning = openLightning(checkpoint, known.file);
+  if (lightning.fingerprint !== known.fingerprint)
+    throw new CodedError('MODEL_CHANGED', `${known.file}: is another file than when '${name}' was added`);
+  return withLightning(checkpoint, lightning);
 }
 
 /** The checkpoint with the weights that were prepared in place of its own. */

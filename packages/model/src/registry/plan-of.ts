@@ -28,7 +28,7 @@ export function planOf(dataDir: string, { target, memoryBytes, size, steps, spee
   const opened = openUnlessLarge(dataDir, target);
   const checkpoint = opened?.checkpoint ?? openCheckpoint(target);
   const { architecture, folder } = checkpoint;
-  const description = describeModel(architecture, opened?.name ?? nameOf(folder));
+  const description = describeModel(checkpoint, opened?.name ?? nameOf(folder));
   const { width, height, numInferenceSteps, trueCfgScale } = description.defaults;
   const memory = memoryBytes ?? availableMemory();
   const wish = { width, height, ...size, steps: steps ?? numInferenceSteps, guided: trueCfgScale > 1 };

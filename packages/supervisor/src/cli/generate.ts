@@ -57,7 +57,7 @@ async function generate(prompt: string, options: Options): Promise<void> {
   });
   const { link, welcome, pid, dataDir } = client;
   try {
-    const request = inFlags(() => completeRequest(given, welcome.model.defaults, welcome.limits, drawSeed));
+    const request = inFlags(() => completeRequest(given, welcome.model, welcome.limits, drawSeed));
     const order: JobOrder = { request, priority: given.priority ?? 0, source: 'cli', retryOf: null, owner: null };
     await answered(pid, link.request('subscribe', { since: null }));
     const { jobs } = await answered(pid, link.request('submitJobs', { orders: [order], idempotency: null }));

@@ -15,6 +15,7 @@ interface AddOptions extends Options {
   checkOnly?: boolean;
   acceptLicense?: boolean;
   memory?: string;
+  lightning?: string;
 }
 interface PlanOptions extends Options {
   memory?: string;
@@ -31,6 +32,7 @@ export function addModel(program: Command): void {
     .option('--quantize <precision>', 'int4, int8, none for float32, or auto: what the memory is enough for', 'auto')
     .option('--memory <size>', 'for which auto chooses, as 16GiB; what is free here if left out')
     .option('--quality <quality>', 'standard, or best: ten times the time for 3 % less error', 'standard')
+    .option('--lightning <file>', 'LoRA of Qwen-Image-Lightning: pictures in 4 or 8 steps')
     .option('--name <name>', 'what to call it')
     .option('--check-only', 'look at the headers of its files and write nothing')
     .option('--accept-license', 'for a licence that forbids commercial use')
@@ -39,7 +41,18 @@ export function addModel(program: Command): void {
       oneOf('--quantize', quantize, ['int4', 'int8', 'none', 'auto']);
       oneOf('--quality', quality, ['standard', 'best']);
       const memoryBytes = bytesOf(options.memory);
-      return look(options, { do: 'add', folder, quantize, quality, name, checkOnly, acceptLicense, memoryBytes });
+      const lightning = options.lightning ?? null;
+      return look(options, {
+        do: 'add',
+        folder,
+        quantize,
+        quality,
+        name,
+        checkOnly,
+        acceptLicense,
+        memoryBytes,
+        lightning,
+      });
     });
   withOptions(model.command('list'))
     .description('the models that were added')

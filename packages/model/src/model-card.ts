@@ -1,8 +1,9 @@
-/** What a checkpoint's folder says of its licence. */
+/** What the files that come with a checkpoint's weights say: its model card, its licence. */
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { readRegular } from '@qwen-supervisor/files/read-regular';
 
+const CARD = 'README.md';
 const BYTES_MAX = 1 << 20;
 
 export interface License {
@@ -13,15 +14,24 @@ export interface License {
 
 /** From the front matter of README.md, and the text of LICENSE. */
 export function licenseOf(folder: string): License {
-  const read = (name: string) => {
-    const file = join(folder, name);
-    return existsSync(file) ? readRegular(file, BYTES_MAX).bytes.toString('utf8') : '';
-  };
-  const [, card = ''] = /^---\r?\n([\s\S]*?)\r?\n---/.exec(read('README.md')) ?? [];
-  const text = ['LICENSE', 'LICENSE.txt', 'LICENSE.md'].map(read).find((content) => content !== '') ?? '';
+  const [, card = ''] = /^---\r?\n([\s\S]*?)\r?\n---/.exec(textOf(folder, CARD)) ?? [];
+  const text =
+    ['LICENSE', 'LICENSE.txt', 'LICENSE.md'].map((name) => textOf(folder, name)).find((content) => content !== '') ??
+    '';
   const field = (key: string) => new RegExp(`^${key}:\\s*['"]?([\\w .+-]{1,80})`, 'm').exec(card)?.[1]?.trim();
   const declared = field('license');
   const name = (declared === 'other' ? field('license_name') : declared) ?? text.trim().split('\n')[0]?.slice(0, 80);
   const restricted = /non-?commercial|research licen[sc]e|research-license|\bnc\b|cc-by-nc/i;
   return { name: name || null, forbidsCommercialUse: restricted.test(`${name ?? ''} ${text.slice(0, 4000)}`) };
+}
+
+/** Whether the model card is one of this model: by its first lines, where cards name what they describe. */
+export function isCardOf(folder: string, model: string): boolean {
+  return textOf(folder, CARD).slice(0, 4000).toLowerCase().includes(model.toLowerCase());
+}
+
+/** Empty where there is no such file. */
+function textOf(folder: string, name: string): string {
+  const file = join(folder, name);
+  return existsSync(file) ? readRegular(file, BYTES_MAX).bytes.toString('utf8') : '';
 }

@@ -1,0 +1,51 @@
+/**
+ * Qwen-Image-Lightning: a LoRA that draws in 4 or 8 steps without guidance. Its schedule shifts every picture by ln 3,
+ * whatever its size, and ends at 0. Reference: ModelTC/Qwen-Image-Lightning, `generate_with_diffusers.py`.
+ */
+import { realpathSync, statSync } from 'node:fs';
+import { basename } from 'node:path';
+import type { SchedulerConfig } from './architecture.js';
+import type { Checkpoint } from './checkpoint.js';
+import { type Lora, readLora } from './prepare/lora.js';
+
+/** Steps that a distilled model can draw in. */
+export const LIGHTNING_STEPS = [4, 8] as const;
+
+export interface Lightning {
+  file: string;
+  /** Of the file: changes with it. */
+  fingerprint: string;
+  /** It was made for. */
+  steps: (typeof LIGHTNING_STEPS)[number];
+  /** By the name of the layer. */
+  layers: Map<string, Lora>;
+}
+
+/** @throws CodedError LORA_INVALID, MODEL_* */
+export function openLightning(checkpoint: Checkpoint, path: string): Lightning {
+  const layers = readLora(path, checkpoint.tensors.transformer.linears());
+  const file = realpathSync(path);
+  const { size, mtimeMs } = statSync(file);
+  // The published files say it in their names: Qwen-Image-Lightning-4steps-V2.0-bf16.safetensors.
+  const steps = /\b4[-_ ]?steps?/i.test(basename(path)) ? 4 : 8;
+  return { file, fingerprint: `${basename(file)} ${size} ${mtimeMs}`, steps, layers };
+}
+
+/** The checkpoint as the LoRA makes it; its weights beside the modulation's are merged when they are prepared. */
+export function withLightning(checkpoint: Checkpoint, lightning: Lightning): Checkpoint {
+  const { architecture } = checkpoint;
+  return { ...checkpoint, architecture: { ...architecture, scheduler: shifted(architecture.scheduler) }, lightning };
+}
+
+function shifted(scheduler: SchedulerConfig): SchedulerConfig {
+  return {
+    ...scheduler,
+    shift: 1,
+    useDynamicShifting: true,
+    baseShift: Math.log(3),
+    maxShift: Math.log(3),
+    shiftTerminal: null,
+    timeShiftType: 'exponential',
+    spacing: 'linear',
+  };
+}
