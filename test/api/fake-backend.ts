@@ -173,6 +173,7 @@ function toJob({ request, priority, source, retryOf }: JobOrder, index: number):
     attempts: 0,
     priority,
     position: index + 1,
+    progress: 0,
     eta: null,
     source,
     group: null,

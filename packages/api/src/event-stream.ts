@@ -150,6 +150,10 @@ function describe(event: NumberedEvent): Told[] {
       const { jobId: id, step: i, steps: n, eta } = event;
       return [['step', { id, i, n, eta, preview: event.preview && Buffer.from(event.preview).toString('base64') }]];
     }
+    case 'progress': {
+      const { jobId: id, step: i, steps: n, progress, eta } = event;
+      return [['progress', { id, i, n, progress, eta }]];
+    }
     case 'running': {
       const { jobId: id, attempt, step, startedOverReason } = event;
       return [['running', { id, attempt, step, startedOverReason }]];

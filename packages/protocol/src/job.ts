@@ -36,6 +36,8 @@ export interface Job extends JobRequest {
   status: JobStatus;
   /** Completed denoising steps; kept while the job waits for another attempt, which goes on from there. */
   step: number;
+  /** How much of all steps is made, 0 to 1: moves within a step, too, where one takes long. */
+  progress: number;
   /** Denoising steps in all: fewer than numInferenceSteps where a picture is drawn over. */
   steps: number;
   /** Times the job was given to a worker, the current one included. */
@@ -113,6 +115,8 @@ export type JobEvent =
   /** A worker draws; it goes on after `step`, or has started over for a reason. */
   | { type: 'running'; jobId: string; attempt: number; step: number; startedOverReason: string | null }
   | { type: 'step'; jobId: string; step: number; steps: number; preview: Uint8Array | null; eta: Eta | null }
+  /** The step after the completed ones, which takes long, has got on: so much of all steps is made. */
+  | { type: 'progress'; jobId: string; step: number; steps: number; progress: number; eta: Eta | null }
   /** All steps are made; what is left is to decode and write the picture. */
   | { type: 'decoding'; jobId: string }
   | { type: 'requeued'; jobId: string; attempt: number; step: number; reason: string }

@@ -133,7 +133,7 @@ export type ClientMethods = {
 export type WorkerReports = {
   hello(params: Hello): Welcome;
   loading(params: LoadProgress): void;
-  /** `msPerToken`: of a denoising step at the warm-up. */
+  /** `msPerToken`: of a pass of the transformer at the warm-up. */
   loaded(params: { seconds: number; msPerToken: number }): void;
   /** The worker cannot go on. `permanent`: a new process would meet the same fault. */
   fatal(params: { error: ErrorObject; permanent: boolean }): void;

@@ -17,8 +17,8 @@ import { ControlSocket } from './control/control-socket.js';
 import { answer, type PeerLink, type Supervised } from './control/peer-methods.js';
 import type { ChildEvent } from './core/child.js';
 import type { Effect, Event } from './core/events.js';
-import { runningEta } from './core/expected-times.js';
-import { initialState, type Limits, nextDeadline, type State, WORKER_NAMES } from './core/state.js';
+import { progressOf, runningEta } from './core/expected-times.js';
+import { initialState, type Limits, nextDeadline, runs, type State, WORKER_NAMES } from './core/state.js';
 import { stateChanges } from './core/state-changes.js';
 import { decide } from './core/supervisor.js';
 import { describeSystem } from './core/system-status.js';
@@ -250,6 +250,15 @@ export class Daemon implements RunningDaemon, Supervised {
         const { jobId, step, steps, preview } = effect;
         const eta = runningEta(this.#state, this.nowMs(), jobId);
         return this.events.publish({ type: 'step', jobId, step, steps, preview, eta });
+      }
+      case 'tell-progress': {
+        const { jobId } = effect;
+        const run = runs(this.#state).find(({ job }) => job.id === jobId);
+        if (!run) return;
+        const { step, job } = run;
+        const eta = runningEta(this.#state, this.nowMs(), jobId);
+        const progress = progressOf(run);
+        return this.events.publish({ type: 'progress', jobId, step, steps: job.steps, progress, eta });
       }
       case 'tell-decoding':
         return this.events.publish({ type: 'decoding', jobId: effect.jobId });

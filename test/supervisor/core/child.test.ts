@@ -111,6 +111,17 @@ describe('a worker', () => {
     });
   });
 
+  test('whose steps take an hour is let go on as long as parts of them are completed', () => {
+    const parts = beats(2000, 3_600_000, (s) => ({ cpuSeconds: s, step: 0, work: Math.floor(s / 100) }));
+    expect(play([...BUSY, ...parts]).child.phase).toBe('busy');
+    // None for 20 minutes, after one in 100 s each: ten times as long is allowed.
+    const stuck = beats(3_600_000, 4_900_000, (s) => ({ cpuSeconds: 3600 + s, step: 0, work: 35 }));
+    expect(play([...BUSY, ...parts, ...stuck]).child).toMatchObject({ phase: 'killing' });
+    // Weights of the next stage are read meanwhile.
+    const reading = beats(3_600_000, 4_900_000, (s) => ({ cpuSeconds: 3600, step: 0, work: 35 + s }));
+    expect(play([...BUSY, ...parts, ...reading]).child.phase).toBe('busy');
+  });
+
   test('is not blamed for a time in which the supervisor itself stood still', () => {
     const paused: Played[] = [...BUSY, [500_000, { type: 'tick' }]];
     expect(play(paused).child.phase).toBe('busy');

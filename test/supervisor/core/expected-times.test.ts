@@ -29,6 +29,7 @@ const running = (more: Partial<Run>): Run => ({
   step: 0,
   firstStep: 0,
   sinceMs: 0,
+  stepShare: 0,
   firstStepAtMs: 0,
   lastStepAtMs: 0,
   ...more,

@@ -205,6 +205,7 @@ export class World {
         if (this.options.lost > 0) return;
         return expect.fail(`${effect.name} was told ${effect.event} while ${effect.phase}`);
       case 'announce-failure':
+      case 'tell-progress':
       case 'tell-step':
       case 'tell-decoding':
         return;

@@ -1,6 +1,7 @@
 import type { Job } from '@qwen-supervisor/protocol/job';
 import type { Effect, Event } from '@qwen-supervisor/supervisor/core/events';
-import { initialState, type Limits, type State } from '@qwen-supervisor/supervisor/core/state';
+import { progressOf } from '@qwen-supervisor/supervisor/core/expected-times';
+import { initialState, type Limits, runs, type State } from '@qwen-supervisor/supervisor/core/state';
 import { decide } from '@qwen-supervisor/supervisor/core/supervisor';
 import { expect, test } from 'vitest';
 import { LIMITS as CHILD_LIMITS, exited } from './child-events.js';
@@ -194,4 +195,19 @@ test('steps and the decoding of a run are told; those of a run that is over are 
     expect(play(...DRAWING, { ...STEP_1, ...over }).effects).toEqual([]);
     expect(play(...DRAWING, { ...decoding, ...over }).effects).toEqual([]);
   }
+});
+
+test('a step that takes long tells how it gets on; one that is quick does not', () => {
+  const vitals = { rssBytes: 1, readBytes: 1, cpuSeconds: 1, work: 1 };
+  const beat = (atMs: number, step: number, stepShare: number): Event => ({
+    ...child('inference', { type: 'beat', vitals: { ...vitals, step, stepShare } }),
+    atMs,
+  });
+  expect(play(...DRAWING, beat(1500, 0, 0.25)).effects).toEqual([]);
+  expect(play(...DRAWING, beat(5000, 0, 0.25)).effects).toEqual([{ type: 'tell-progress', jobId: 'a' }]);
+  expect(play(...DRAWING, beat(5000, 0, 0.25), beat(6000, 0, 0.25)).effects, 'nothing new').toEqual([]);
+  const { state } = play(...DRAWING, beat(5000, 0, 0.25));
+  expect(runs(state).map(progressOf)).toEqual([0.05]);
+  expect(play(...DRAWING, beat(9000, 1, 0.5)).effects, 'its step is not told yet').toEqual([]);
+  expect(runs(play(...DRAWING, beat(5000, 0, 0.25), STEP_1).state).map(progressOf)).toEqual([0.2]);
 });

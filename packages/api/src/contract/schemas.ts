@@ -72,6 +72,7 @@ export const jobSchema = named(
     attempts: z.int(),
     priority: z.int(),
     position: z.int().nullable().describe('Place in the queue, from 1'),
+    progress: z.number().describe('How much of all steps is made, 0 to 1'),
     eta: etaSchema.nullable(),
     source: z.enum(JOB_SOURCES),
     group: z.string().nullable(),

@@ -114,8 +114,7 @@ export function sdapiRoutes(app: App, backend: Backend): void {
       const running = queue.current === null ? null : await link.request('getJob', { id: queue.current });
       // A client that has set the model waits for idle: a process that is still to load is not.
       const loading = children.some(({ name, state }) => name === 'inference' && COMING.has(state));
-      const step = running?.step ?? 0;
-      const share = loading ? model.bytesDone / Math.max(1, model.bytesTotal) : step / (running?.steps ?? 1);
+      const share = loading ? model.bytesDone / Math.max(1, model.bytesTotal) : (running?.progress ?? 0);
       const eta = running?.eta ?? null;
       const preview = running && query.skip_current_image !== 'true' ? backend.preview(running.id) : null;
       return {
@@ -130,7 +129,7 @@ export function sdapiRoutes(app: App, backend: Backend): void {
           job_count: queue.queued + queue.running + (loading ? 1 : 0),
           job_timestamp: running ? timestamp(running.createdAt) : '0',
           job_no: 0,
-          sampling_step: step,
+          sampling_step: running?.step ?? 0,
           sampling_steps: running?.steps ?? 0,
         },
         current_image: preview && Buffer.from(preview).toString('base64'),

@@ -124,7 +124,7 @@ function toRequest(prompt: string, options: Options): Record<string, unknown> {
 function watchJob({ link, pid }: Client, submitted: Job, watcher: Listener): Promise<Job> {
   const barsize = Math.max(5, Math.min(40, (process.stderr.columns ?? 80) - BESIDE_BAR));
   const bar = process.stderr.isTTY
-    ? new progress.SingleBar({ format: '{state} [{bar}] {value}/{total} steps', barsize }, progress.Presets.legacy)
+    ? new progress.SingleBar({ format: '{state} [{bar}] {step}/{total} steps', barsize }, progress.Presets.legacy)
     : null;
   let waitsFor = '';
   /** In a pipe nobody sees a bar that stands still. */
@@ -132,7 +132,7 @@ function watchJob({ link, pid }: Client, submitted: Job, watcher: Listener): Pro
     if (bar === null && reason !== waitsFor) printError(`waiting: ${reason}`);
     waitsFor = reason;
   };
-  bar?.start(submitted.steps, 0, { state: 'waiting' });
+  bar?.start(submitted.steps, 0, { state: 'waiting', step: 0 });
   return new Promise<Job>((resolve, reject) => {
     // A supervisor that stands still says nothing of it.
     const looking = setInterval(() => {
@@ -148,7 +148,7 @@ function watchJob({ link, pid }: Client, submitted: Job, watcher: Listener): Pro
     };
     const end = (job: Job) => {
       clearInterval(looking);
-      if (job.status === 'done') bar?.update(job.steps, { state: 'done   ' });
+      if (job.status === 'done') bar?.update(job.steps, { state: 'done   ', step: job.steps });
       bar?.stop();
       resolve(job);
     };
@@ -159,8 +159,10 @@ function watchJob({ link, pid }: Client, submitted: Job, watcher: Listener): Pro
     watcher.workerFailed = (reason) => fail(workerGivenUp(reason));
     watcher.event = (event) => {
       if (!('jobId' in event) || event.jobId !== submitted.id) return;
-      if (event.type === 'step' || event.type === 'running') bar?.update(event.step, { state: 'drawing' });
-      if (event.type === 'requeued') bar?.update(event.step, { state: 'waiting' });
+      const { step } = event as { step?: number };
+      if (event.type === 'step' || event.type === 'running') bar?.update(event.step, { state: 'drawing', step });
+      if (event.type === 'progress') bar?.update(event.progress * event.steps, { state: 'drawing', step });
+      if (event.type === 'requeued') bar?.update(event.step, { state: 'waiting', step });
       if ('job' in event && isTerminal(event.job.status)) end(event.job);
     };
     // It may have ended before we listened.

@@ -54,7 +54,7 @@ export interface StepClock {
   workedAtMs: number;
   /** Tokens of the current job's picture. */
   tokens: number;
-  /** Between two completions, the slowest so far, per token; the first is a step of the warm-up. */
+  /** Between two completions, the slowest so far, per token; the first is a pass of the warm-up. */
   msPerToken: number;
 }
 

@@ -32,6 +32,11 @@ export function secondsUntilClaim(state: State, atMs: number): number {
   return Math.max(1, Math.ceil(Math.min(...each)));
 }
 
+/** How much of all steps of a running job is made, 0 to 1. */
+export function progressOf({ job, step, stepShare }: Run): number {
+  return Math.min(1, (step + stepShare) / job.steps);
+}
+
 /** When the running job will have its picture. */
 export function runningEta(state: State, atMs: number, jobId: string): Eta | null {
   const run = runs(state).find(({ job }) => job.id === jobId);
@@ -64,10 +69,10 @@ function secondsUntilReady(child: Child, atMs: number): number {
 }
 
 function remainingMs(state: State, run: Run, atMs: number): number | null {
-  const { job, step, lastStepAtMs } = run;
-  const left = job.steps - step;
+  const { job, step, stepShare, lastStepAtMs } = run;
+  const left = job.steps - step - stepShare;
   const stepMs = ownStepMs(run);
-  if (stepMs !== null) return Math.max(0, left * stepMs - (atMs - lastStepAtMs));
+  if (stepMs !== null) return Math.max(0, (job.steps - step) * stepMs - (atMs - lastStepAtMs));
   const pace = msPerWork(state);
   return pace === null ? null : pace * workOf(job) * (left / job.steps);
 }

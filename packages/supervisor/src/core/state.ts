@@ -14,6 +14,8 @@ export interface Run {
   attempt: number;
   /** Completed steps. */
   step: number;
+  /** Of the step after those, 0 to 1. */
+  stepShare: number;
   /** Where this attempt began. */
   firstStep: number;
   sinceMs: number;

@@ -5,7 +5,7 @@
 import type { ErrorObject } from '@qwen-supervisor/protocol/errors';
 import type { Job } from '@qwen-supervisor/protocol/job';
 import { tokensOf, workOf } from '@qwen-supervisor/protocol/job-request';
-import { CHILD_NAMES, type ChildName } from '@qwen-supervisor/protocol/status';
+import { CHILD_NAMES, type ChildName, type Vitals } from '@qwen-supervisor/protocol/status';
 import type { Death } from './attempt.js';
 import { activityOf, type Child, type ChildEvent, causeOf } from './child.js';
 import { decideChild } from './child-table.js';
@@ -28,8 +28,8 @@ import {
 export type Decision = { state: State; effects: Effect[] };
 type Of<T extends Event['type']> = Extract<Event, { type: T }>;
 
-/** Passes of a warm-up step, which is guided. */
-const WARM_UP_PASSES = 2;
+/** A step shows how it gets on when it has taken this long. */
+const LONG_STEP_MS = 2000;
 /** Weight of the newest job in the mean of how long jobs take. */
 const NEWEST = 0.3;
 
@@ -67,7 +67,7 @@ function react(state: State, event: Event, limits: Limits): Decision {
     case 'loaded': {
       if (!isCurrent(state, event.worker, event.incarnation)) return stay(state);
       const { worker, seconds: loadSeconds, msPerToken, atMs } = event;
-      const measured = withWorker(state, worker, { loadSeconds, warmUpMsPerWork: msPerToken / WARM_UP_PASSES });
+      const measured = withWorker(state, worker, { loadSeconds, warmUpMsPerWork: msPerToken });
       return tell(measured, worker, { type: 'ready', msPerToken }, atMs, limits);
     }
     case 'job-queued':
@@ -88,7 +88,10 @@ function react(state: State, event: Event, limits: Limits): Decision {
       const { worker, jobId, step, preview, atMs: lastStepAtMs } = event;
       const firstStepAtMs = run.step === run.firstStep ? lastStepAtMs : run.firstStepAtMs;
       const effects: Effect[] = [{ type: 'tell-step', jobId, step, steps: run.job.steps, preview }];
-      return { state: withWorker(state, worker, { run: { ...run, step, firstStepAtMs, lastStepAtMs } }), effects };
+      return {
+        state: withWorker(state, worker, { run: { ...run, step, stepShare: 0, firstStepAtMs, lastStepAtMs } }),
+        effects,
+      };
     }
     case 'job-decoding':
       return { state, effects: runOf(state, event) ? [{ type: 'tell-decoding', jobId: event.jobId }] : [] };
@@ -113,10 +116,21 @@ function reactToChild(state: State, { name, incarnation, event, atMs }: Of<'chil
   // Nobody was served yet: better to say so and end than to run without an API.
   if (event.type === 'fatal' && event.error.code === 'PORT_IN_USE' && name === 'api' && before.timesReady === 0)
     return and(moved, (next) => endWith(next, event.error, atMs, limits));
+  if (event.type === 'beat' && name !== 'api') return and(moved, (next) => reactToBeat(next, name, event.vitals, atMs));
   if (event.type !== 'exited') return moved;
   const { state: next, effects } = reactToExit(moved.state, before, event, atMs);
   // What the exit means for its job, and its record, before what comes next.
   return { state: next, effects: [...effects, ...moved.effects] };
+}
+
+/** A step that takes long shows how it gets on. */
+function reactToBeat(state: State, name: WorkerName, { stepShare, step }: Vitals, atMs: number): Decision {
+  const { run } = state.workers[name];
+  // A beat may come before the step that it counts is told.
+  if (!run || step !== run.step || stepShare <= run.stepShare) return stay(state);
+  const next = withWorker(state, name, { run: { ...run, stepShare } });
+  const isLong = atMs - Math.max(run.sinceMs, run.lastStepAtMs) > LONG_STEP_MS;
+  return { state: next, effects: isLong ? [{ type: 'tell-progress', jobId: run.job.id }] : [] };
 }
 
 /** `state`: after the child's own reaction; `before`: the child as it was. */
@@ -179,7 +193,16 @@ function reactToClaim(state: State, job: Job | null, atMs: number, limits: Limit
     const reason = worker === null ? 'the worker went away before it got the job' : 'the supervisor is stopping';
     return { state: next, effects: [{ type: 'release', jobId: job.id, reason, death: 'none', step }] };
   }
-  const run: Run = { job, attempt, step, firstStep: step, sinceMs: atMs, firstStepAtMs: atMs, lastStepAtMs: atMs };
+  const run: Run = {
+    job,
+    attempt,
+    step,
+    stepShare: 0,
+    firstStep: step,
+    sinceMs: atMs,
+    firstStepAtMs: atMs,
+    lastStepAtMs: atMs,
+  };
   const taken = tell(
     withWorker(next, worker, { run }),
     worker,

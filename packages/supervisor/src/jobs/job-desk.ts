@@ -17,7 +17,7 @@ import type { JobOutcome, PictureEntry } from '@qwen-supervisor/protocol/message
 import type { Logger } from 'pino';
 import type { AttemptStart, Death } from '../core/attempt.js';
 import type { Event } from '../core/events.js';
-import { queuedEta, runningEta, secondsUntilClaim } from '../core/expected-times.js';
+import { progressOf, queuedEta, runningEta, secondsUntilClaim } from '../core/expected-times.js';
 import { runs, type State } from '../core/state.js';
 import type { EventLog } from '../records/event-log.js';
 import { checkpointedSteps, removeCheckpoints, removeHalfWritten } from './job-checkpoints.js';
@@ -379,7 +379,8 @@ export class JobDesk {
     const [state, atMs] = [this.#core.state(), this.#core.nowMs()];
     return jobs.map((job) => {
       const run = runs(state).find((one) => one.job.id === job.id);
-      if (job.status === 'running' && run) return { ...job, step: run.step, eta: runningEta(state, atMs, job.id) };
+      if (job.status === 'running' && run)
+        return { ...job, step: run.step, progress: progressOf(run), eta: runningEta(state, atMs, job.id) };
       const place = job.status === 'queued' ? line?.get(job.id) : undefined;
       return place ? { ...job, position: place.position, eta: queuedEta(state, atMs, place) } : job;
     });

@@ -327,13 +327,15 @@ export function sqliteJobStore(db: Database.Database): JobStore {
 
 function toJob(row: Row): Job {
   const request = requestOf(JSON.parse(row.request) as JobRequest);
+  const steps = stepsOf(request);
   const image = row.image === null ? null : (JSON.parse(row.image) as StoredImage);
   return {
     id: row.id,
     status: row.status,
     ...request,
     step: row.step,
-    steps: stepsOf(request),
+    steps,
+    progress: row.status === 'done' ? 1 : row.step / steps,
     attempts: row.attempts,
     priority: row.priority,
     position: null,
