@@ -21,7 +21,7 @@ export default defineConfig({
         extends: true,
         test: {
           name: 'unit',
-          include: ['test/!(system)/**/*.test.ts'],
+          include: ['test/!(system|full-width)/**/*.test.ts'],
           exclude: LONG,
           env: { HISTORIES: '10' },
         },
@@ -30,6 +30,15 @@ export default defineConfig({
         extends: true,
         test: { name: 'system', include: ['test/system/**/*.test.ts', ...LONG, HISTORIES] },
       },
+      // Gigabytes and a quarter of an hour: only where it is asked for.
+      ...(process.env.FULL_WIDTH
+        ? [
+            {
+              extends: true as const,
+              test: { name: 'full-width', include: ['test/full-width/*.test.ts'], testTimeout: 900_000 },
+            },
+          ]
+        : []),
     ],
   },
 });

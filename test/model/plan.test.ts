@@ -45,6 +45,12 @@ describe('Qwen-Image', () => {
   });
 });
 
+test('a pass of Qwen-Image takes as many operations as its authors and others count', () => {
+  const { operations } = costs('int4');
+  const tera = [512, 1024, 1328].map((side) => Math.round(operations(side * side) / 1e12));
+  expect(tera).toEqual([16, 69, 130]);
+});
+
 test('four blocks fit into 2.5 GiB, and not into 1 GiB', () => {
   const four = costs('int4', 4, 2);
   const plan = planModel(four, 2.5 * 2 ** 30, 512 * 512);

@@ -117,12 +117,12 @@ export async function startProduct(
 const PATIENCE_MS = 120_000;
 
 /** The first value that is not null; asks again and again. */
-export async function until<T>(probe: () => Promise<T | null>): Promise<T> {
-  const deadline = Date.now() + PATIENCE_MS;
+export async function until<T>(probe: () => Promise<T | null>, patienceMs = PATIENCE_MS): Promise<T> {
+  const deadline = Date.now() + patienceMs;
   for (;;) {
     const value = await probe();
     if (value !== null) return value;
-    if (Date.now() > deadline) throw new Error('waited for two minutes, and it did not come');
+    if (Date.now() > deadline) throw new Error(`waited for ${patienceMs / 1000} s, and it did not come`);
     await new Promise((resolve) => setTimeout(resolve, 20));
   }
 }

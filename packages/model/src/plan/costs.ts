@@ -45,6 +45,8 @@ const WIDTHS_PER_TOKEN = 12.5;
 const VAE_PLANES = 4.1;
 /** Operations of the decoder by pixel and width of its outermost level, squared: counted at 96. */
 const DECODE_OPERATIONS = 500;
+/** Tokens of a prompt of some sentences. */
+const TEXT_TOKENS = 64;
 /** Tokens of the longest prompt, with its template. */
 const TEXT_TOKENS_MAX = 1060;
 /** Pixels of a token's side. */
@@ -78,9 +80,10 @@ export function costsOf(
     },
     operations(pixels) {
       const { float32, int8, int4 } = weights.transformer;
-      const tokens = tokensOf(pixels);
-      const attention = 4 * tokens * tokens * dim * transformer.numLayers;
-      return 2 * (float32 + int8 + int4) * tokens + attention;
+      // Half of the weights are for the image's tokens, the other half for the text's.
+      const [tokens, together] = [tokensOf(pixels), tokensOf(pixels) + TEXT_TOKENS];
+      const attention = 4 * together * together * dim * transformer.numLayers;
+      return (float32 + int8 + int4) * (tokens + TEXT_TOKENS) + attention;
     },
     decodeOperations: (pixels) => DECODE_OPERATIONS * vae.baseDim ** 2 * pixels,
   };
