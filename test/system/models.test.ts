@@ -4,6 +4,7 @@ import { cpSync, existsSync, readdirSync, readFileSync, writeFileSync } from 'no
 import { join } from 'node:path';
 import { readSafetensorsHeader } from '@qwen-supervisor/model/safetensors';
 import { execa } from 'execa';
+import sharp from 'sharp';
 import { describe, expect, test } from 'vitest';
 import { copyCheckpoint, POCKET, REPOSITORY, temporaryFolder } from '../fixture-files.js';
 import { cli, startProduct, until } from './product.js';
@@ -188,6 +189,26 @@ test('a picture for which there is no memory is refused when it is sent, with th
   } finally {
     await product.clean();
   }
+});
+
+test('a picture in int8 is not to be told from one in float32, and in int4 it is the same picture', async () => {
+  const pixels = async (args: string[], dataDir: string) => {
+    const product = await startProduct(args, dataDir);
+    const job = await product.ended((await product.submit({ ...FOX, numInferenceSteps: 20 })).id);
+    const png = Buffer.from(await (await product.fetch(job.images[0]?.url ?? '')).arrayBuffer());
+    await product.clean();
+    return sharp(png).removeAlpha().raw().toBuffer();
+  };
+  const exact = await pixels([], temporaryFolder());
+  const decibels = async (quantize: string) => {
+    const dataDir = temporaryFolder();
+    await model(dataDir, 'add', POCKET, '--quantize', quantize, '--name', quantize);
+    const near = await pixels(['--model', quantize], dataDir);
+    const error = near.reduce((sum, value, i) => sum + (value - (exact[i] as number)) ** 2, 0) / near.length;
+    return 10 * Math.log10(255 ** 2 / error);
+  };
+  expect(await decibels('int8')).toBeGreaterThan(33);
+  expect(await decibels('int4')).toBeGreaterThan(21);
 });
 
 test('what is not a model is told in a line', async () => {

@@ -15,7 +15,7 @@ import type { LoadProgress } from '@qwen-supervisor/protocol/status';
 import { env, type InferenceSession, Tensor } from 'onnxruntime-node';
 import { FloatCache } from './float-cache.js';
 import { type Modulation, openModulation } from './modulation.js';
-import { openStages } from './stages.js';
+import { bytesOfAll, openStages } from './stages.js';
 import { TextStates } from './text-states.js';
 import { overTiles } from './tiles.js';
 
@@ -77,7 +77,12 @@ export async function loadSessions(
   const { architecture, folder } = checkpoint;
   const { accuracy, tileAbovePixels } = plan;
   const graphs = buildGraphs(checkpoint, { accuracy, blocksPerPart });
-  report({ component: 'tokenizer', bytesDone: 0, bytesTotal: 0 });
+  const byStage = {
+    text_encoder: [graphs.textEncoder],
+    transformer: graphs.transformer.map(({ graph }) => graph),
+    vae: [graphs.decoder, graphs.encoder],
+  };
+  report({ component: 'tokenizer', bytesDone: 0, bytesTotal: bytesOfAll(byStage) });
   const tokenizer = loadTokenizer(folder);
   const { hiddenSize, headDim } = architecture.textEncoder;
   const embeddings = new EmbeddingTable(graphs.embeddings);
@@ -90,14 +95,7 @@ export async function loadSessions(
   });
   const encoder = `${model} ${env.versions.node} accuracy ${accuracy} threads ${threads}`;
   const textStates = new TextStates(cache('text-states', STATES_BYTES_MAX), encoder);
-  const stages = await openStages(
-    {
-      text_encoder: [graphs.textEncoder],
-      transformer: graphs.transformer.map(({ graph }) => graph),
-      vae: [graphs.decoder, graphs.encoder],
-    },
-    { cacheFolder, threads, residency: plan.residency, report },
-  );
+  const stages = await openStages(byStage, { cacheFolder, threads, residency: plan.residency, report });
 
   /** Runs a half of the VAE over [channels, height, width], in tiles where the picture is too large. */
   const runVae = async (

@@ -29,6 +29,11 @@ interface StageOptions {
   report(progress: LoadProgress): void;
 }
 
+/** Bytes of all weights, as the sessions have them. */
+export function bytesOfAll(graphs: Record<Stage, OnnxGraph[]>): number {
+  return STAGES.flatMap((stage) => graphs[stage]).reduce((sum, graph) => sum + weightBytes(graph), 0);
+}
+
 /** @throws CodedError MODEL_* */
 export async function openStages(
   graphs: Record<Stage, OnnxGraph[]>,
@@ -67,13 +72,13 @@ export async function openStages(
     }
   }
 
-  const bytesOfAll = STAGES.reduce((sum, stage) => sum + bytesOf(stage), 0);
+  const bytesTotal = bytesOfAll(graphs);
   /** Stages that were there once. */
   const seen = new Set<Stage>();
   async function openNow(stage: Stage, isCancelled: () => boolean) {
     if (seen.has(stage)) return open(stage, 0, bytesOf(stage), isCancelled);
     const before = [...seen].reduce((sum, other) => sum + bytesOf(other), 0);
-    const sessions = await open(stage, before, bytesOfAll, isCancelled);
+    const sessions = await open(stage, before, bytesTotal, isCancelled);
     if (sessions) seen.add(stage);
     return sessions;
   }
