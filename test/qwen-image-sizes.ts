@@ -159,6 +159,8 @@ function headerOf(shapes: Shapes): { header: Buffer; bytes: number } {
 /** Mean and deviation. Norms are ones; a linear keeps the size of its input; modulation is small beside one. */
 function spreadOf(name: string, shape: number[]): [mean: number, deviation: number] {
   if (/norm.*\.weight$|layernorm\.weight$|gamma$/.test(name) && !name.includes('linear')) return [1, 0.02];
+  // Gates that are open: blocks that add nothing would hide what is wrong with them.
+  if (name.endsWith('_mod.1.bias')) return [0.5, 0.2];
   if (name.endsWith('bias')) return [0, 0.02];
   const inputs = elementCount(shape) / (shape[0] as number);
   return [0, (name.includes('_mod.') ? 0.3 : 1) / Math.sqrt(inputs)];

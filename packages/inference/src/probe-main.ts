@@ -6,7 +6,8 @@ import { OnnxGraph } from '@qwen-supervisor/model/onnx';
 import { InferenceSession, Tensor } from 'onnxruntime-node';
 import { threadCount } from './processors.js';
 
-const [ROWS, COLUMNS, BLOCK] = [12288, 3072, 32];
+/** Half of what the widest layer has: with all of it this process would take more memory, and be no faster. */
+const [ROWS, COLUMNS, BLOCK] = [6144, 3072, 32];
 /** Tokens of a picture of 256 x 256: with many more it gets no faster. */
 const TOKENS = 256;
 const LEAST_MS = 700;
