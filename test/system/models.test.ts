@@ -130,6 +130,9 @@ test('the model in use is what a start without a model runs, until it is removed
   expect(JSON.parse((await model(dataDir, 'list', '--json')).stdout)).toMatchObject([{ name: 'mine', inUse: true }]);
   const product = await startProduct([], dataDir);
   expect((await product.status()).model).toMatchObject({ folder: 'mine' });
+  const kept = await model(dataDir, 'remove', 'mine');
+  expect(kept).toMatchObject({ code: 91 });
+  expect(kept.stderr).toContain('MODEL_IN_USE');
   await product.clean();
   await model(dataDir, 'remove', 'mine');
   const again = await startProduct([], dataDir);

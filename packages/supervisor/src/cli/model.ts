@@ -5,7 +5,7 @@ import type { Command } from 'commander';
 import { execa } from 'execa';
 import { loadConfig } from '../config/load-config.js';
 import { QUIET } from '../processes/spawn-child.js';
-import { dataDirOf, withDataDir } from './client.js';
+import { connect, dataDirOf, withDataDir } from './client.js';
 
 type Options = { dataDir?: string; json?: boolean };
 interface AddOptions extends Options {
@@ -66,7 +66,10 @@ export function addModel(program: Command): void {
     withOptions(model.command(verb))
       .description(text)
       .argument('<name>', 'name of a model that was added')
-      .action((name: string, options: Options) => look(options, { do: verb, name }));
+      .action(async (name: string, options: Options) => {
+        if (verb === 'remove') await requireUnused(dataDirOf(options), name);
+        return look(options, { do: verb, name });
+      });
   }
   withOptions(model.command('plan'))
     .description('whether a model fits into the memory of this machine, and how long a picture takes')
@@ -94,6 +97,20 @@ export function addModel(program: Command): void {
       const format = options.json ? 'json' : 'text';
       return runEntry('@qwen-supervisor/inference/check-main', [folder, options.golden, dataDirOf(options), format]);
     });
+}
+
+/** A worker that is started anew would not find its weights. @throws CodedError MODEL_IN_USE */
+async function requireUnused(dataDir: string, name: string): Promise<void> {
+  const client = await connect(dataDir).catch((error: unknown) => {
+    if (error instanceof CodedError && error.code === 'NOT_RUNNING') return null;
+    throw error;
+  });
+  client?.link.close();
+  if (client?.welcome.model.folder === name)
+    throw new CodedError(
+      'MODEL_IN_USE',
+      `'${name}' is what the supervisor (process ${client.pid}) runs: stop it first`,
+    );
 }
 
 /** @throws CodedError USAGE_INVALID */
