@@ -88,8 +88,12 @@ describe('memory that is there', () => {
       'sys/fs/cgroup/system.slice/memory.current': '3000000000\n',
       'sys/fs/cgroup/system.slice/memory.stat': 'anon 1\ninactive_file 700000000\nactive_file 300000000\n',
       'sys/fs/cgroup/system.slice/qwen.service/memory.max': 'max\n',
+      'sys/fs/cgroup/system.slice/qwen.service/memory.high': 'max\n',
+      'sys/fs/cgroup/system.slice/qwen.service/memory.current': '5\n',
     };
     expect(availableMemory(root(v2))).toBe(6e9);
+    const high = { ...v2, 'sys/fs/cgroup/system.slice/qwen.service/memory.high': '2000000005\n' };
+    expect(availableMemory(root(high))).toBe(2e9);
     const v1 = {
       'proc/self/cgroup': '4:memory:/box\n',
       'sys/fs/cgroup/memory/box/memory.limit_in_bytes': '4000000000\n',

@@ -206,7 +206,7 @@ export const configSchema = z.strictObject({
     .min(0)
     .max(1e5)
     .default(0)
-    .describe('A worker with more memory of its own is killed; 0 for one and a half times what its plan needs')
+    .describe('A worker with more memory of its own is killed; 0 for a limit from the plan of the model')
     .meta({ takesEffect: 'at once' }),
   'api-memory-gigabytes': z
     .number()

@@ -67,5 +67,7 @@ export function modelAnswer(
   state: 'unloaded' | 'loading' | 'ready',
 ): z.output<typeof modelSchema> {
   const { id, defaults, presets, distilled, sizes } = welcome.model;
-  return { id, state, defaults, presets, distilled, sizes, limits: welcome.limits };
+  const { maxSteps, maxPixels, memoryPixels } = welcome.limits;
+  const limits = { maxSteps, maxPixels: Math.min(maxPixels, memoryPixels) };
+  return { id, state, defaults, presets, distilled, sizes, limits };
 }

@@ -12,6 +12,7 @@ import {
   readFileSync,
   renameSync,
   rmSync,
+  statfsSync,
   statSync,
   utimesSync,
   writeFileSync,
@@ -19,6 +20,8 @@ import {
 import { join } from 'node:path';
 
 const SUM_BYTES = 32;
+/** Left free on the disk: jobs and pictures need it more. */
+const ROOM_BYTES = 500e6;
 
 export class FloatCache {
   readonly #folder: string;
@@ -53,6 +56,8 @@ export class FloatCache {
     const temporary = `${file}.${process.pid}.tmp`;
     try {
       mkdirSync(this.#folder, { recursive: true });
+      const { bavail, bsize } = statfsSync(this.#folder);
+      if (bavail * bsize < ROOM_BYTES + bytes.length) return false;
       writeFileSync(temporary, Buffer.concat([bytes, digest(bytes)]));
       renameSync(temporary, file);
     } catch (error) {

@@ -36,12 +36,16 @@ export function limitsOf(config: Config, plan: ModelPlan): Limits {
     ...shared,
     delayCapMs: WORKER_DELAY_CAP_MS,
     softBytes: bytes(config['memory-soft-gigabytes']),
-    hardBytes: bytes(config['memory-hard-gigabytes']) ?? Math.max(HARD_MIN, HARD_FACTOR * plan.neededBytes),
+    hardBytes: bytes(config['memory-hard-gigabytes']) ?? hardLimit(plan),
   };
   // Without it nobody is answered: a fault that may pass is waited for, however long.
   const hardBytes = bytes(config['api-memory-gigabytes']);
   const api = { ...shared, max: null, delayCapMs: API_DELAY_CAP_MS, softBytes: null, hardBytes };
   return { children: { inference, api }, onStop: config['on-stop'] };
+}
+
+function hardLimit({ neededBytes, availableBytes }: ModelPlan): number {
+  return Math.max(HARD_MIN, Math.min(HARD_FACTOR * neededBytes, availableBytes));
 }
 
 /** What the queue may hold and what is kept. */
