@@ -63,3 +63,8 @@ function halfToFloatBits(half: number): number {
   }
   return sign | ((113 - shift) << 23) | ((mantissa & 0x3ff) << 13);
 }
+
+/** The same memory as bytes. */
+export function bytesOf(values: Float32Array): Uint8Array {
+  return new Uint8Array(values.buffer, values.byteOffset, values.byteLength);
+}

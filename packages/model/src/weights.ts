@@ -17,12 +17,12 @@ import {
   renameSync,
   rmSync,
   statSync,
-  writeSync,
 } from 'node:fs';
 import { basename, dirname, join } from 'node:path';
 import { syncFolderSync } from '@qwen-supervisor/files/replace-file';
+import { writeAll } from '@qwen-supervisor/files/write-all';
 import { CodedError } from '@qwen-supervisor/protocol/errors';
-import { toFloat32 } from './dtype.js';
+import { bytesOf, toFloat32 } from './dtype.js';
 import type { OnnxGraph, Placement, Weight } from './onnx.js';
 import { elementCount, openForReading, readAt, weightDtype } from './safetensors.js';
 
@@ -182,12 +182,12 @@ function writeWeight(weight: Weight, out: number, offset: number, onProgress: (d
   try {
     if (weight.lastTap) {
       const all = toFloat32(dtype, readAt(fd, tensor.file, tensor.offset, tensor.length));
-      writeAll(out, lastTaps(all, tensor.shape), offset);
+      writeAll(out, bytesOf(lastTaps(all, tensor.shape)), offset);
       return;
     }
     for (let done = 0; done < tensor.length; done += CHUNK_BYTES) {
       const bytes = readAt(fd, tensor.file, tensor.offset + done, Math.min(CHUNK_BYTES, tensor.length - done));
-      writeAll(out, toFloat32(dtype, bytes), offset + (done / width) * 4);
+      writeAll(out, bytesOf(toFloat32(dtype, bytes)), offset + (done / width) * 4);
       onProgress(((done + bytes.length) / width) * 4);
     }
   } finally {
@@ -205,12 +205,6 @@ function lastTaps(values: Float32Array, shape: readonly number[]): Float32Array 
     out.set(values.subarray(start, start + plane), kernel * plane);
   }
   return out;
-}
-
-function writeAll(fd: number, values: Float32Array, position: number): void {
-  const bytes = new Uint8Array(values.buffer, values.byteOffset, values.byteLength);
-  let done = 0;
-  while (done < bytes.length) done += writeSync(fd, bytes, done, bytes.length - done, position + done);
 }
 
 /** What conversions that were killed left behind. The name ends with the number of the process that wrote it. */

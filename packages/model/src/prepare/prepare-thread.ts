@@ -3,10 +3,11 @@
  * that are no numbers, quantises, writes to the weight's place. A piece at a time is in memory.
  */
 import { createHash } from 'node:crypto';
-import { closeSync, openSync, writeSync } from 'node:fs';
+import { closeSync, openSync } from 'node:fs';
 import { parentPort } from 'node:worker_threads';
+import { writeAll } from '@qwen-supervisor/files/write-all';
 import { CodedError, type ErrorObject, toCodedError } from '@qwen-supervisor/protocol/errors';
-import { DTYPE_BYTES, toFloat32 } from '../dtype.js';
+import { bytesOf, DTYPE_BYTES, toFloat32 } from '../dtype.js';
 import { openForReading, readAt, type TensorEntry, weightDtype } from '../safetensors.js';
 import { addLora, type Lora, readMatrices } from './lora.js';
 import type { Precision } from './precision.js';
@@ -94,13 +95,4 @@ function requireNumbers(values: Float32Array, { file, name }: TensorEntry): void
   for (let i = 0; i < values.length; i++) sum += (values[i] as number) - (values[i] as number);
   if (sum !== 0)
     throw new CodedError('MODEL_INVALID', `${file}: tensor ${name} has a value that is no number (NaN or infinite)`);
-}
-
-function bytesOf(values: Float32Array): Uint8Array {
-  return new Uint8Array(values.buffer, values.byteOffset, values.byteLength);
-}
-
-function writeAll(fd: number, bytes: Uint8Array, position: number): void {
-  let done = 0;
-  while (done < bytes.length) done += writeSync(fd, bytes, done, bytes.length - done, position + done);
 }

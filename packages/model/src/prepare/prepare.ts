@@ -27,7 +27,7 @@ export const PREPARED = { text_encoder: 'text_encoder.safetensors', transformer:
 type Prepared = keyof typeof PREPARED;
 
 /** Threads: more would read and write against each other, and each takes its 30 MB. */
-export const THREADS_MAX = 8;
+const THREADS_MAX = 8;
 
 /** The weights of one component that are prepared, in the order in which its graphs use them. */
 export interface PreparedWeights {

@@ -16,10 +16,10 @@ import {
   readFileSync,
   renameSync,
   rmSync,
-  writeSync,
 } from 'node:fs';
 import { dirname } from 'node:path';
 import { syncFolderSync } from '@qwen-supervisor/files/replace-file';
+import { writeAll } from '@qwen-supervisor/files/write-all';
 import { CodedError } from '@qwen-supervisor/protocol/errors';
 import { z } from 'zod';
 import { openForReading, readAt } from '../safetensors.js';
@@ -211,11 +211,6 @@ function isBegunWith(file: string, header: Buffer): boolean {
   } finally {
     closeSync(fd);
   }
-}
-
-function writeAll(fd: number, bytes: Uint8Array, position: number): void {
-  let done = 0;
-  while (done < bytes.length) done += writeSync(fd, bytes, done, bytes.length - done, position + done);
 }
 
 const metadataSchema = z.object({ source: z.string(), sha256: z.string(), version: z.string() });
