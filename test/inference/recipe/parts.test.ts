@@ -65,6 +65,17 @@ test('one stage after the other in memory draws the same bytes as all at once', 
   await whole.release();
 });
 
+test('whoever cancels is heard while a stage is loaded, and the next picture loads it anew', async () => {
+  const cacheFolder = temporaryFolder();
+  const plan = { ...AMPLE, residency: 'stages' as const };
+  const sessions = await loadSessions(openCheckpoint(POCKET), { cacheFolder, threads: 2, plan, blocksPerPart: 2 });
+  let asked = 0;
+  expect(await sessions.transformer(() => ++asked > 2)).toBeNull();
+  expect(asked).toBe(3);
+  expect(await drawPicture(sessions, REQUEST, watch())).not.toBeNull();
+  await sessions.release();
+});
+
 test('a picture in tiles is the same at every time, and near the one that is decoded whole', async () => {
   const large = { ...REQUEST, width: 512, height: 384, numInferenceSteps: 1 };
   const tiled = async () => {

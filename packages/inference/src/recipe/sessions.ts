@@ -1,6 +1,7 @@
 /** ONNX Runtime sessions of a checkpoint, and the plain functions that run them. */
 
 import { join } from 'node:path';
+import { VERSION } from '@qwen-supervisor/ipc/version';
 import type { Architecture } from '@qwen-supervisor/model/architecture';
 import { type Checkpoint, fingerprint } from '@qwen-supervisor/model/checkpoint';
 import { EmbeddingTable } from '@qwen-supervisor/model/embedding-table';
@@ -87,13 +88,15 @@ export async function loadSessions(
   const { hiddenSize, headDim } = architecture.textEncoder;
   const embeddings = new EmbeddingTable(graphs.embeddings);
   const model = fingerprint(checkpoint);
+  // Another version of this program may compute otherwise.
+  const build = `${VERSION} onnxruntime ${env.versions.node}`;
   const cache = (name: string, maxBytes: number) => new FloatCache(join(cacheFolder, name), maxBytes);
   const modulation = await openModulation(architecture.transformer.dim, graphs.modulation, {
     cache: cache('modulation', MODULATION_BYTES_MAX),
-    identity: `${model} ${env.versions.node}`,
+    identity: `${model} ${build}`,
     onWork,
   });
-  const encoder = `${model} ${env.versions.node} accuracy ${accuracy} threads ${threads}`;
+  const encoder = `${model} ${build} accuracy ${accuracy} threads ${threads}`;
   const textStates = new TextStates(cache('text-states', STATES_BYTES_MAX), encoder);
   const stages = await openStages(byStage, { cacheFolder, threads, residency: plan.residency, report });
 

@@ -40,14 +40,18 @@ export async function openStages(
   { cacheFolder, threads, residency, report }: StageOptions,
 ): Promise<Stages> {
   const loaded: Partial<Record<Stage, InferenceSession[]>> = {};
+  /** Sessions of the stage that is not loaded whole yet. */
+  let opening: InferenceSession[] = [];
   const bytesOf = (stage: Stage) => graphs[stage].reduce((sum, graph) => sum + weightBytes(graph), 0);
 
   async function open(stage: Stage, bytesBefore: number, bytesTotal: number, isCancelled: () => boolean) {
     let before = bytesBefore;
+    // One that fails, or is cancelled, leaves gigabytes of others that are given back with all.
     const sessions: InferenceSession[] = [];
+    opening = sessions;
     for (const graph of graphs[stage]) {
       if (isCancelled()) {
-        for (const session of sessions) await session.release();
+        await releaseAll();
         return null;
       }
       const tell = (bytes: number) => report({ component: stage, bytesDone: before + bytes, bytesTotal });
@@ -62,10 +66,12 @@ export async function openStages(
       tell(0);
     }
     loaded[stage] = sessions;
+    opening = [];
     return sessions;
   }
 
   async function releaseAll(): Promise<void> {
+    for (const session of opening.splice(0)) await session.release();
     for (const stage of STAGES) {
       for (const session of loaded[stage] ?? []) await session.release();
       delete loaded[stage];

@@ -78,7 +78,7 @@ export function spawnChild(options: SpawnOptions): SpawnedChild | null {
     stdio: ['ignore', 'pipe', 'pipe', ...options.fds.map((fd) => fd as unknown as 'inherit')],
     env: {
       ...QUIET,
-      ...GIVES_BACK,
+      ...(options.name === 'api' ? {} : GIVES_BACK),
       TMPDIR: join(options.dataDir, TEMPORARY_FOLDER),
       [CHILD_ENV.socket]: options.socket,
       [CHILD_ENV.token]: options.token,
