@@ -69,7 +69,7 @@ async function load(): Promise<Model | null> {
     const { checkpoint, cacheFolder } = openModel(settings.dataDir, settings.modelFolder);
     let total = 0;
     let isLoaded = false;
-    const { plan } = settings;
+    const { plan, device } = settings;
     const report = (progress: LoadProgress) => {
       onWork();
       // What comes and goes with a job's stages is part of the job.
@@ -77,7 +77,7 @@ async function load(): Promise<Model | null> {
       total = Math.max(total, progress.bytesTotal);
       tell({ type: 'loading', progress });
     };
-    const sessions = await loadSessions(checkpoint, { cacheFolder, threads, plan, report, onWork });
+    const sessions = await loadSessions(checkpoint, { cacheFolder, threads, plan, device, report, onWork });
     const warmingUp = () =>
       tell({ type: 'loading', progress: { component: 'warm-up', bytesDone: total, bytesTotal: total } });
     if (plan.residency === 'resident') warmingUp();
@@ -207,7 +207,7 @@ function requireMemory({ width, height }: JobRequest): void {
 function runtimeFor({ width, height }: JobRequest): string {
   const { accuracy, tileAbovePixels } = settings.plan;
   const decoded = width * height > tileAbovePixels ? 'in tiles' : 'whole';
-  return `onnxruntime ${env.versions.node}, ${threads} threads, accuracy ${accuracy}, decoded ${decoded}`;
+  return `onnxruntime ${env.versions.node}, ${threads} threads, accuracy ${accuracy}, on ${settings.device}, decoded ${decoded}`;
 }
 
 /** The picture that is drawn over, and where. */

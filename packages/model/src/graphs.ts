@@ -3,7 +3,7 @@
  * shape that the configs ask for.
  */
 import type { Checkpoint } from './checkpoint.js';
-import type { Accuracy } from './layers.js';
+import type { Accuracy, AttentionKind } from './layers.js';
 import type { OnnxGraph } from './onnx.js';
 import type { TensorEntry } from './safetensors.js';
 import { buildTextEncoder } from './text-encoder.js';
@@ -24,20 +24,22 @@ export interface Graphs {
 export interface GraphOptions {
   accuracy?: Accuracy;
   blocksPerPart?: number | undefined;
+  /** Of transformer and VAE. */
+  attention?: AttentionKind;
 }
 
 /** @throws CodedError MODEL_INVALID, naming the tensor */
 export function buildGraphs(
   { architecture, tensors, lightning }: Checkpoint,
-  { accuracy = 4, blocksPerPart }: GraphOptions = {},
+  { accuracy = 4, blocksPerPart, attention = 'fused' }: GraphOptions = {},
 ): Graphs {
   const { vocabSize, hiddenSize } = architecture.textEncoder;
   return {
     embeddings: tensors.text_encoder.get('embed_tokens.weight', [vocabSize, hiddenSize]),
     textEncoder: buildTextEncoder(architecture.textEncoder, tensors.text_encoder, accuracy),
     modulation: modulationLayers(architecture.transformer, tensors.transformer, lightning?.layers ?? new Map()),
-    transformer: buildTransformer(architecture.transformer, tensors.transformer, accuracy, blocksPerPart),
-    decoder: buildDecoder(architecture.vae, tensors.vae),
-    encoder: buildEncoder(architecture.vae, tensors.vae),
+    transformer: buildTransformer(architecture.transformer, tensors.transformer, accuracy, blocksPerPart, attention),
+    decoder: buildDecoder(architecture.vae, tensors.vae, attention),
+    encoder: buildEncoder(architecture.vae, tensors.vae, attention),
   };
 }

@@ -50,3 +50,42 @@ export function rmsNorm(
 export function silu(g: OnnxGraph, x: string): string {
   return g.node('Mul', [x, g.node('Sigmoid', [x])]);
 }
+
+/**
+ * Whether attention is one operator, or the products and the softmax that it is made of: slower, and right where a
+ * device computes the operator wrong.
+ */
+export type AttentionKind = 'fused' | 'decomposed';
+
+/** Attention of every token to all. `q`, `k` and `v` [1, n, heads * headDim] → the same. */
+export function attention(
+  g: OnnxGraph,
+  [q, k, v]: readonly [string, string, string],
+  { heads, headDim, kind }: { heads: number; headDim: number; kind: AttentionKind },
+): string {
+  if (kind === 'fused') return g.node('MultiHeadAttention', [q, k, v], { num_heads: heads }, MICROSOFT);
+  const scaled = g.node('Mul', [q, g.scalar(1 / Math.sqrt(headDim))]);
+  // A head at a time: the weights of all would take gigabytes.
+  const headsOf = (x: string) => [...Array(heads).keys()].map((n) => headOf(g, x, n * headDim, (n + 1) * headDim));
+  const [queries, keys, values] = [headsOf(scaled), headsOf(k), headsOf(v)];
+  const each = queries.map((query, n) => {
+    const scores = g.node('MatMul', [query, g.node('Transpose', [keys[n] as string], { perm: [0, 2, 1] })]); // [1, n, n]
+    return g.node('MatMul', [g.node('Softmax', [scores], { axis: -1 }), values[n] as string]); // [1, n, headDim]
+  });
+  return joined(g, each);
+}
+
+/** [1, n, heads * headDim] → the columns `from` to `to`. */
+function headOf(g: OnnxGraph, x: string, from: number, to: number): string {
+  return g.node('Slice', [x, g.ints([from]), g.ints([to]), g.ints([2])]);
+}
+
+/** One after the other; few at once: a graphics card binds a dozen inputs to a node. */
+function joined(g: OnnxGraph, parts: string[]): string {
+  if (parts.length === 1) return parts[0] as string;
+  const groups = Array.from({ length: Math.ceil(parts.length / JOINED_MAX) }, (_, i) =>
+    g.node('Concat', parts.slice(i * JOINED_MAX, (i + 1) * JOINED_MAX), { axis: 2 }),
+  );
+  return joined(g, groups);
+}
+const JOINED_MAX = 6;

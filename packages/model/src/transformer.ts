@@ -7,8 +7,8 @@
  */
 import type { TransformerConfig } from './architecture.js';
 import type { Tensors } from './checkpoint.js';
-import { type Accuracy, linear, rmsNorm } from './layers.js';
-import { MICROSOFT, OnnxGraph } from './onnx.js';
+import { type Accuracy, type AttentionKind, attention, linear, rmsNorm } from './layers.js';
+import { OnnxGraph } from './onnx.js';
 import type { Lora } from './prepare/lora.js';
 import type { TensorEntry } from './safetensors.js';
 
@@ -93,12 +93,13 @@ export function buildTransformer(
   tensors: Tensors,
   accuracy: Accuracy,
   blocksPerPart = BLOCKS_PER_PART,
+  kind: AttentionKind = 'fused',
 ): TransformerPart[] {
   const parts = Math.ceil(config.numLayers / blocksPerPart);
   return Array.from({ length: parts }, (_, n) => {
     // As even as can be: the longest run is what somebody who cancels waits for.
     const [first, end] = [n, n + 1].map((k) => Math.round((k * config.numLayers) / parts)) as [number, number];
-    return buildPart(config, tensors, accuracy, first, end);
+    return buildPart(config, tensors, { accuracy, kind }, first, end);
   });
 }
 
@@ -106,7 +107,7 @@ export function buildTransformer(
 function buildPart(
   config: TransformerConfig,
   tensors: Tensors,
-  accuracy: Accuracy,
+  { accuracy, kind }: { accuracy: Accuracy; kind: AttentionKind },
   first: number,
   end: number,
 ): TransformerPart {
@@ -152,8 +153,7 @@ function buildPart(
   };
   // Text comes first in the joint sequence; the image tokens are the rest.
   const textLength = g.node('Shape', [words], { start: 0, end: 1 });
-  const imageLength = g.node('Shape', [image], { start: 0, end: 1 });
-  const lengths = g.node('Concat', [textLength, imageLength], { axis: 0 });
+  const [start, rest] = [g.ints([0]), g.ints([2 ** 31 - 1])];
 
   for (let i = first; i < end; i++) {
     const block = `transformer_blocks.${i}`;
@@ -180,10 +180,11 @@ function buildPart(
       normedHeads(project(imageIn, 'to_k'), `${block}.attn.norm_k.weight`), // [1, s, dim]
     ); // [1, t + s, dim]
     const v = joint(batched(project(wordsIn, 'add_v_proj')), batched(project(imageIn, 'to_v'))); // [1, t + s, dim]
-    const rotated = [rotate(q), rotate(k), v]; // [1, t + s, dim] each
-    const attended = g.node('MultiHeadAttention', rotated, { num_heads: numHeads }, MICROSOFT); // [1, t + s, dim]
+    const rotated = [rotate(q), rotate(k), v] as const; // [1, t + s, dim] each
+    const attended = attention(g, rotated, { heads: numHeads, headDim, kind }); // [1, t + s, dim]
     const flat = g.node('Squeeze', [attended, g.ints([0])]); // [t + s, dim]
-    const [wordsOut, imageOut] = g.nodes('Split', [flat, lengths], 2, { axis: 0 }) as [string, string]; // [t, dim], [s, dim]
+    const wordsOut = g.node('Slice', [flat, start, textLength, start]); // [t, dim]
+    const imageOut = g.node('Slice', [flat, textLength, rest, start]); // [s, dim]
 
     image = gated(image, ofImage.gate1, project(imageOut, 'to_out.0')); // [s, dim]
     const imageMlp = mlp(modulated(image, ofImage.scale2, ofImage.shift2), 'img_mlp'); // [s, dim]

@@ -6,16 +6,16 @@
  */
 import type { VaeConfig } from './architecture.js';
 import type { Tensors } from './checkpoint.js';
-import { silu } from './layers.js';
-import { MICROSOFT, OnnxGraph } from './onnx.js';
+import { type AttentionKind, attention as attend, silu } from './layers.js';
+import { OnnxGraph } from './onnx.js';
 
 /** Pixels per latent side. */
 export const VAE_SCALE = 8;
 
 /** Input `latents` [1, zDim, h, w], de-normalised; output `image` [1, 3, 8h, 8w] in [-1, 1]. */
-export function buildDecoder(config: VaeConfig, tensors: Tensors): OnnxGraph {
+export function buildDecoder(config: VaeConfig, tensors: Tensors, kind: AttentionKind = 'fused'): OnnxGraph {
   const g = new OnnxGraph('vae_decoder');
-  const { conv, residual, attention, finish } = blocks(g, tensors);
+  const { conv, residual, attention, finish } = blocks(g, tensors, kind);
   const { baseDim, dimMult, numResBlocks, zDim } = config;
   // Widths from the deepest level outwards, the deepest twice.
   const widths = [dimMult.at(-1) as number, ...dimMult.toReversed()].map((factor) => factor * baseDim);
@@ -53,9 +53,9 @@ export function buildDecoder(config: VaeConfig, tensors: Tensors): OnnxGraph {
  * Input `image` [1, 3, H, W] in [-1, 1]; output `mean` [1, zDim, H/8, W/8] of the latent distribution, not
  * normalised.
  */
-export function buildEncoder(config: VaeConfig, tensors: Tensors): OnnxGraph {
+export function buildEncoder(config: VaeConfig, tensors: Tensors, kind: AttentionKind = 'fused'): OnnxGraph {
   const g = new OnnxGraph('vae_encoder');
-  const { conv, residual, attention, finish } = blocks(g, tensors);
+  const { conv, residual, attention, finish } = blocks(g, tensors, kind);
   const { baseDim, dimMult, numResBlocks, zDim, attnScales } = config;
 
   let x = g.input('image', [1, config.inputChannels, 'H', 'W']);
@@ -86,7 +86,7 @@ export function buildEncoder(config: VaeConfig, tensors: Tensors): OnnxGraph {
 }
 
 /** The layers that encoder and decoder are made of. */
-function blocks(g: OnnxGraph, tensors: Tensors) {
+function blocks(g: OnnxGraph, tensors: Tensors, kind: AttentionKind) {
   const conv = (
     x: string,
     name: string,
@@ -126,7 +126,7 @@ function blocks(g: OnnxGraph, tensors: Tensors) {
     });
     const tokens = g.node('Transpose', [g.node('Reshape', [qkv, g.ints([0, 0, -1])])], { perm: [0, 2, 1] });
     const [q, k, v] = g.nodes('Split', [tokens], 3, { axis: 2, num_outputs: 3 }) as [string, string, string];
-    const mixed = g.node('MultiHeadAttention', [q, k, v], { num_heads: 1 }, MICROSOFT);
+    const mixed = attend(g, [q, k, v], { heads: 1, headDim: width, kind });
     const back = g.node('Reshape', [g.node('Transpose', [mixed], { perm: [0, 2, 1] }), g.node('Shape', [x])]);
     return g.node('Add', [conv(back, `${name}.proj`, width, width, 1, { flat: true }), x]);
   };

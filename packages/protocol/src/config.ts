@@ -6,7 +6,7 @@
 import { z } from 'zod';
 import { CodedError } from './errors.js';
 import { STEPS_MAX } from './job-request.js';
-import type { ChildName } from './status.js';
+import { type ChildName, DEVICES } from './status.js';
 
 /**
  * When a changed setting is obeyed: at once, when that child is started anew (a reload does it), or at the next start
@@ -147,6 +147,11 @@ export const configSchema = z.strictObject({
     .max(1024)
     .default(0)
     .describe('Processor threads that compute pictures; 0 for as many as there are cores that may be used')
+    .meta({ takesEffect: 'inference' }),
+  device: z
+    .enum(DEVICES)
+    .default('cpu')
+    .describe("What computes pictures: 'cpu', or 'webgpu', a graphics card through Vulkan (docs/gpu.md)")
     .meta({ takesEffect: 'inference' }),
   'memory-gigabytes': z
     .number()

@@ -257,6 +257,10 @@ export const ERRORS = {
     'the device has no memory left for this',
     'ask for a smaller picture, or end what else uses the device (the log names it where that is known)',
     500, 93, 'environment', true),
+  DEVICE_UNAVAILABLE: row(
+    'the graphics card cannot be used',
+    "install its Vulkan driver and libvulkan1, look with 'vulkaninfo --summary', or start with --device cpu; docs/gpu.md has the steps",
+    500, 93, 'environment'),
   RUNTIME_UNLOADABLE: row(
     'a library that pictures are computed with cannot be loaded',
     "use a Linux with glibc (Debian, Ubuntu; Alpine has musl), macOS or Windows, and a processor with SSE4.2; where files are missing install again: 'npm ci'",

@@ -8,7 +8,7 @@ import type { NumberedEvent } from './events.js';
 import type { CancelScope, Idempotency, Job, JobFilter, JobOrder } from './job.js';
 import type { DrawnModel, JobLimits, JobRequest, ModelDefaults } from './job-request.js';
 import type { ModelPlan } from './model-plan.js';
-import type { ChildName, Crash, LoadProgress, SystemStatus, Vitals } from './status.js';
+import type { ChildName, Crash, Device, LoadProgress, SystemStatus, Vitals } from './status.js';
 
 /** A method map: parameters in, result out. */
 export type Methods = Record<string, (params: never) => unknown>;
@@ -192,6 +192,7 @@ export interface WorkerSettings {
   beatMs: number;
   /** Threads that compute; 0 for as many as there are processors. */
   threads: number;
+  device: Device;
   plan: ModelPlan;
 }
 

@@ -21,6 +21,10 @@ export function isUp(state: ChildState | undefined): boolean {
 export const CHILD_NAMES = ['inference', 'api'] as const;
 export type ChildName = (typeof CHILD_NAMES)[number];
 
+/** What computes pictures: the processor, or a graphics card through Vulkan. */
+export const DEVICES = ['cpu', 'webgpu'] as const;
+export type Device = (typeof DEVICES)[number];
+
 /** How an unplanned exit came about. */
 export type ExitCause =
   /** A signal from outside that we did not send: an operator's. Never the child's fault. */

@@ -12,8 +12,9 @@ import { loadTokenizer, type Tokenizer } from '@qwen-supervisor/model/tokenizer'
 import { modulationRows } from '@qwen-supervisor/model/transformer';
 import { VAE_SCALE } from '@qwen-supervisor/model/vae';
 import type { ModelPlan } from '@qwen-supervisor/protocol/model-plan';
-import type { LoadProgress } from '@qwen-supervisor/protocol/status';
+import type { Device, LoadProgress } from '@qwen-supervisor/protocol/status';
 import { env, type InferenceSession, Tensor } from 'onnxruntime-node';
+import { attentionFor } from './device.js';
 import { FloatCache } from './float-cache.js';
 import { type Modulation, openModulation } from './modulation.js';
 import { bytesOfAll, openStages } from './stages.js';
@@ -56,6 +57,7 @@ export interface LoadOptions {
   /** That compute. */
   threads: number;
   plan: Pick<ModelPlan, 'accuracy' | 'residency' | 'tileAbovePixels'>;
+  device?: Device;
   blocksPerPart?: number;
   /** Hears of every component and of the bytes that are done, whenever something is loaded. */
   report?: (progress: LoadProgress) => void;
@@ -73,11 +75,12 @@ export const AMPLE: LoadOptions['plan'] = {
 /** Loads a checkpoint. @throws CodedError MODEL_* */
 export async function loadSessions(
   checkpoint: Checkpoint,
-  { cacheFolder, threads, plan, blocksPerPart, report = () => {}, onWork = () => {} }: LoadOptions,
+  { cacheFolder, threads, plan, device = 'cpu', blocksPerPart, report = () => {}, onWork = () => {} }: LoadOptions,
 ): Promise<Sessions> {
   const { architecture, folder } = checkpoint;
   const { accuracy, tileAbovePixels } = plan;
-  const graphs = buildGraphs(checkpoint, { accuracy, blocksPerPart });
+  const attention = await attentionFor(device);
+  const graphs = buildGraphs(checkpoint, { accuracy, blocksPerPart, attention });
   const byStage = {
     text_encoder: [graphs.textEncoder],
     transformer: graphs.transformer.map(({ graph }) => graph),
@@ -98,7 +101,7 @@ export async function loadSessions(
   });
   const encoder = `${model} ${build} accuracy ${accuracy} threads ${threads}`;
   const textStates = new TextStates(cache('text-states', STATES_BYTES_MAX), encoder);
-  const stages = await openStages(byStage, { cacheFolder, threads, residency: plan.residency, report });
+  const stages = await openStages(byStage, { cacheFolder, threads, residency: plan.residency, device, report });
 
   /** Runs a half of the VAE over [channels, height, width], in tiles where the picture is too large. */
   const runVae = async (

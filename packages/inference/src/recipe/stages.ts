@@ -8,7 +8,7 @@ import { STAGES, type Stage } from '@qwen-supervisor/model/plan/costs';
 import { openForReading, readAt } from '@qwen-supervisor/model/safetensors';
 import { type PlacedGraph, placeWeights, type Stretch, weightBytes } from '@qwen-supervisor/model/weights';
 import type { ModelPlan } from '@qwen-supervisor/protocol/model-plan';
-import type { LoadProgress } from '@qwen-supervisor/protocol/status';
+import type { Device, LoadProgress } from '@qwen-supervisor/protocol/status';
 import { InferenceSession } from 'onnxruntime-node';
 import { fromRuntime } from './runtime-error.js';
 
@@ -25,6 +25,7 @@ interface StageOptions {
   cacheFolder: string;
   threads: number;
   residency: ModelPlan['residency'];
+  device: Device;
   /** Counts bytes of the whole model until each stage was there once, then of the stage that comes back. */
   report(progress: LoadProgress): void;
 }
@@ -37,7 +38,7 @@ export function bytesOfAll(graphs: Record<Stage, OnnxGraph[]>): number {
 /** @throws CodedError MODEL_* */
 export async function openStages(
   graphs: Record<Stage, OnnxGraph[]>,
-  { cacheFolder, threads, residency, report }: StageOptions,
+  { cacheFolder, threads, residency, device, report }: StageOptions,
 ): Promise<Stages> {
   const loaded: Partial<Record<Stage, InferenceSession[]>> = {};
   /** Sessions of the stage that is not loaded whole yet. */
@@ -61,7 +62,7 @@ export async function openStages(
       // In one go from front to back: pages that the session asks for one by one come many times slower from a disk.
       readAhead(placed.stretches, (done) => tell(Math.floor(Math.min(placed.bytes, done) / 2)));
       tell(Math.floor(placed.bytes / 2));
-      sessions.push(await createSession(graph.name, placed, threads));
+      sessions.push(await createSession(graph.name, placed, threads, stage === 'text_encoder' ? 'cpu' : device));
       before += placed.bytes;
       tell(0);
     }
@@ -103,10 +104,15 @@ export async function openStages(
   };
 }
 
-async function createSession(name: string, placed: PlacedGraph, threads: number): Promise<InferenceSession> {
+async function createSession(
+  name: string,
+  placed: PlacedGraph,
+  threads: number,
+  device: Device,
+): Promise<InferenceSession> {
   try {
     return await InferenceSession.create(placed.model, {
-      executionProviders: ['cpu'],
+      executionProviders: [device],
       // Left to itself it takes every core of the machine, whatever this process may use.
       intraOpNumThreads: threads,
       // What a run has taken is given back when it ends: the next stage, or a smaller picture, needs it less.

@@ -30,6 +30,7 @@ export function workerSettings(config: Config, dataDir: string, { id, plan }: Mo
     nameInPictures: config['picture-metadata'] === 'embed' ? id : null,
     beatMs: beatMs(config),
     threads: config.threads,
+    device: config.device,
     plan,
   };
 }

@@ -77,7 +77,7 @@ export class Metrics {
       ),
       this.#exits.text(),
       gauge(`${PREFIX}child_state`, '1 for the state that a child process is in.', states),
-      gauge(`${PREFIX}process_resident_memory_bytes`, 'Resident memory, by process.', [
+      gauge(`${PREFIX}process_resident_memory_bytes`, 'Memory by process: resident, of the worker what is its own.', [
         [{ process: 'supervisor' }, process.memoryUsage.rss()],
         ...memory,
       ]),
