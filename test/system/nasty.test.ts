@@ -19,6 +19,14 @@ async function start(args: string[] = [], env: Record<string, string> = {}): Pro
 const worker = async () => (await product.status()).children[0];
 const log = () => readFileSync(join(product.dataDir, 'logs/supervisor.log'), 'utf8');
 
+test('a device that is lost in the middle of a picture costs an attempt: the job goes on at its last step', async () => {
+  const { submit, ended, dataDir } = await start([], { NASTY_ONCE: join(temporaryFolder(), 'once') });
+  const job = await ended((await submit({ prompt: 'lose the device', numInferenceSteps: 30 })).id);
+  expect(job).toMatchObject({ status: 'done', attempts: 2, startedOverReason: null });
+  expect(job.resumedAtStep).toBeGreaterThan(5);
+  expect((await cli(['crashes', '--json', '--data-dir', dataDir])).stdout).toContain('DEVICE_LOST');
+});
+
 test('a job that makes the worker abort is failed after exactly two deaths; twenty others are done, and nothing is given up', async () => {
   await start();
   const poison = await product.submit({ ...FOX, prompt: 'poison' });

@@ -191,8 +191,16 @@ async function attempt(run: Run, { sessions, previewMap, fingerprint: modelFinge
     const file = await writePicture(picture, texts, settings.dataDir, run.jobId);
     return { status: 'done', step: picture.step, imageId: run.jobId, ...file };
   } catch (error) {
-    return { status: 'failed', error: fromRuntime(error, 'INFERENCE_FAILED', 'drawing').toObject() };
+    const coded = fromRuntime(error, 'INFERENCE_FAILED', 'drawing');
+    if (coded.code === 'DEVICE_LOST') return giveUp(coded);
+    return { status: 'failed', error: coded.toObject() };
   }
+}
+
+/** Every session on a lost device is dead: another process goes on with the job. Never resolves. */
+function giveUp(error: CodedError): Promise<never> {
+  tell({ type: 'fatal', error: error.toObject(), permanent: false, exitCode: ERRORS[error.code].exit });
+  return new Promise(() => {});
 }
 
 /**

@@ -257,6 +257,10 @@ export const ERRORS = {
     'the device has no memory left for this',
     'ask for a smaller picture, or end what else uses the device (the log names it where that is known)',
     500, 93, 'environment', true),
+  DEVICE_LOST: row(
+    'the device was lost while it computed',
+    'nothing is lost but time: the worker begins anew and the job goes on at its last step; if it happens again look at the driver, the power and the heat of the card',
+    500, 93, 'environment', true),
   DEVICE_UNAVAILABLE: row(
     'the graphics card cannot be used',
     "install its Vulkan driver and libvulkan1, look with 'vulkaninfo --summary', or start with --device cpu; docs/gpu.md has the steps",

@@ -5,10 +5,17 @@ import { CodedError, type ErrorCode } from '@qwen-supervisor/protocol/errors';
 const OUT_OF_MEMORY =
   /failed to allocate memory|out of memory|CUDA_ERROR_OUT_OF_MEMORY|CUBLAS_STATUS_ALLOC_FAILED|CUDNN_STATUS_ALLOC_FAILED|bad_alloc|bad allocation|available memory of/i;
 
+/** How Dawn and Vulkan say that the driver has reset the card, or that it is gone. */
+const DEVICE_LOST = /device (?:is |was )?lost|DEVICE_LOST/i;
+
 /** `fallback`: the code where it is not for want of memory. `what` says what was tried. */
 export function fromRuntime(error: unknown, fallback: ErrorCode, what: string): CodedError {
   if (error instanceof CodedError) return error;
   const { message } = error as Error;
-  const code = OUT_OF_MEMORY.test(message) ? 'DEVICE_MEMORY_EXHAUSTED' : fallback;
+  const code = OUT_OF_MEMORY.test(message)
+    ? 'DEVICE_MEMORY_EXHAUSTED'
+    : DEVICE_LOST.test(message)
+      ? 'DEVICE_LOST'
+      : fallback;
   return new CodedError(code, `${what}: ${message}`, { cause: error });
 }
