@@ -1,5 +1,5 @@
 /** A model that was distilled by a LoRA: merged where it is added, and in the modulation when it is drawn with. */
-import { readFileSync, writeFileSync } from 'node:fs';
+import { cpSync, readFileSync, symlinkSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { gaussianNoise } from '@qwen-supervisor/inference/recipe/noise';
 import { openCheckpoint } from '@qwen-supervisor/model/checkpoint';
@@ -107,6 +107,20 @@ test('it draws what the merged weights draw, in its own steps, without guidance,
   }
 });
 
+test('its steps are those of the name that was given, also where that is a link to a file called by its digest', async () => {
+  const [dataDir, folder] = [temporaryFolder(), temporaryFolder()];
+  const blob = join(folder, '0123abcd');
+  cpSync(writeLora(), blob);
+  const link = join(folder, 'qwen_image_2512_lightning_4steps_v1.safetensors');
+  symlinkSync(blob, link);
+  await cli(['model', 'add', POCKET, '--lightning', link, '--name', 'mine', '--data-dir', dataDir]);
+  const product = await startProduct(['--model', 'mine'], dataDir);
+  expect(await product.submit(FOX)).toMatchObject({ numInferenceSteps: 4 });
+  await product.clean();
+  const refused = await cli(['model', 'add', POCKET, '--lightning', blob, '--name', 'other', '--data-dir', dataDir]);
+  expect(refused.stderr).toContain("neither '4steps' nor '8steps'");
+});
+
 test('a LoRA that is another file than when the model was added is found', async () => {
   const dataDir = temporaryFolder();
   const file = writeLora();
@@ -122,7 +136,7 @@ test.each([
   ['without tensors', {}, 'LORA_INVALID'],
 ])('a LoRA %s is refused, and nothing is added', async (_, shapes, code) => {
   const dataDir = temporaryFolder();
-  const file = join(temporaryFolder(), 'x.safetensors');
+  const file = join(temporaryFolder(), 'x-8steps.safetensors');
   const tensors = Object.entries(shapes).map(([name, shape]) => [name, { shape, data: new Float32Array(32) }] as const);
   writeFloat32Safetensors(file, new Map(tensors));
   const result = await cli(['model', 'add', POCKET, '--lightning', file, '--data-dir', dataDir]);

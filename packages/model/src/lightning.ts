@@ -4,6 +4,7 @@
  */
 import { realpathSync, statSync } from 'node:fs';
 import { basename } from 'node:path';
+import { CodedError } from '@qwen-supervisor/protocol/errors';
 import type { SchedulerConfig } from './architecture.js';
 import type { Checkpoint } from './checkpoint.js';
 import { type Lora, readLora } from './prepare/lora.js';
@@ -21,13 +22,22 @@ export interface Lightning {
   layers: Map<string, Lora>;
 }
 
-/** @throws CodedError LORA_INVALID, MODEL_* */
-export function openLightning(checkpoint: Checkpoint, path: string): Lightning {
+/**
+ * The published files say it in their names: Qwen-Image-Lightning-4steps-V2.0-bf16.safetensors. Targets of links do not:
+ * a cache calls its files by their digests. @throws CodedError LORA_INVALID
+ */
+function stepsOf(path: string): Lightning['steps'] {
+  const [, number] = /(?<!\d)([48])[-_ ]?steps?/i.exec(basename(path)) ?? [];
+  if (number === undefined)
+    throw new CodedError('LORA_INVALID', `${path}: its name says neither '4steps' nor '8steps', for which it was made`);
+  return number === '4' ? 4 : 8;
+}
+
+/** `steps`: where they are known already. @throws CodedError LORA_INVALID, MODEL_* */
+export function openLightning(checkpoint: Checkpoint, path: string, steps = stepsOf(path)): Lightning {
   const layers = readLora(path, checkpoint.tensors.transformer.linears());
   const file = realpathSync(path);
   const { size, mtimeMs } = statSync(file);
-  // The published files say it in their names: Qwen-Image-Lightning-4steps-V2.0-bf16.safetensors.
-  const steps = /\b4[-_ ]?steps?/i.test(basename(path)) ? 4 : 8;
   return { file, fingerprint: `${basename(file)} ${size} ${mtimeMs}`, steps, layers };
 }
 

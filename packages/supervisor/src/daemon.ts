@@ -338,7 +338,8 @@ export class Daemon implements RunningDaemon, Supervised {
 
   /** Memory that the worker holds. */
   #workerBytes(): number {
-    return WORKER_NAMES.reduce((sum, name) => sum + (this.#state.workers[name].child.vitals?.rssBytes ?? 0), 0);
+    const living = WORKER_NAMES.map((name) => this.#state.workers[name].child).filter(({ pid }) => pid !== null);
+    return living.reduce((sum, { vitals }) => sum + (vitals?.rssBytes ?? 0), 0);
   }
 
   #welcome(): Welcome {

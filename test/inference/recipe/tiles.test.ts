@@ -21,6 +21,7 @@ test.each([
   [33, 32, 32, 8, 2],
   [20, 90, 32, 16, 4],
   [200, 64, 32, 8, 1],
+  [8, 64, 32, 8, 8],
 ])(
   'over a picture of %i by %i a network without neighbours gives what it gives at once',
   async (height, width, size, overlap, scale) => {

@@ -50,7 +50,8 @@ export async function overTiles(
 
 /** Tiles of `size` over `length`, spread evenly; neighbours are blended over all that they share. */
 function spans(length: number, size: number, overlap: number, scale: number): Span[] {
-  const count = Math.ceil((length - size) / (size - overlap)) + 1;
+  // Of a side that is no longer than what tiles share there is one.
+  const count = length <= size ? 1 : Math.ceil((length - size) / (size - overlap)) + 1;
   const from = Array.from({ length: count }, (_, n) =>
     count === 1 ? 0 : scale * Math.round((n * (length - size)) / (count - 1)),
   );

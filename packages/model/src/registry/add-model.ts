@@ -91,7 +91,7 @@ export async function addModel(
       fingerprint: before,
       quantize,
       quality,
-      lightning: lightning && { file: lightning.file, fingerprint: lightning.fingerprint },
+      lightning: lightning && { file: lightning.file, fingerprint: lightning.fingerprint, steps: lightning.steps },
       license: license.name,
       bytes: preparation.bytesToWrite,
       addedAt: new Date().toISOString(),

@@ -55,7 +55,7 @@ export function openModel(dataDir: string, target: string): OpenedModel {
 /** @throws CodedError MODEL_CHANGED, LORA_INVALID, MODEL_* */
 function withRegistered(checkpoint: Checkpoint, { name, lightning: known }: Registration): Checkpoint {
   if (!known) return checkpoint;
-  const lightning = openLightning(checkpoint, known.file);
+  const lightning = openLightning(checkpoint, known.file, known.steps);
   if (lightning.fingerprint !== known.fingerprint)
     throw new CodedError('MODEL_CHANGED', `${known.file}: is another file than when '${name}' was added`);
   return withLightning(checkpoint, lightning);

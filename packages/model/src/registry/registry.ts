@@ -25,7 +25,10 @@ const registrationSchema = z.object({
   quantize: z.enum(['int4', 'int8', 'none']),
   quality: z.enum(['standard', 'best']),
   /** A LoRA that was merged; it stays needed for the modulation. */
-  lightning: z.object({ file: z.string(), fingerprint: z.string() }).nullable().default(null),
+  lightning: z
+    .object({ file: z.string(), fingerprint: z.string(), steps: z.literal([4, 8]) })
+    .nullable()
+    .default(null),
   license: z.string().nullable(),
   /** Bytes of the prepared files. */
   bytes: z.number(),

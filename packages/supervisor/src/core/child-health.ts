@@ -74,7 +74,9 @@ export function tickStepClock(
   const workedAtMs = hasWorked(before, now, elapsedMs) ? atMs : clock.workedAtMs + unseen;
   const standsSinceMs = clock.movedAtMs + unseen;
   const completed = Math.max(clock.step === null ? 0 : now.step - clock.step, now.work - clock.work);
-  if (completed <= 0) return { ...clock, workedAtMs, movedAtMs: standsSinceMs };
+  // Weights that are read or taken in, in one long call, are no pace, but they are movement.
+  const isMoving = hasProgressed(before, now);
+  if (completed <= 0) return { ...clock, workedAtMs, movedAtMs: isMoving ? atMs : standsSinceMs };
   const step = clock.step === null ? null : Math.max(clock.step, now.step);
   const moved = { ...clock, step, work: now.work, workedAtMs, movedAtMs: atMs };
   // A load that comes between, and the text, have nothing to do with the picture's size.
