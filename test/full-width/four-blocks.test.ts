@@ -146,7 +146,7 @@ test('four blocks in int8 and int4 are near those in float32', async () => {
     const plan = { ...AMPLE, residency: 'stages' as const };
     const sessions = await loadSessions(checkpoint, { cacheFolder, threads: 2, plan });
     const { inChannels, jointAttentionDim } = sessions.architecture.transformer;
-    const modulation = await sessions.modulation.of(0.7);
+    const modulation = (await sessions.modulation.of(0.7)) as Float32Array;
     const parts = (await sessions.transformer(() => false)) as Part[];
     const velocity = new Float32Array(tokens * inChannels);
     const text = gaussianNoise(1, textTokens * jointAttentionDim);

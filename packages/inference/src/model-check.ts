@@ -148,7 +148,7 @@ async function checkVelocities(
       velocity,
     );
     const latents = readFloat32(need(golden.transformer, `${size}.latents`));
-    const modulation = await sessions.modulation.of(Number(time));
+    const modulation = (await sessions.modulation.of(Number(time))) as Float32Array;
     await pass.run(new Tensor('float32', latents, [rows * columns, latents.length / (rows * columns)]), modulation);
     report(compare(`transformer.${name}`, velocity, readFloat32(entry), LIMIT.velocity));
   }

@@ -23,8 +23,8 @@ export interface Lightning {
 }
 
 /**
- * The published files say it in their names: Qwen-Image-Lightning-4steps-V2.0-bf16.safetensors. Targets of links do not:
- * a cache calls its files by their digests. @throws CodedError LORA_INVALID
+ * The published files say it in their names: Qwen-Image-Lightning-4steps-V2.0-bf16.safetensors. Targets of links
+ * do not: a cache calls its files by their digests. @throws CodedError LORA_INVALID
  */
 function stepsOf(path: string): Lightning['steps'] {
   const [, number] = /(?<!\d)([48])[-_ ]?steps?/i.exec(basename(path)) ?? [];

@@ -1,4 +1,4 @@
-import { readdirSync, readFileSync, utimesSync, writeFileSync } from 'node:fs';
+import { mkdirSync, readdirSync, readFileSync, rmSync, utimesSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { FloatCache } from '@qwen-supervisor/inference/recipe/float-cache';
 import { expect, test } from 'vitest';
@@ -37,6 +37,16 @@ test('of too many the one that was wanted longest ago goes', () => {
   cache.put('e', VALUES);
   expect(['a', 'd', 'e'].map((key) => cache.get(key) !== null)).toEqual([true, true, true]);
   expect(readdirSync(folder)).toHaveLength(3);
+});
+
+test('a folder that is emptied, or has something else in it, disturbs nobody', () => {
+  const folder = temporaryFolder();
+  const cache = new FloatCache(join(folder, 'cache'), 50);
+  cache.put('a', VALUES);
+  mkdirSync(join(folder, 'cache/other'));
+  expect(cache.put('b', VALUES)).toBe(true);
+  rmSync(join(folder, 'cache'), { recursive: true });
+  expect([cache.get('b'), cache.put('c', VALUES)]).toEqual([null, true]);
 });
 
 test('where nothing can be written nothing is kept, and nobody is disturbed', () => {

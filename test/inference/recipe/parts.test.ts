@@ -1,3 +1,5 @@
+import { rmSync } from 'node:fs';
+import { join } from 'node:path';
 import { drawPicture, type Observer } from '@qwen-supervisor/inference/recipe/pipeline';
 import { AMPLE, loadSessions } from '@qwen-supervisor/inference/recipe/sessions';
 import { openCheckpoint } from '@qwen-supervisor/model/checkpoint';
@@ -131,4 +133,16 @@ test('the modulation of a timestep does not depend on those that are computed wi
   expect(await many.modulation.of(0.5)).toEqual(await one.modulation.of(0.5));
   await many.release();
   await one.release();
+});
+
+test('a timestep that was not prepared, or whose file is gone, is computed when it is asked for', async () => {
+  const cacheFolder = temporaryFolder();
+  const sessions = await loadSessions(openCheckpoint(POCKET), { cacheFolder, threads: 2, plan: AMPLE });
+  await sessions.modulation.prepare(Float32Array.of(0.9, 0.5), () => false);
+  const row = await sessions.modulation.of(0.5);
+  await sessions.modulation.prepare(Float32Array.of(0.25), () => false);
+  rmSync(join(cacheFolder, 'modulation'), { recursive: true });
+  expect(await sessions.modulation.of(0.5)).toEqual(row);
+  expect(await sessions.modulation.of(0.75, () => true), 'cancelled').toBeNull();
+  await sessions.release();
 });

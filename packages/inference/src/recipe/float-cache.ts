@@ -36,16 +36,22 @@ export class FloatCache {
     this.#maxBytes = maxBytes;
   }
 
+  /** Whether it is there; what is in it is seen when it is read. */
+  has(key: string): boolean {
+    return existsSync(this.#file(key));
+  }
+
   get(key: string): Float32Array | null {
     const file = this.#file(key);
     const bytes = readIfThere(file);
     if (!bytes) return null;
     const values = bytes.subarray(0, Math.max(0, bytes.length - SUM_BYTES));
     if (!digest(values).equals(bytes.subarray(values.length))) {
-      rmSync(file, { force: true });
+      this.#quietly(file, () => rmSync(file, { force: true }));
       return null;
     }
-    touch(file);
+    const now = new Date();
+    this.#quietly(file, () => utimesSync(file, now, now));
     return new Float32Array(values.buffer.slice(values.byteOffset, values.byteOffset + values.length));
   }
 
@@ -54,28 +60,42 @@ export class FloatCache {
     const bytes = Buffer.from(values.buffer, values.byteOffset, values.byteLength);
     const file = this.#file(key);
     const temporary = `${file}.${process.pid}.tmp`;
-    try {
+    const kept = this.#quietly(file, () => {
       mkdirSync(this.#folder, { recursive: true });
       const { bavail, bsize } = statfsSync(this.#folder);
       if (bavail * bsize < ROOM_BYTES + bytes.length) return false;
       writeFileSync(temporary, Buffer.concat([bytes, digest(bytes)]));
       renameSync(temporary, file);
+      this.#bytes = this.#bytes === null ? null : this.#bytes + bytes.length + SUM_BYTES;
+      if (this.#bytes === null || this.#bytes > this.#maxBytes) this.#removeOldest(file);
+      return true;
+    });
+    // What a disk that is full has taken of it.
+    if (kept === null && existsSync(temporary)) this.#quietly(file, () => rmSync(temporary, { force: true }));
+    return kept ?? false;
+  }
+
+  /**
+   * It is an ornament: a disk that is full or cannot be written, a folder that somebody empties meanwhile, is told
+   * once. Null then.
+   */
+  #quietly<T>(file: string, act: () => T): T | null {
+    try {
+      const result = act();
+      this.#failing = false;
+      return result;
     } catch (error) {
-      // It is an ornament: a full or read-only disk is told once.
+      if ((error as NodeJS.ErrnoException).code === undefined) throw error;
       if (!this.#failing) console.error(`${file}: not kept: ${(error as Error).message}`);
       this.#failing = true;
-      if (existsSync(temporary)) rmSync(temporary);
-      return false;
+      return null;
     }
-    this.#failing = false;
-    this.#bytes = this.#bytes === null ? null : this.#bytes + bytes.length + SUM_BYTES;
-    if (this.#bytes === null || this.#bytes > this.#maxBytes) this.#removeOldest(file);
-    return true;
   }
 
   /** All but `current`, the oldest first, until the rest is small enough. */
   #removeOldest(current: string): void {
     const files = readdirSync(this.#folder)
+      .filter((name) => /\.(f32|tmp)$/.test(name))
       .map((name) => join(this.#folder, name))
       .map((file) => ({ file, ...sizeAndAge(file) }))
       .sort((a, b) => a.mtimeMs - b.mtimeMs);
@@ -104,16 +124,6 @@ function readIfThere(file: string): Buffer | null {
   } catch (error) {
     if ((error as NodeJS.ErrnoException).code === undefined) throw error;
     return null;
-  }
-}
-
-/** Wanted now; where that cannot be noted it goes a little earlier. */
-function touch(file: string): void {
-  const now = new Date();
-  try {
-    utimesSync(file, now, now);
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === undefined) throw error;
   }
 }
 

@@ -26,12 +26,12 @@ const PASS_BYTES_MAX = 512 << 20;
 
 export interface Modulation {
   /**
-   * Computes what is not known yet of these timesteps, in [0, 1], all in one pass. False where `isCancelled` said so
-   * between two layers.
+   * Tells which timesteps, in [0, 1], a job will ask for, and computes what is not known yet: all in one pass, or as
+   * many as fit into one. False where `isCancelled` said so between two layers.
    */
   prepare(timesteps: Float32Array, isCancelled: () => boolean): Promise<boolean>;
-  /** [rows * dim] of one timestep. */
-  of(timestep: number): Promise<Float32Array>;
+  /** [rows * dim] of one timestep; null if cancelled while it was computed. */
+  of(timestep: number, isCancelled?: () => boolean): Promise<Float32Array | null>;
   release(): Promise<void>;
 }
 
@@ -113,36 +113,43 @@ export async function openModulation(
   const width = layers.reduce((sum, { weight }) => sum + (weight.shape[0] as number), 0);
   const atOnce = Math.max(1, Math.floor(PASS_BYTES_MAX / (4 * width)));
   const keyOf = (timestep: number) => `${identity}\n${timestep}`;
-  /** Of the timesteps that were prepared last. */
+  /** Rows in memory; those that are also on disk only where all of them are small. */
   let held = new Map<number, Float32Array>();
+  /** Timesteps of the job, in the order in which they are asked for. */
+  let coming: number[] = [];
 
-  async function prepare(timesteps: Float32Array, isCancelled: () => boolean): Promise<boolean> {
-    const mayHold = 4 * width * timesteps.length <= HELD_BYTES_MAX;
-    const wanted = [...new Set(timesteps)];
-    const known = wanted.map((timestep) => [timestep, held.get(timestep) ?? cache.get(keyOf(timestep))] as const);
-    const missing = known.flatMap(([timestep, row]) => (row ? [] : [timestep]));
-    held = new Map(known.flatMap(([timestep, row]) => (mayHold && row ? [[timestep, row] as const] : [])));
-    for (let first = 0; first < missing.length; first += atOnce) {
-      const some = missing.slice(first, first + atOnce);
-      const rows = await compute(Float32Array.from(some), isCancelled);
-      if (!rows) return false;
-      for (const [i, timestep] of some.entries()) {
-        const row = rows.slice(i * width, (i + 1) * width);
-        if (!cache.put(keyOf(timestep), row) || mayHold) held.set(timestep, row);
-      }
+  /**
+   * Makes sure of the next timesteps, as many as one pass computes: with more the first would have to go from the disk
+   * again before they are read.
+   */
+  async function makeSure(isCancelled: () => boolean): Promise<boolean> {
+    const next = coming.slice(0, atOnce);
+    const missing = next.filter((timestep) => !held.has(timestep) && !cache.has(keyOf(timestep)));
+    held = new Map([...held].filter(([timestep]) => next.includes(timestep)));
+    if (missing.length === 0) return true;
+    const rows = await compute(Float32Array.from(missing), isCancelled);
+    if (!rows) return false;
+    for (const [i, timestep] of missing.entries()) {
+      const row = rows.slice(i * width, (i + 1) * width);
+      if (!cache.put(keyOf(timestep), row) || 4 * width * next.length <= HELD_BYTES_MAX) held.set(timestep, row);
     }
     return true;
   }
 
   return {
-    prepare,
-    async of(timestep) {
-      const row = held.get(timestep) ?? cache.get(keyOf(timestep));
+    prepare(timesteps, isCancelled) {
+      coming = [...new Set(timesteps)];
+      return makeSure(isCancelled);
+    },
+    async of(timestep, isCancelled = () => false) {
+      const known = () => held.get(timestep) ?? cache.get(keyOf(timestep));
+      const row = known();
       if (row) return row;
-      // It was prepared, and its file is gone.
-      const computed = (await compute(Float32Array.of(timestep), () => false)) as Float32Array;
-      held.set(timestep, computed.slice(0, width));
-      return held.get(timestep) as Float32Array;
+      // The next pass; or its file is gone, or it was not prepared.
+      const place = coming.indexOf(timestep);
+      coming = place < 0 ? [timestep] : coming.slice(place);
+      if (!(await makeSure(isCancelled))) return null;
+      return known() ?? (await compute(Float32Array.of(timestep), isCancelled))?.slice(0, width) ?? null;
     },
     release: () => session.release(),
   };

@@ -208,7 +208,8 @@ export async function denoise(
     const isInterrupted = () => clean !== null && observer.isInterrupted();
     const isUnwanted = () => observer.isCancelled() || isInterrupted();
     const i = skipped + step;
-    const row = await sessions.modulation.of(times[i] as number);
+    const row = await sessions.modulation.of(times[i] as number, observer.isCancelled);
+    if (row === null) return null;
     let done = 0;
     const onPart = () => observer.onPart(++done / (passes.length * parts.length));
     let whole = !isUnwanted();
