@@ -7,7 +7,7 @@ import type { NumberedEvent } from '@qwen-supervisor/protocol/events';
 import { afterEach, expect, test } from 'vitest';
 import { cli, isAlive, type Product, startProduct, until } from './product.js';
 
-const LONG = { prompt: 'a fox on a teal background', seed: 11, numInferenceSteps: 100 };
+const LONG = { prompt: 'a fox on a teal background', seed: 11, numInferenceSteps: 400 };
 
 let product: Product;
 afterEach(() => product.clean());
