@@ -38,7 +38,7 @@ const WELCOME: Welcome = {
     promptSuffix: null,
     plan: {
       accuracy: 4,
-      residency: 'resident',
+      residentPixels: 4096 * 4096,
       neededBytes: 1e9,
       availableBytes: 4e9,
       largestPixels: 4096 * 4096,

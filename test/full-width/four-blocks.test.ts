@@ -143,7 +143,7 @@ test('four blocks in int8 and int4 are near those in float32', async () => {
   const velocities = new Map<string, Float32Array>();
   for (const quantize of ['none', 'int8', 'int4']) {
     const { checkpoint, cacheFolder } = openModel(dataDir, quantize);
-    const plan = { ...AMPLE, residency: 'stages' as const };
+    const plan = { ...AMPLE, residentPixels: 0 };
     const sessions = await loadSessions(checkpoint, { cacheFolder, threads: 2, plan });
     const { inChannels, jointAttentionDim } = sessions.architecture.transformer;
     const modulation = (await sessions.modulation.of(0.7)) as Float32Array;

@@ -4,9 +4,12 @@ import {
   type JobRequest,
   parseNativeRequest,
   requestOf,
+  requireAllowed,
+  shrinkTo,
   sizeLike,
   skippedSteps,
   stepsOf,
+  withinPixels,
   workOf,
 } from '@qwen-supervisor/protocol/job-request';
 import { infotext } from '@qwen-supervisor/protocol/picture-text';
@@ -98,4 +101,44 @@ test('what a distilled model cannot do is refused, or left out for clients that 
     'guidance of 7 was left out: this model is distilled, and draws without',
   ]);
   expect(adaptToModel({ numInferenceSteps: 8, trueCfgScale: 1 }, model).changes).toEqual([]);
+});
+
+test.each([
+  [1328, 1328, 512 * 512, 512, 512],
+  [1664, 928, 512 * 512, 672, 368],
+  [4096, 16, 16_384, 1024, 16],
+  [16, 4096, 16_384, 16, 1024],
+  [4096, 48, 16_384, 1024, 16],
+  [512, 512, 100, 16, 16],
+])('%i by %i with at most %i pixels is %i by %i', (width, height, pixels, across, down) => {
+  expect(shrinkTo({ width, height }, pixels)).toEqual({ width: across, height: down });
+});
+
+test('a size that is shrunk has never more pixels than were asked for', () => {
+  for (let width = 16; width <= 4096; width += 144)
+    for (let height = 16; height <= 4096; height += 208)
+      for (const pixels of [256, 16_384, 500_000, 1328 * 1328]) {
+        const size = shrinkTo({ width, height }, pixels);
+        expect(size.width * size.height, `${width}x${height} at ${pixels}`).toBeLessThanOrEqual(pixels);
+      }
+});
+
+test('a model is offered with sizes that are allowed', () => {
+  const offered = withinPixels({ ...MODEL, sizes: { '1:1': [1328, 1328], '16:9': [512, 288] } }, 512 * 512);
+  expect(offered).toEqual({
+    distilled: null,
+    defaults: { ...DEFAULTS, width: 512, height: 512 },
+    sizes: { '1:1': [512, 512], '16:9': [512, 288] },
+  });
+});
+
+test.each([
+  [{ ...LIMITS, maxSteps: 40 }, null, /^numInferenceSteps: 50 .*\(40\)$/],
+  [{ ...LIMITS, maxPixels: 1e6 }, null, /^width, height: 1328x1328 .*\(1000000 pixels\)$/],
+  [{ ...LIMITS, memoryPixels: 512 * 512 }, null, /no memory for 1328x1328; .* 512x512$/],
+  [LIMITS, { steps: [4, 8] }, /distilled, and draws in 4 or 8 steps/],
+])('a request of another time is looked at by the limits that hold now', (limits, distilled, reason) => {
+  const request = complete({ prompt: 'a' });
+  expect(() => requireAllowed(request, MODEL, LIMITS)).not.toThrow();
+  expect(() => requireAllowed(request, { distilled }, limits)).toThrow(reason);
 });

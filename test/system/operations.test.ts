@@ -38,12 +38,18 @@ test('reload takes the configuration file anew, says what it cannot, and loses n
   const { id } = await product.submit({ ...LONG, numInferenceSteps: 500 });
   await until(async () => ((await product.job(id)).step >= 20 ? true : null));
   expect(await command('reload')).toMatchObject({ code: 0, stdout: 'nothing to change\n' });
+  const { id: cancelled } = await product.submit(LONG);
+  await product.call(`/api/v1/jobs/${cancelled}/cancel`, {});
 
   writeFileSync(config, 'max-steps = 50\nmax-queued = 7\nport = 1\n');
   const { stdout } = await command('reload');
   // The port is set by a flag, which wins over the file.
   expect(stdout).toBe('in force now: max-steps, max-queued\n');
   await until(async () => ((await product.call('/api/v1/jobs', LONG)).status === 400 ? true : null));
+  expect(await product.call(`/api/v1/jobs/${cancelled}/retry`, {})).toMatchObject({
+    status: 400,
+    json: { error: { code: 'REQUEST_INVALID', message: expect.stringContaining('100 is more') } },
+  });
 
   writeFileSync(config, 'max-steps = 0\n');
   expect(await command('reload')).toMatchObject({ code: 78, stderr: expect.stringContaining('max-steps') });

@@ -6,6 +6,7 @@ import {
   type NativeRequest,
   parseNativeRequest,
   SEED_MAX,
+  shrinkTo,
   sizeLike,
 } from '@qwen-supervisor/protocol/job-request';
 import { drawSeed } from '@qwen-supervisor/protocol/seed';
@@ -170,9 +171,10 @@ async function bytesOf(backend: Backend, picture: string | Buffer): Promise<Buff
   return readPicture(backend, await backend.link.request('findImage', { id: picture }));
 }
 
-/** A side that is not given follows the picture. */
+/** A side that is not given follows the picture, as far as there is room. */
 function sizeFor(upload: Upload, given: NativeRequest, { welcome }: Backend): { width: number; height: number } {
-  const like = sizeLike(upload, welcome.model.defaults);
+  const { model, limits } = welcome;
+  const like = shrinkTo(sizeLike(upload, model.defaults), Math.min(limits.maxPixels, limits.memoryPixels));
   return { width: given.width ?? like.width, height: given.height ?? like.height };
 }
 

@@ -18,7 +18,6 @@ import {
   rmSync,
   writeFileSync,
 } from 'node:fs';
-import { arch, cpus } from 'node:os';
 import { join } from 'node:path';
 import { promisify } from 'node:util';
 import { syncFolder } from '@qwen-supervisor/files/replace-file';
@@ -55,11 +54,7 @@ interface Header {
 
 /** `model`: fingerprint of the checkpoint folder; `runtime`: what computes, and how. */
 export function fitOf(request: JobRequest, model: string, runtime: string): Fit {
-  return {
-    request: JSON.stringify(requestOf(request)),
-    model,
-    runtime: `${runtime}, ${arch()}, ${cpus()[0]?.model ?? ''}`,
-  };
+  return { request: JSON.stringify(requestOf(request)), model, runtime };
 }
 
 /** Writes the checkpoints of one run. */

@@ -9,11 +9,10 @@ import { Worker } from 'node:worker_threads';
 import { fingerprint } from '@qwen-supervisor/model/checkpoint';
 import { openModel } from '@qwen-supervisor/model/registry/open-model';
 import { CodedError, ERRORS, toCodedError } from '@qwen-supervisor/protocol/errors';
-import { type JobRequest, stepsOf, tokensOf } from '@qwen-supervisor/protocol/job-request';
+import { type JobRequest, requireDrawable, stepsOf, tokensOf } from '@qwen-supervisor/protocol/job-request';
 import { CHILD_ENV, type JobOutcome, type WorkerSettings } from '@qwen-supervisor/protocol/messages';
 import { pictureTexts } from '@qwen-supervisor/protocol/picture-text';
 import type { LoadProgress } from '@qwen-supervisor/protocol/status';
-import { env } from 'onnxruntime-node';
 import { findCheckpoint, fitOf } from './job-checkpoint.js';
 import { readInput, writePicture } from './picture-file.js';
 import { threadCount } from './processors.js';
@@ -80,7 +79,7 @@ async function load(): Promise<Model | null> {
     const sessions = await loadSessions(checkpoint, { cacheFolder, threads, plan, device, report, onWork });
     const warmingUp = () =>
       tell({ type: 'loading', progress: { component: 'warm-up', bytesDone: total, bytesTotal: total } });
-    if (plan.residency === 'resident') warmingUp();
+    if (plan.residentPixels > 0) warmingUp();
     const msPerToken = await warmUp(sessions);
     warmingUp();
     const previewMap = await fitPreview(sessions);
@@ -177,8 +176,9 @@ async function attempt(run: Run, { sessions, previewMap, fingerprint: modelFinge
     },
   };
   try {
-    requireMemory(request);
-    const fit = fitOf(request, modelFingerprint, runtimeFor(request));
+    // It may be of another time, when there was another model, or more memory.
+    requireDrawable(request, settings, settings.plan.largestPixels);
+    const fit = fitOf(request, modelFingerprint, `${sessions.rounding}, decoded ${decodingOf(request)}`);
     const { checkpoint, reason } = findCheckpoint(settings.dataDir, run.jobId, fit, run.step);
     Atomics.store(flags, FLAG.step, checkpoint?.step ?? 0);
     Atomics.store(flags, FLAG.stepShare, 0);
@@ -194,6 +194,8 @@ async function attempt(run: Run, { sessions, previewMap, fingerprint: modelFinge
     const coded = fromRuntime(error, 'INFERENCE_FAILED', 'drawing');
     if (coded.code === 'DEVICE_LOST') return giveUp(coded);
     return { status: 'failed', error: coded.toObject() };
+  } finally {
+    Atomics.store(flags, FLAG.stepShare, 0);
   }
 }
 
@@ -203,19 +205,8 @@ function giveUp(error: CodedError): Promise<never> {
   return new Promise(() => {});
 }
 
-/**
- * A job of another time, when there was more memory. @throws CodedError SIZE_TOO_LARGE
- */
-function requireMemory({ width, height }: JobRequest): void {
-  if (width * height <= settings.plan.largestPixels) return;
-  throw new CodedError('SIZE_TOO_LARGE', `there is no memory for ${width}x${height} any more`);
-}
-
-/** Whatever decides how numbers are rounded, beside the processor. */
-function runtimeFor({ width, height }: JobRequest): string {
-  const { accuracy, tileAbovePixels } = settings.plan;
-  const decoded = width * height > tileAbovePixels ? 'in tiles' : 'whole';
-  return `onnxruntime ${env.versions.node}, ${threads} threads, accuracy ${accuracy}, on ${settings.device}, decoded ${decoded}`;
+function decodingOf({ width, height }: JobRequest): string {
+  return width * height > settings.plan.tileAbovePixels ? 'in tiles' : 'whole';
 }
 
 /** The picture that is drawn over, and where. */

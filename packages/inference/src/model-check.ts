@@ -18,6 +18,7 @@ import {
   firstLatents,
   type Observer,
   Pass,
+  type Prompts,
   packClean,
   type Reached,
   scheduleOf,
@@ -121,7 +122,8 @@ async function checkText(sessions: Sessions, golden: Golden, report: (check: Ten
   for (const [name, entry] of golden.text) {
     const prompt = golden.tokens[Number(name)];
     if (!prompt) throw new CodedError('GOLDEN_INVALID', `text.safetensors: '${name}' is no index of tokens.json`);
-    const states = await sessions.encodeText(prompt.ids.slice(0, TEMPLATE_TOKENS + PROMPT_TOKENS_MAX));
+    const ids = prompt.ids.slice(0, TEMPLATE_TOKENS + PROMPT_TOKENS_MAX);
+    const states = (await sessions.encodeText(ids)) as Float32Array;
     const actual = states.subarray(TEMPLATE_TOKENS * sessions.architecture.textEncoder.hiddenSize);
     report(compare(`text.${name}`, actual, readFloat32(entry), LIMIT.text));
   }
@@ -242,7 +244,7 @@ async function draw(
     isCancelled: () => false,
     isInterrupted: () => false,
   };
-  const prompts = await encodePrompts(sessions, request);
+  const prompts = (await encodePrompts(sessions, request, observer.isCancelled)) as Prompts;
   const schedule = scheduleOf(sessions, request);
   const start = { step: 0, latents };
   const reached = (await denoise(sessions, request, prompts, schedule, start, observer)) as Reached;

@@ -1,6 +1,11 @@
-/** How many threads compute: as many processors as this process may really use. */
+/** What computes: which processors, and as many threads as this process may really use of them. */
 import { readFileSync } from 'node:fs';
-import { availableParallelism } from 'node:os';
+import { arch, availableParallelism, cpus } from 'node:os';
+
+/** Which kind of processor: another may round otherwise. */
+export function processorName(): string {
+  return `${arch()}, ${cpus()[0]?.model ?? ''}`;
+}
 
 /** `wanted`: what the operator has set; 0 for as many as there are. */
 export function threadCount(wanted: number): number {

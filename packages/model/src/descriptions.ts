@@ -1,5 +1,4 @@
 /** What we know about models beyond their configs: a name, sizes, and what a request may leave out. */
-import { shrinkTo } from '@qwen-supervisor/protocol/job-request';
 import type { ModelInfo } from '@qwen-supervisor/protocol/messages';
 import type { Checkpoint } from './checkpoint.js';
 import { LIGHTNING_STEPS } from './lightning.js';
@@ -91,19 +90,5 @@ export function describeModel(
     defaults: { ...defaults, ...drawn },
     presets: { fast: { ...drawn, numInferenceSteps: Math.min(...LIGHTNING_STEPS) }, balanced: drawn, high: most },
     distilled: { steps: [...LIGHTNING_STEPS] },
-  };
-}
-
-/** With sizes of at most so many pixels, for a machine that has no memory for larger ones. */
-export function withinPixels(description: Description, pixels: number): Description {
-  const { defaults, sizes } = description;
-  const fitted = Object.entries(sizes).map(([ratio, [width, height]]): [string, [number, number]] => {
-    const size = shrinkTo({ width, height }, pixels);
-    return [ratio, [size.width, size.height]];
-  });
-  return {
-    ...description,
-    defaults: { ...defaults, ...shrinkTo(defaults, pixels) },
-    sizes: Object.fromEntries(fitted),
   };
 }

@@ -2,6 +2,7 @@
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { readRegular } from '@qwen-supervisor/files/read-regular';
+import { CodedError } from '@qwen-supervisor/protocol/errors';
 
 const CARD = 'README.md';
 const BYTES_MAX = 1 << 20;
@@ -12,7 +13,7 @@ export interface License {
   forbidsCommercialUse: boolean;
 }
 
-/** From the front matter of README.md, and the text of LICENSE. */
+/** From the front matter of README.md, and the text of LICENSE. @throws CodedError MODEL_INVALID */
 export function licenseOf(folder: string): License {
   const [, card = ''] = /^---\r?\n([\s\S]*?)\r?\n---/.exec(textOf(folder, CARD)) ?? [];
   const text =
@@ -25,13 +26,26 @@ export function licenseOf(folder: string): License {
   return { name: name || null, forbidsCommercialUse: restricted.test(`${name ?? ''} ${text.slice(0, 4000)}`) };
 }
 
-/** Whether the model card is one of this model: by its first lines, where cards name what they describe. */
+/**
+ * Whether the model card is one of this model: by its first lines, where cards name what they describe. What cannot be
+ * read is no card.
+ */
 export function isCardOf(folder: string, model: string): boolean {
-  return textOf(folder, CARD).slice(0, 4000).toLowerCase().includes(model.toLowerCase());
+  try {
+    return textOf(folder, CARD).slice(0, 4000).toLowerCase().includes(model.toLowerCase());
+  } catch (error) {
+    if (error instanceof CodedError) return false;
+    throw error;
+  }
 }
 
-/** Empty where there is no such file. */
+/** Empty where there is no such file. @throws CodedError MODEL_INVALID for what is no text of a usual size */
 function textOf(folder: string, name: string): string {
   const file = join(folder, name);
-  return existsSync(file) ? readRegular(file, BYTES_MAX).bytes.toString('utf8') : '';
+  if (!existsSync(file)) return '';
+  try {
+    return readRegular(file, BYTES_MAX).bytes.toString('utf8');
+  } catch (cause) {
+    throw new CodedError('MODEL_INVALID', `${file}: ${(cause as Error).message}`, { cause });
+  }
 }

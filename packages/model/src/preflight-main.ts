@@ -3,7 +3,7 @@
  * still with a disk that does not answer. Prints one JSON object.
  */
 import { CodedError, toCodedError } from '@qwen-supervisor/protocol/errors';
-import { describeModel, withinPixels } from './descriptions.js';
+import { describeModel } from './descriptions.js';
 import { buildGraphs } from './graphs.js';
 import { costsOf } from './plan/costs.js';
 import { availableMemory } from './plan/memory.js';
@@ -23,7 +23,7 @@ function look({ target, dataDir, memoryBytes, heldBytes }: PreflightQuestion): P
     const { width, height } = description.defaults;
     const available = memoryBytes ?? availableMemory() + heldBytes;
     const plan = planModel(costs, available, width * height);
-    if (plan) return { model: { ...withinPixels(description, plan.largestPixels), plan } };
+    if (plan) return { model: { ...description, plan } };
     const [least, there] = [leastMemory(costs), available].map((bytes) => (bytes / 1e9).toFixed(1));
     const called = registration?.name ?? description.id;
     throw new CodedError('MODEL_TOO_LARGE', `${called}: needs ${least} GB of memory, and there are ${there} GB for it`);

@@ -40,9 +40,9 @@ export function inputFile(sha256: string): string {
 /** Folder of the models that were added. */
 export const MODELS_FOLDER = 'models';
 /** In a model's folder: what it is. Written last. */
+export const MODEL_FILE = 'model.json';
 /** Name of the model that is started where nobody names one. */
 export const MODEL_IN_USE_FILE = 'model-in-use';
-export const MODEL_FILE = 'model.json';
 
 /** Where a model that was added lies. */
 export function modelFolder(dataDir: string, name: string): string {

@@ -113,6 +113,10 @@ export const ERRORS = {
     'the model is being loaded, or jobs want it',
     'wait until the queue is empty, or cancel its jobs, then unload again',
     409, 91, 'caller', true),
+  MODEL_RUNNING: row(
+    'the model is the one that the supervisor runs',
+    "stop it first: 'qwen-supervisor stop'; or let it run another: 'qwen-supervisor model use', then start it again",
+    409, 91, 'caller'),
   SIZE_TOO_LARGE: row(
     'there is not enough memory here for a picture of this size',
     "ask for the size that the message names; 'qwen-supervisor model plan' shows what larger ones need",

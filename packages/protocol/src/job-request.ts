@@ -148,35 +148,54 @@ export function completeRequest(
     strength: given.initImage === undefined ? null : (given.strength ?? STRENGTH_DEFAULT),
     mask: given.mask ?? null,
   };
-  if (distilled && !distilled.steps.includes(request.numInferenceSteps)) {
+  requireAllowed(request, { distilled }, limits);
+  return request;
+}
+
+/**
+ * Whether the operator, the model and the memory allow a request, whenever it was made: a job that is tried again may
+ * be of another time.
+ * @throws CodedError REQUEST_INVALID, SIZE_TOO_LARGE
+ */
+export function requireAllowed(request: JobRequest, model: Pick<DrawnModel, 'distilled'>, limits: JobLimits): void {
+  const { numInferenceSteps: steps, width, height } = request;
+  if (steps > limits.maxSteps) {
+    throw new CodedError(
+      'REQUEST_INVALID',
+      `numInferenceSteps: ${steps} is more than this server allows (${limits.maxSteps})`,
+    );
+  }
+  if (width * height > limits.maxPixels) {
+    throw new CodedError(
+      'REQUEST_INVALID',
+      `width, height: ${width}x${height} is more than this server allows (${limits.maxPixels} pixels)`,
+    );
+  }
+  requireDrawable(request, model, limits.memoryPixels);
+}
+
+/** Whether the model can draw it in the memory that there is. @throws CodedError REQUEST_INVALID, SIZE_TOO_LARGE */
+export function requireDrawable(
+  { width, height, numInferenceSteps, trueCfgScale }: JobRequest,
+  { distilled }: Pick<DrawnModel, 'distilled'>,
+  memoryPixels: number,
+): void {
+  if (distilled && !distilled.steps.includes(numInferenceSteps)) {
     throw new CodedError(
       'REQUEST_INVALID',
       `numInferenceSteps: this model is distilled, and draws in ${distilled.steps.join(' or ')} steps`,
     );
   }
-  if (distilled && request.trueCfgScale > 1) {
+  if (distilled && trueCfgScale > 1) {
     throw new CodedError('REQUEST_INVALID', 'trueCfgScale: this model is distilled, and draws without guidance: 1');
   }
-  if (request.numInferenceSteps > limits.maxSteps) {
-    throw new CodedError(
-      'REQUEST_INVALID',
-      `numInferenceSteps: ${request.numInferenceSteps} is more than this server allows (${limits.maxSteps})`,
-    );
-  }
-  if (request.width * request.height > limits.maxPixels) {
-    throw new CodedError(
-      'REQUEST_INVALID',
-      `width, height: ${request.width}x${request.height} is more than this server allows (${limits.maxPixels} pixels)`,
-    );
-  }
-  if (request.width * request.height > limits.memoryPixels) {
-    const { width, height } = shrinkTo(request, limits.memoryPixels);
+  if (width * height > memoryPixels) {
+    const largest = shrinkTo({ width, height }, memoryPixels);
     throw new CodedError(
       'SIZE_TOO_LARGE',
-      `width, height: there is no memory for ${request.width}x${request.height}; the largest picture of this shape here is ${width}x${height}`,
+      `width, height: there is no memory for ${width}x${height}; the largest picture of this shape here is ${largest.width}x${largest.height}`,
     );
   }
-  return request;
 }
 
 /**
@@ -242,13 +261,32 @@ export function sizeLike(image: { width: number; height: number }, defaults: Mod
   return { width: roundSide(image.width * scale), height: roundSide(image.height * scale) };
 }
 
-/** The largest size of about the same shape with at most `pixels`; itself where it has no more. */
+/** The largest size of about the same shape with at most `pixels`, 256 at least; itself where it has no more. */
 export function shrinkTo({ width, height }: { width: number; height: number }, pixels: number) {
-  const scale = Math.min(1, Math.sqrt(pixels / (width * height)));
-  const [across, down] = [width, height].map((side) =>
-    Math.max(SIDE_MIN, Math.floor((side * scale) / SIDE_MULTIPLE) * SIDE_MULTIPLE),
-  ) as [number, number];
-  return { width: across, height: down };
+  if (width * height <= pixels) return { width, height };
+  const scale = Math.sqrt(pixels / (width * height));
+  const short = floorSide(Math.min(width, height) * scale);
+  // A thin one cannot get thinner than one step: then its length has to give more.
+  const long = floorSide(Math.min(Math.max(width, height) * scale, pixels / short));
+  return width < height ? { width: short, height: long } : { width: long, height: short };
+}
+
+/** With sizes of at most so many pixels, where there is no room for larger ones. */
+export function withinPixels<T extends Pick<DrawnModel, 'defaults'> & { sizes: Record<string, [number, number]> }>(
+  model: T,
+  pixels: number,
+): T {
+  const sizes = Object.entries(model.sizes).map(([ratio, [width, height]]) => {
+    const size = shrinkTo({ width, height }, pixels);
+    return [ratio, [size.width, size.height]];
+  });
+  const defaults = { ...model.defaults, ...shrinkTo(model.defaults, pixels) };
+  return { ...model, defaults, sizes: Object.fromEntries(sizes) };
+}
+
+/** Of a side that was calculated: what lies a rounding error below a step is one. */
+function floorSide(pixels: number): number {
+  return Math.max(SIDE_MIN, Math.floor(pixels / SIDE_MULTIPLE + 1e-6) * SIDE_MULTIPLE);
 }
 
 /** The nearest side that can be drawn. */

@@ -194,6 +194,7 @@ export interface WorkerSettings {
   threads: number;
   device: Device;
   plan: ModelPlan;
+  distilled: ModelInfo['distilled'];
 }
 
 /** What the API is started with. */

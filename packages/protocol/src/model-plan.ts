@@ -3,8 +3,11 @@
 export interface ModelPlan {
   /** Of products with quantised weights: 4 is the faster, 0 takes less memory. */
   accuracy: 0 | 4;
-  /** Whether all parts of the model are in memory at once, or one after the other as a picture needs them. */
-  residency: 'resident' | 'stages';
+  /**
+   * Pictures of at most so many pixels are drawn with all parts of the model in memory; for a larger one they are there
+   * one after the other, as it needs them. 0: for every picture.
+   */
+  residentPixels: number;
   /** Bytes of memory that the largest picture takes, everything included. */
   neededBytes: number;
   /** Bytes of memory that there were when the plan was made. */

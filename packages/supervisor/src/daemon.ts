@@ -3,22 +3,21 @@
  * happens into events, and carries out the effects that the core decides on.
  */
 import { VERSION } from '@qwen-supervisor/ipc/version';
-import { lookAtModel } from '@qwen-supervisor/model/preflight';
 import type { ApiKey } from '@qwen-supervisor/protocol/api-keys';
 import type { Config } from '@qwen-supervisor/protocol/config';
 import { CodedError, type ErrorObject } from '@qwen-supervisor/protocol/errors';
-import { requestOf } from '@qwen-supervisor/protocol/job-request';
+import { type JobRequest, requestOf } from '@qwen-supervisor/protocol/job-request';
 import type { ModelInfo, ReloadReport, Snapshot, Welcome } from '@qwen-supervisor/protocol/messages';
 import type { ChildName, Crash, SystemStatus } from '@qwen-supervisor/protocol/status';
 import { changeConfig } from './config/config-change.js';
-import { boundsOf, limitsOf, modelQuestion } from './config/config-parts.js';
+import { boundsOf, limitsOf } from './config/config-parts.js';
 import { readKeysFile } from './config/keys-file.js';
 import { ControlSocket } from './control/control-socket.js';
 import { answer, type PeerLink, type Supervised } from './control/peer-methods.js';
 import type { ChildEvent } from './core/child.js';
 import type { Effect, Event } from './core/events.js';
 import { progressOf, runningEta } from './core/expected-times.js';
-import { initialState, type Limits, nextDeadline, runs, type State, WORKER_NAMES } from './core/state.js';
+import { childOf, initialState, type Limits, nextDeadline, runs, type State, workerBytes } from './core/state.js';
 import { stateChanges } from './core/state-changes.js';
 import { decide } from './core/supervisor.js';
 import { describeSystem } from './core/system-status.js';
@@ -27,6 +26,7 @@ import type { JobStore } from './jobs/job-store.js';
 import { removePresence } from './machine/data-folder.js';
 import { type HttpPort, refuseUnlessOpen } from './machine/http-port.js';
 import type { SystemdNotifier } from './machine/systemd.js';
+import { PlannedModel } from './planned-model.js';
 import { apiSettings, workerSettings } from './processes/child-settings.js';
 import { measureDevice, probeDevice } from './processes/device-memory.js';
 import { type Exit, type Incarnation, Processes } from './processes/processes.js';
@@ -84,7 +84,7 @@ export class Daemon implements RunningDaemon, Supervised {
   #config: Config;
   #keys: ApiKey[];
   #limits: Limits;
-  #model: ModelInfo;
+  readonly #model: PlannedModel;
   #state: State = initialState();
   #links: Partial<Record<ChildName, PeerLink>> = {};
   #reloading: Promise<unknown> = Promise.resolve();
@@ -101,7 +101,7 @@ export class Daemon implements RunningDaemon, Supervised {
     this.#config = config;
     this.#keys = parts.keys;
     this.#limits = limitsOf(config, model.plan);
-    this.#model = model;
+    this.#model = new PlannedModel(model);
     this.#crashes = new CrashLog(dataDir);
     this.#control = new ControlSocket(socket, { dataDir, url: httpPort.url, log }, (link) => answer(link, this));
     const socketPath = () => this.#control.path;
@@ -139,7 +139,7 @@ export class Daemon implements RunningDaemon, Supervised {
   async open(): Promise<void> {
     const { dataDir, log, httpPort, systemd, watchdogMs } = this.#parts;
     await this.#control.open();
-    log.logger.info({ pid: process.pid, model: this.#model.id, data: dataDir }, `listening on ${httpPort.url}`);
+    log.logger.info({ pid: process.pid, model: this.#model.info.id, data: dataDir }, `listening on ${httpPort.url}`);
     this.jobs.recover();
     this.send({ type: 'start', atMs: this.nowMs() });
     this.send({ type: 'job-queued', atMs: this.nowMs() });
@@ -153,6 +153,10 @@ export class Daemon implements RunningDaemon, Supervised {
 
   state(): State {
     return this.#state;
+  }
+
+  requireAllowed(request: JobRequest): void {
+    this.#model.requireAllowed(request, this.#config);
   }
 
   stop(reason: string): void {
@@ -194,6 +198,7 @@ export class Daemon implements RunningDaemon, Supervised {
       logChange(this.#parts.log.logger, change);
       this.events.publish(change.event);
     }
+    this.#model.hear(event, effects);
     for (const effect of effects) this.#perform(effect);
   }
 
@@ -274,14 +279,29 @@ export class Daemon implements RunningDaemon, Supervised {
   }
 
   #spawn(name: ChildName, incarnation: number): void {
-    if (this.#control.isThere()) return this.#spawnNow(name, incarnation);
-    void this.#control.openAnew().then(
-      () => this.#spawnNow(name, incarnation),
-      (error: Error) => {
-        this.#parts.log.logger.error(`no child can be started: ${error.message}`);
-        this.#tellExit({ name, number: incarnation }, { code: null, signal: null, oomKilled: false });
-      },
-    );
+    const isPlanned = name === 'api' || !this.#model.isOld;
+    if (this.#control.isThere() && isPlanned) return this.#spawnNow(name, incarnation);
+    const fail = () => this.#tellExit({ name, number: incarnation }, { code: null, signal: null, oomKilled: false });
+    const spawn = () => {
+      const child = childOf(this.#state, name);
+      // If it was stopped meanwhile, an end is waited for.
+      if (child.phase === 'starting' && child.incarnation === incarnation) this.#spawnNow(name, incarnation);
+      else fail();
+    };
+    const ready = async () => {
+      if (!this.#control.isThere()) await this.#control.openAnew();
+      if (!isPlanned) await this.#planAgain();
+    };
+    void ready().then(spawn, (error: Error) => {
+      this.#parts.log.logger.error(`no child can be started: ${error.message}`);
+      fail();
+    });
+  }
+
+  async #planAgain(): Promise<void> {
+    if (!(await this.#model.lookAgain(this.#config, workerBytes(this.#state), this.#parts.log.logger))) return;
+    this.#limits = limitsOf(this.#config, this.#model.info.plan);
+    this.#links.api?.notify('welcome', this.#welcome());
   }
 
   #spawnNow(name: ChildName, incarnation: number): void {
@@ -290,7 +310,7 @@ export class Daemon implements RunningDaemon, Supervised {
     const pid =
       name === 'api'
         ? this.#processes.spawn(child, apiSettings(this.#config, httpPort), httpPort.fds)
-        : this.#processes.spawn(child, workerSettings(this.#config, dataDir, this.#model), []);
+        : this.#processes.spawn(child, workerSettings(this.#config, dataDir, this.#model.info), []);
     if (pid !== null) this.#tellChild(name, incarnation, { type: 'spawned', pid });
   }
 
@@ -320,12 +340,12 @@ export class Daemon implements RunningDaemon, Supervised {
     const { config, report } = changeConfig(this.#config, read);
     refuseUnlessOpen(httpPort.host, keys.length > 0 || config.keyless === 'anywhere');
     if (report.applied.includes('model') || report.applied.includes('memory-gigabytes'))
-      this.#model = await lookAtModel(modelQuestion(config, this.#workerBytes()));
+      await this.#model.look(config, workerBytes(this.#state));
     if (JSON.stringify(keys) !== JSON.stringify(this.#keys) && !report.restarted.includes('api'))
       report.restarted.push('api');
     this.#keys = keys;
     this.#config = config;
-    this.#limits = limitsOf(config, this.#model.plan);
+    this.#limits = limitsOf(config, this.#model.info.plan);
     this.jobs.bounds = boundsOf(config);
     log.logger.level = config['log-level'];
     this.#links.api?.notify('welcome', this.#welcome());
@@ -336,23 +356,15 @@ export class Daemon implements RunningDaemon, Supervised {
     return report;
   }
 
-  /** Memory that the worker holds. */
-  #workerBytes(): number {
-    const living = WORKER_NAMES.map((name) => this.#state.workers[name].child).filter(({ pid }) => pid !== null);
-    return living.reduce((sum, { vitals }) => sum + (vitals?.rssBytes ?? 0), 0);
-  }
-
   #welcome(): Welcome {
-    const { 'max-steps': maxSteps, 'max-pixels': maxPixels } = this.#config;
     const { dataDir, httpPort } = this.#parts;
-    const limits = { maxSteps, maxPixels, memoryPixels: this.#model.plan.largestPixels };
-    return { version: VERSION, run: this.events.run, model: this.#model, limits, dataDir, url: httpPort.url };
+    return { version: VERSION, run: this.events.run, ...this.#model.offered(this.#config), dataDir, url: httpPort.url };
   }
 
   async #status(): Promise<SystemStatus> {
     const { url } = this.#parts.httpPort;
     const identity = { pid: process.pid, version: VERSION, uptimeSeconds: process.uptime(), url };
-    const model = { id: this.#model.id, folder: this.#config.model };
+    const model = { id: this.#model.info.id, folder: this.#config.model };
     const queue = { ...(await this.jobs.counts()), problem: this.jobs.problem };
     return describeSystem(this.#state, identity, model, queue, this.nowMs());
   }

@@ -53,7 +53,7 @@ test('one stage after the other in memory draws the same bytes as all at once', 
   const report = ({ component }: LoadProgress) => loads.at(-1) !== component && loads.push(component);
   const staged = await loadSessions(openCheckpoint(POCKET), {
     ...options,
-    plan: { ...AMPLE, residency: 'stages' },
+    plan: { ...AMPLE, residentPixels: 0 },
     report,
   });
   const whole = await load(10);
@@ -67,16 +67,47 @@ test('one stage after the other in memory draws the same bytes as all at once', 
   await whole.release();
 });
 
-test('whoever cancels is heard while a stage is loaded, and the next picture loads it anew', async () => {
+test('what is in memory gives way to a picture that is too large for all of it, and comes back', async () => {
+  const loads: string[] = [];
+  const report = ({ component }: LoadProgress) => loads.at(-1) !== component && loads.push(component);
+  const plan = { ...AMPLE, residentPixels: 64 * 48 };
   const cacheFolder = temporaryFolder();
-  const plan = { ...AMPLE, residency: 'stages' as const };
-  const sessions = await loadSessions(openCheckpoint(POCKET), { cacheFolder, threads: 2, plan, blocksPerPart: 2 });
-  let asked = 0;
-  expect(await sessions.transformer(() => ++asked > 2)).toBeNull();
-  expect(asked).toBe(3);
-  expect(await drawPicture(sessions, REQUEST, watch())).not.toBeNull();
+  const sessions = await loadSessions(openCheckpoint(POCKET), { cacheFolder, threads: 2, plan, report });
+  expect(loads).toEqual(['tokenizer', 'text_encoder', 'transformer', 'vae']);
+  const draw = async (request: typeof REQUEST) => {
+    loads.length = 0;
+    await drawPicture(sessions, request, watch());
+    return [...loads];
+  };
+  const [small, large] = [REQUEST, { ...REQUEST, height: 64 }];
+  expect(await draw(small)).toEqual([]);
+  expect(await draw(large)).toEqual(['vae']);
+  expect(await draw(large)).toEqual(['transformer', 'vae']);
+  expect(await draw(small)).toEqual(['transformer']);
+  expect(await draw({ ...small, prompt: 'a red cube' })).toEqual(['text_encoder']);
+  expect(await draw({ ...small, prompt: 'a blue cube' })).toEqual([]);
   await sessions.release();
 });
+
+test.each(['text_encoder', 'transformer', 'vae'] as const)(
+  'whoever cancels is heard while the %s is loaded, and the next picture loads it anew',
+  async (stage) => {
+    let loading = '';
+    const sessions = await loadSessions(openCheckpoint(POCKET), {
+      cacheFolder: temporaryFolder(),
+      threads: 2,
+      plan: { ...AMPLE, residentPixels: 0 },
+      blocksPerPart: 2,
+      report: ({ component }) => {
+        loading = component;
+      },
+    });
+    const picture = await drawPicture(sessions, REQUEST, { ...watch(() => loading === stage), onPart() {} });
+    expect([picture, loading]).toEqual([null, stage]);
+    expect(await drawPicture(sessions, REQUEST, watch())).not.toBeNull();
+    await sessions.release();
+  },
+);
 
 test('a picture in tiles is the same at every time, and near the one that is decoded whole', async () => {
   const large = { ...REQUEST, width: 512, height: 384, numInferenceSteps: 1 };

@@ -146,6 +146,15 @@ describe('a worker', () => {
     expect(play([...early, [1500, { type: 'begun', step: 0 }], ...fresh]).child.phase).toBe('busy');
   });
 
+  test('whose text took long is given no longer for its steps', () => {
+    const steps = (s: number) => ({ cpuSeconds: s, step: 1, work: 2 + s });
+    // The text and a tile: each something that is completed, and none of them a step.
+    const text: Played[] = [...BUSY, ...beats(2000, 100_000, (s) => ({ cpuSeconds: s, work: s < 90 ? 0 : 1 }))];
+    const stuck = beats(102_000, 300_000, (s) => ({ ...steps(0), cpuSeconds: 100 + s }));
+    const played = play([...text, [101_000, beat(steps(0))], ...stuck, [300_000, { type: 'tick' }]]);
+    expect(played.child.phase).toBe('killing');
+  });
+
   test('that is killed after its job has ended dies with no job in its hands', () => {
     const stopping: Played[] = [...BUSY, [2000, { type: 'restart', reason: 'asked' }], [2100, { type: 'idle' }]];
     expect(play(stopping).child.during).toBe('ready');

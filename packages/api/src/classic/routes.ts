@@ -249,7 +249,8 @@ export function classicRoutes(app: App, backend: Backend): void {
     const startedMs = performance.now();
     const { adapted, changes } = adaptToModel(fields, backend.welcome.model);
     if (changes.length > 0) reply.header('warning', changes.map((change) => `199 - "${change}"`).join(', '));
-    const orders = await toOrders(backend, adapted, { source: 'classic' });
+    // The same object: the pictures that it brings are taken out of it.
+    const orders = await toOrders(backend, Object.assign(fields, adapted), { source: 'classic' });
     const { queue } = await status();
     const [job] = (await submitAndWait(backend, request, reply, orders)) as [Job];
     const parameters = parametersOf(job);

@@ -82,8 +82,10 @@ export async function drawPicture(
 ): Promise<(Picture & { step: number }) | null> {
   const { width, height } = request;
   const { h, w } = latentSize(width, height);
+  sessions.nextPicture(width * height);
   // 1. Text states of the prompt, and of the negative prompt if guidance is on.
-  const prompts = await encodePrompts(sessions, request);
+  const prompts = await encodePrompts(sessions, request, observer.isCancelled);
+  if (prompts === null) return null;
   // 2. Sigmas from 1 to 0, shifted by the picture's size.
   const schedule = scheduleOf(sessions, request);
   // 3. Latents: those of the checkpoint; or noise, alone or over a picture. Parts that stay are needed at every step.
@@ -106,12 +108,19 @@ export async function drawPicture(
   return { pixels, width, height, step: reached.step };
 }
 
-/** 1. Each prompt has its own length; without guidance there is no negative one. */
-export async function encodePrompts(sessions: Sessions, request: JobRequest): Promise<Prompts> {
-  const isGuided = request.trueCfgScale > 1;
-  const statesOf = (prompt: string) => sessions.textStates.of(prompt, () => promptStates(sessions, prompt));
+/** 1. Each prompt has its own length; without guidance there is no negative one. Null if cancelled. */
+export async function encodePrompts(
+  sessions: Sessions,
+  request: JobRequest,
+  isCancelled: () => boolean,
+): Promise<Prompts | null> {
+  const statesOf = (prompt: string) =>
+    sessions.textStates.of(prompt, () => promptStates(sessions, prompt, isCancelled));
   const positive = await statesOf(request.prompt);
-  return { positive, negative: isGuided ? await statesOf(request.negativePrompt) : null };
+  if (positive === null || isCancelled()) return null;
+  if (request.trueCfgScale <= 1) return { positive, negative: null };
+  const negative = await statesOf(request.negativePrompt);
+  return negative && { positive, negative };
 }
 
 /** 2. */
@@ -251,11 +260,19 @@ export function decodePacked(
   return sessions.decode(unpacked, 2 * rows, 2 * columns, isCancelled);
 }
 
-/** States [n, hidden] of a prompt, the template's own dropped. Longer prompts are cut, as the reference cuts them. */
-async function promptStates(sessions: Sessions, prompt: string): Promise<Float32Array> {
+/**
+ * States [n, hidden] of a prompt, the template's own dropped; null if cancelled. Longer prompts are cut, as the
+ * reference cuts them.
+ */
+async function promptStates(
+  sessions: Sessions,
+  prompt: string,
+  isCancelled: () => boolean,
+): Promise<Float32Array | null> {
   // Attention is causal: states do not depend on the tokens that are cut off.
   const ids = sessions.tokenizer.encodePrompt(prompt).slice(0, TEMPLATE_TOKENS + PROMPT_STATES_MAX);
-  const states = await sessions.encodeText(ids);
+  const states = await sessions.encodeText(ids, isCancelled);
+  if (states === null) return null;
   requireFinite(states, 'the text of the prompt');
   return states.subarray(TEMPLATE_TOKENS * sessions.architecture.textEncoder.hiddenSize);
 }

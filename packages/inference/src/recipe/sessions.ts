@@ -14,6 +14,7 @@ import { VAE_SCALE } from '@qwen-supervisor/model/vae';
 import type { ModelPlan } from '@qwen-supervisor/protocol/model-plan';
 import type { Device, LoadProgress } from '@qwen-supervisor/protocol/status';
 import { env, type InferenceSession, Tensor } from 'onnxruntime-node';
+import { processorName } from '../processors.js';
 import { attentionFor } from './device.js';
 import { FloatCache } from './float-cache.js';
 import { type Modulation, openModulation } from './modulation.js';
@@ -29,14 +30,18 @@ const TILE_OVERLAP = 64;
 
 export interface Sessions {
   architecture: Architecture;
+  /** Whatever decides how numbers are rounded, beside the size of the picture. */
+  rounding: string;
   tokenizer: Tokenizer;
   textStates: TextStates;
   modulation: Modulation;
-  /** Token ids → states [ids.length, hidden], after the final norm. */
-  encodeText(ids: readonly number[]): Promise<Float32Array>;
+  /** Tells how many pixels the next picture has. */
+  nextPicture(pixels: number): void;
+  /** Token ids → states [ids.length, hidden], after the final norm; null if cancelled while the encoder was loaded. */
+  encodeText(ids: readonly number[], isCancelled?: () => boolean): Promise<Float32Array | null>;
   /** The transformer, in parts that are run one after the other; null if cancelled while it was loaded. */
   transformer(isCancelled: () => boolean): Promise<Part[] | null>;
-  /** De-normalised latents [zDim, h, w] → image [3, 8h, 8w] in [-1, 1]; null if cancelled between two tiles. */
+  /** De-normalised latents [zDim, h, w] → image [3, 8h, 8w] in [-1, 1]; null if cancelled before, or between tiles. */
   decode(latents: Float32Array, h: number, w: number, isCancelled?: () => boolean): Promise<Float32Array | null>;
   /** Image [3, H, W] in [-1, 1] → latent mean [zDim, H/8, W/8], not normalised; null if cancelled as above. */
   encode(image: Float32Array, height: number, width: number, isCancelled?: () => boolean): Promise<Float32Array | null>;
@@ -56,7 +61,7 @@ export interface LoadOptions {
   cacheFolder: string;
   /** That compute. */
   threads: number;
-  plan: Pick<ModelPlan, 'accuracy' | 'residency' | 'tileAbovePixels'>;
+  plan: Pick<ModelPlan, 'accuracy' | 'residentPixels' | 'tileAbovePixels'>;
   device?: Device;
   blocksPerPart?: number;
   /** Hears of every component and of the bytes that are done, whenever something is loaded. */
@@ -68,7 +73,7 @@ export interface LoadOptions {
 /** Everything in memory, the faster way to multiply, pictures decoded whole. */
 export const AMPLE: LoadOptions['plan'] = {
   accuracy: 4,
-  residency: 'resident',
+  residentPixels: Number.POSITIVE_INFINITY,
   tileAbovePixels: Number.POSITIVE_INFINITY,
 };
 
@@ -91,17 +96,21 @@ export async function loadSessions(
   const { hiddenSize, headDim } = architecture.textEncoder;
   const embeddings = new EmbeddingTable(graphs.embeddings);
   const model = fingerprint(checkpoint);
+  const runtime = `onnxruntime ${env.versions.node}, ${processorName()}`;
   // Another version of this program may compute otherwise.
-  const build = `${VERSION} onnxruntime ${env.versions.node}`;
+  const identity = `${model} ${VERSION} ${runtime}`;
   const cache = (name: string, maxBytes: number) => new FloatCache(join(cacheFolder, name), maxBytes);
   const modulation = await openModulation(architecture.transformer.dim, graphs.modulation, {
     cache: cache('modulation', MODULATION_BYTES_MAX),
-    identity: `${model} ${build}`,
+    identity,
     onWork,
   });
-  const encoder = `${model} ${build} accuracy ${accuracy} threads ${threads}`;
-  const textStates = new TextStates(cache('text-states', STATES_BYTES_MAX), encoder);
-  const stages = await openStages(byStage, { cacheFolder, threads, residency: plan.residency, device, report });
+  const textStates = new TextStates(
+    cache('text-states', STATES_BYTES_MAX),
+    `${identity}, ${threads} threads, accuracy ${accuracy}`,
+  );
+  const { residentPixels } = plan;
+  const stages = await openStages(byStage, { cacheFolder, threads, residentPixels, device, report });
 
   /** Runs a half of the VAE over [channels, height, width], in tiles where the picture is too large. */
   const runVae = async (
@@ -110,7 +119,8 @@ export async function loadSessions(
     [height, width]: readonly [number, number],
     isCancelled = () => false,
   ): Promise<Float32Array | null> => {
-    const session = (await stages.use('vae'))?.[half.index] as InferenceSession;
+    const session = (await stages.use('vae', isCancelled))?.[half.index];
+    if (!session) return null;
     const run = (tile: { values: Float32Array; height: number; width: number }) => {
       const dims = [1, half.channels, tile.height, tile.width];
       const result = runOne(session, half.output, { [half.input]: new Tensor('float32', tile.values, dims) });
@@ -141,11 +151,14 @@ export async function loadSessions(
 
   return {
     architecture,
+    rounding: `${runtime}, ${threads} threads, accuracy ${accuracy}, ${attention} attention on ${device}`,
     tokenizer,
     textStates,
     modulation,
-    async encodeText(ids) {
-      const [session] = (await stages.use('text_encoder')) as [InferenceSession];
+    nextPicture: (pixels) => stages.nextPicture(pixels),
+    async encodeText(ids, isCancelled) {
+      const [session] = (await stages.use('text_encoder', isCancelled)) ?? [];
+      if (!session) return null;
       const n = ids.length;
       const { cos, sin } = textRotary(architecture.textEncoder, n);
       const states = await runOne(session, 'states', {

@@ -1,6 +1,6 @@
 /**
- * The sessions of a model by stage: all of them in memory, or those of one stage, the others given back to the system.
- * A picture goes through the stages one after the other.
+ * The sessions of a model by stage: all of them in memory; or, for a picture that is too large for that, those of one
+ * stage, the others given back to the system. A picture goes through the stages one after the other.
  */
 import { closeSync } from 'node:fs';
 import type { OnnxGraph } from '@qwen-supervisor/model/onnx';
@@ -16,7 +16,9 @@ import { fromRuntime } from './runtime-error.js';
 const READ_BYTES = 8 << 20;
 
 export interface Stages {
-  /** The sessions of a stage, in the order of its graphs; null where `isCancelled` said so between two loads. */
+  /** Tells how many pixels the next picture has. */
+  nextPicture(pixels: number): void;
+  /** The sessions of a stage, in the order of its graphs; null where `isCancelled` said so while they were loaded. */
   use(stage: Stage, isCancelled?: () => boolean): Promise<InferenceSession[] | null>;
   release(): Promise<void>;
 }
@@ -24,7 +26,7 @@ export interface Stages {
 interface StageOptions {
   cacheFolder: string;
   threads: number;
-  residency: ModelPlan['residency'];
+  residentPixels: ModelPlan['residentPixels'];
   device: Device;
   /** Counts bytes of the whole model until each stage was there once, then of the stage that comes back. */
   report(progress: LoadProgress): void;
@@ -38,7 +40,7 @@ export function bytesOfAll(graphs: Record<Stage, OnnxGraph[]>): number {
 /** @throws CodedError MODEL_* */
 export async function openStages(
   graphs: Record<Stage, OnnxGraph[]>,
-  { cacheFolder, threads, residency, device, report }: StageOptions,
+  { cacheFolder, threads, residentPixels, device, report }: StageOptions,
 ): Promise<Stages> {
   const loaded: Partial<Record<Stage, InferenceSession[]>> = {};
   /** Sessions of the stage that is not loaded whole yet. */
@@ -47,20 +49,19 @@ export async function openStages(
 
   async function open(stage: Stage, bytesBefore: number, bytesTotal: number, isCancelled: () => boolean) {
     let before = bytesBefore;
-    // One that fails, or is cancelled, leaves gigabytes of others that are given back with all.
     const sessions: InferenceSession[] = [];
     opening = sessions;
     for (const graph of graphs[stage]) {
-      if (isCancelled()) {
-        await releaseAll();
-        return null;
-      }
       const tell = (bytes: number) => report({ component: stage, bytesDone: before + bytes, bytesTotal });
       tell(0);
       // Half of a graph's bytes count when its weights lie ready, the other half when the session has taken them in.
       const placed = placeWeights(graph, cacheFolder, (done) => tell(Math.floor(done / 2)));
       // In one go from front to back: pages that the session asks for one by one come many times slower from a disk.
-      readAhead(placed.stretches, (done) => tell(Math.floor(Math.min(placed.bytes, done) / 2)));
+      const tellRead = (done: number) => tell(Math.floor(Math.min(placed.bytes, done) / 2));
+      if (isCancelled() || !readAhead(placed.stretches, isCancelled, tellRead)) {
+        await releaseOpening();
+        return null;
+      }
       tell(Math.floor(placed.bytes / 2));
       sessions.push(await createSession(graph.name, placed, threads, stage === 'text_encoder' ? 'cpu' : device));
       before += placed.bytes;
@@ -71,18 +72,21 @@ export async function openStages(
     return sessions;
   }
 
-  async function releaseAll(): Promise<void> {
+  async function releaseOpening(): Promise<void> {
     for (const session of opening.splice(0)) await session.release();
-    for (const stage of STAGES) {
-      for (const session of loaded[stage] ?? []) await session.release();
-      delete loaded[stage];
-    }
+  }
+
+  async function releaseStage(stage: Stage): Promise<void> {
+    for (const session of loaded[stage] ?? []) await session.release();
+    delete loaded[stage];
   }
 
   const bytesTotal = bytesOfAll(graphs);
   /** Stages that were there once. */
   const seen = new Set<Stage>();
   async function openNow(stage: Stage, isCancelled: () => boolean) {
+    // Of a load that failed.
+    await releaseOpening();
     if (seen.has(stage)) return open(stage, 0, bytesOf(stage), isCancelled);
     const before = [...seen].reduce((sum, other) => sum + bytesOf(other), 0);
     const sessions = await open(stage, before, bytesTotal, isCancelled);
@@ -90,17 +94,22 @@ export async function openStages(
     return sessions;
   }
 
-  if (residency === 'resident') for (const stage of STAGES) await openNow(stage, () => false);
+  if (residentPixels > 0) for (const stage of STAGES) await openNow(stage, () => false);
+  let isAlone = residentPixels === 0;
 
   return {
-    async use(stage, isCancelled = () => false) {
-      const there = loaded[stage];
-      if (there) return there;
-      // Their memory is wanted for this one.
-      await releaseAll();
-      return openNow(stage, isCancelled);
+    nextPicture(pixels) {
+      isAlone = pixels > residentPixels;
     },
-    release: releaseAll,
+    async use(stage, isCancelled = () => false) {
+      // Their memory is wanted for this one.
+      if (isAlone) for (const other of STAGES) if (other !== stage) await releaseStage(other);
+      return loaded[stage] ?? openNow(stage, isCancelled);
+    },
+    async release() {
+      await releaseOpening();
+      for (const stage of STAGES) await releaseStage(stage);
+    },
   };
 }
 
@@ -124,13 +133,14 @@ async function createSession(
   }
 }
 
-/** Fills the page cache. @throws CodedError MODEL_TRUNCATED */
-function readAhead(stretches: Stretch[], onProgress: (bytesDone: number) => void): void {
+/** Fills the page cache; false where `isCancelled` said so before all was read. @throws CodedError MODEL_TRUNCATED */
+function readAhead(stretches: Stretch[], isCancelled: () => boolean, onProgress: (bytesDone: number) => void): boolean {
   let done = 0;
   for (const { file, from, to } of stretches) {
     const { fd } = openForReading(file);
     try {
       for (let at = from; at < to; at += READ_BYTES) {
+        if (isCancelled()) return false;
         const length = Math.min(READ_BYTES, to - at);
         readAt(fd, file, at, length);
         done += length;
@@ -140,4 +150,5 @@ function readAhead(stretches: Stretch[], onProgress: (bytesDone: number) => void
       closeSync(fd);
     }
   }
+  return true;
 }

@@ -19,8 +19,10 @@ export class TextStates {
     this.#encoder = encoder;
   }
 
-  async of(prompt: string, encode: () => Promise<Float32Array>): Promise<Float32Array> {
+  /** Null where `encode` gives none: it was cancelled. */
+  async of(prompt: string, encode: () => Promise<Float32Array | null>): Promise<Float32Array | null> {
     const states = this.#known.get(prompt) ?? (await this.#fromDisk(prompt, encode));
+    if (states === null) return null;
     this.#known.delete(prompt);
     this.#known.set(prompt, states);
     const [oldest] = this.#known.keys();
@@ -28,12 +30,12 @@ export class TextStates {
     return states;
   }
 
-  async #fromDisk(prompt: string, encode: () => Promise<Float32Array>): Promise<Float32Array> {
+  async #fromDisk(prompt: string, encode: () => Promise<Float32Array | null>): Promise<Float32Array | null> {
     const key = `${this.#encoder}\n${prompt}`;
     const kept = this.#cache.get(key);
     if (kept) return kept;
     const states = await encode();
-    this.#cache.put(key, states);
+    if (states) this.#cache.put(key, states);
     return states;
   }
 }

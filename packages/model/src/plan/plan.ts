@@ -14,23 +14,18 @@ const PIXELS_MAX = 4096 * 4096;
 /** Side of a tile, pixels. Reference: diffusers `AutoencoderKLQwenImage.tile_sample_min_height`. */
 export const TILE_SIDE = 256;
 
-type Way = Pick<ModelPlan, 'accuracy' | 'residency'>;
+/** Whether all parts of the model are in memory at once, or one after the other as a picture needs them. */
+type Residency = 'resident' | 'stages';
 
-/** From the fastest on. */
-const WAYS: Way[] = [
-  { accuracy: 4, residency: 'resident' },
-  { accuracy: 4, residency: 'stages' },
-  { accuracy: 0, residency: 'resident' },
-  { accuracy: 0, residency: 'stages' },
-];
+/** The faster way to multiply first. */
+const ACCURACIES = [4, 0] as const;
 
 /**
  * The fastest way in which a picture of `pixels` fits into `availableBytes`; else the one with the largest picture.
  * Null where not even a small one fits.
  */
 export function planModel(costs: ModelCosts, availableBytes: number, pixels: number): ModelPlan | null {
-  const budget = SHARE * availableBytes;
-  const plans = WAYS.map((way) => planWay(costs, way, budget, availableBytes));
+  const plans = ACCURACIES.map((accuracy) => planAccuracy(costs, accuracy, availableBytes));
   const [largest] = plans.toSorted((a, b) => b.largestPixels - a.largestPixels);
   const plan = plans.find(({ largestPixels }) => largestPixels >= pixels) ?? largest;
   return plan && plan.largestPixels >= Math.min(pixels, PIXELS_MIN) ? plan : null;
@@ -48,13 +43,12 @@ export function choosePrecision(
 }
 
 function fitsForLong(costs: ModelCosts, memoryBytes: number, pixels: number): boolean {
-  const way: Way = { accuracy: 4, residency: 'stages' };
-  return memoryOf(costs, way, pixels, 0) <= SHARE_FOR_LONG * memoryBytes;
+  return memoryOf(costs, 4, 'stages', pixels, 0) <= SHARE_FOR_LONG * memoryBytes;
 }
 
 /** Bytes of memory that must be there for a small picture at least. */
 export function leastMemory(costs: ModelCosts): number {
-  return Math.min(...WAYS.map((way) => memoryOf(costs, way, PIXELS_MIN, 0))) / SHARE;
+  return Math.min(...ACCURACIES.map((accuracy) => memoryOf(costs, accuracy, 'stages', PIXELS_MIN, 0))) / SHARE;
 }
 
 /** Bytes by stage for a picture of `pixels`, weights and activations. */
@@ -68,17 +62,35 @@ export function stageMemory(
   return weights + costs.activations(stage, decodedAtOnce(stage, pixels, plan.tileAbovePixels), plan.accuracy);
 }
 
-function planWay(costs: ModelCosts, way: Way, budget: number, availableBytes: number): ModelPlan {
-  const fits = (pixels: number, tileAbove: number) => memoryOf(costs, way, pixels, tileAbove) <= budget;
-  const largestPixels = largest((pixels) => fits(pixels, 0));
+function planAccuracy(costs: ModelCosts, accuracy: ModelPlan['accuracy'], availableBytes: number): ModelPlan {
+  const budget = SHARE * availableBytes;
+  const bytes = (residency: Residency, pixels: number, tileAbove: number) =>
+    memoryOf(costs, accuracy, residency, pixels, tileAbove);
+  const largestPixels = largest((pixels) => bytes('stages', pixels, 0) <= budget);
+  const resident = largest((pixels) => bytes('resident', pixels, 0) <= budget);
+  const residentPixels = resident < PIXELS_MIN ? 0 : resident;
+  // Loading anew for each picture costs more than tiles do: what is decoded whole must fit beside all parts.
+  const [usual, limit] = residentPixels > 0 ? (['resident', resident] as const) : (['stages', largestPixels] as const);
+  const whole = largest((pixels) => pixels <= limit && bytes(usual, pixels, pixels) <= budget);
   // In whole powers of two: what a picture's bytes depend on must not change with every few megabytes.
-  const whole = largest((pixels) => pixels <= largestPixels && fits(pixels, pixels));
-  const tileAbovePixels = whole === largestPixels ? PIXELS_MAX : whole === 0 ? 0 : 2 ** Math.floor(Math.log2(whole));
-  const neededBytes = memoryOf(costs, way, Math.max(PIXELS_MIN, largestPixels), tileAbovePixels);
-  return { ...way, neededBytes: Math.ceil(neededBytes), availableBytes, largestPixels, tileAbovePixels };
+  const isNeverTiled = whole === limit && bytes('stages', largestPixels, largestPixels) <= budget;
+  const tileAbovePixels = isNeverTiled ? PIXELS_MAX : whole === 0 ? 0 : 2 ** Math.floor(Math.log2(whole));
+  const neededBytes = Math.ceil(
+    Math.max(
+      bytes('stages', Math.max(PIXELS_MIN, largestPixels), tileAbovePixels),
+      residentPixels > 0 ? bytes('resident', residentPixels, tileAbovePixels) : 0,
+    ),
+  );
+  return { accuracy, residentPixels, neededBytes, availableBytes, largestPixels, tileAbovePixels };
 }
 
-function memoryOf(costs: ModelCosts, { accuracy, residency }: Way, pixels: number, tileAbove: number): number {
+function memoryOf(
+  costs: ModelCosts,
+  accuracy: ModelPlan['accuracy'],
+  residency: Residency,
+  pixels: number,
+  tileAbove: number,
+): number {
   const weights = STAGES.map((stage) => weightMemory(costs.weights[stage], accuracy));
   const active = STAGES.map((stage) => costs.activations(stage, decodedAtOnce(stage, pixels, tileAbove), accuracy));
   if (residency === 'resident') return BESIDE_BYTES + weights.reduce((sum, n) => sum + n, 0) + Math.max(...active);

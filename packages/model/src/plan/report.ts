@@ -49,7 +49,9 @@ export function reportPlan(
   const plan = planModel(costs, availableBytes, pixels);
   const shown: ModelPlan['accuracy'] = plan?.accuracy ?? 0;
   const tileAbovePixels = plan?.tileAbovePixels ?? 0;
-  const step = ((wish.guided ? 2 : 1) * costs.operations(pixels)) / (EFFICIENCY * speeds[shown]);
+  // What is not quantised is multiplied in float32.
+  const speed = speeds[model.quantize === 'none' ? 0 : shown];
+  const step = ((wish.guided ? 2 : 1) * costs.operations(pixels)) / (EFFICIENCY * speed);
   return {
     ...model,
     availableBytes,
@@ -83,7 +85,7 @@ export function planLines({ name, quantize, preparing, ...report }: PlanReport):
   lines.push('');
   if (!plan || !seconds) return [...lines, `does not fit: it needs ${gb(leastBytes)} for the smallest picture`];
   lines.push(
-    plan.residency === 'resident'
+    wish.width * wish.height <= plan.residentPixels
       ? 'all parts stay in memory'
       : 'the parts are in memory one after the other, and are loaded anew for each picture',
   );

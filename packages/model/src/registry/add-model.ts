@@ -26,6 +26,8 @@ export interface AddOptions {
   threads: number;
   /** For which the precision is chosen; null for what is free. */
   memoryBytes: number | null;
+  /** Of what is not free: memory of a worker that will have ended by the time when the model is run. */
+  heldBytes: number;
 }
 
 /** A checkpoint that was looked at, and what adding it comes to. */
@@ -41,13 +43,13 @@ export interface Checked {
 /** Looks at the headers of all files. @throws CodedError MODEL_*, MODEL_EXISTS, USAGE_INVALID */
 export function checkModel(dataDir: string, path: string, options: AddOptions): Checked {
   const published = openCheckpoint(path);
-  const { quality } = options;
+  const { quality, memoryBytes, heldBytes } = options;
   const lightning = options.lightning === null ? null : openLightning(published, options.lightning);
   const checkpoint = lightning ? withLightning(published, lightning) : published;
   const { id, defaults } = describeModel(checkpoint, nameOf(checkpoint.folder));
   const quantize =
     options.quantize === 'auto'
-      ? precisionFor(checkpoint, options.memoryBytes ?? availableMemory(), defaults.width * defaults.height)
+      ? precisionFor(checkpoint, memoryBytes ?? availableMemory() + heldBytes, defaults.width * defaults.height)
       : options.quantize;
   const suggested = `${id}-${quantize === 'none' ? 'float32' : quantize}`.toLowerCase().replace(/[^a-z0-9._-]+/g, '-');
   const name = checkName(options.name ?? suggested);

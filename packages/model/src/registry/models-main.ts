@@ -1,5 +1,5 @@
 /**
- * Entry of `qwen-supervisor model add | list | show | verify | use | plan | remove`, a process of its own: the
+ * Entry of `qwen-supervisor model add | list | show | verify | use | remove`, a process of its own: the
  * command line loads nothing of models. One argument: the command as JSON.
  */
 import { availableParallelism } from 'node:os';
@@ -7,11 +7,9 @@ import { join } from 'node:path';
 import { modelFolder } from '@qwen-supervisor/protocol/data-files';
 import { CodedError, ERRORS, toCodedError } from '@qwen-supervisor/protocol/errors';
 import { harmless } from '@qwen-supervisor/protocol/harmless-text';
-import { planLines } from '../plan/report.js';
 import { PREPARED } from '../prepare/prepare.js';
 import { type AddOptions, addModel, checkModel } from './add-model.js';
 import { modelInUse, useModel } from './in-use.js';
-import { type PlanQuestion, planOf } from './plan-of.js';
 import { listRegistrations, type Registration, removeModel, requireRegistration } from './registry.js';
 import { damagedTensors } from './verify.js';
 
@@ -20,7 +18,6 @@ export type ModelCommand = { dataDir: string; json: boolean } & (
   | ({ do: 'add'; folder: string; checkOnly: boolean } & Omit<AddOptions, 'threads'>)
   | { do: 'list' }
   | { do: 'show' | 'verify' | 'use' | 'remove'; name: string }
-  | ({ do: 'plan' } & PlanQuestion)
 );
 
 const command = JSON.parse(process.argv[2] ?? '{}') as ModelCommand;
@@ -74,12 +71,6 @@ async function run(): Promise<void> {
       const { name } = requireRegistration(dataDir, command.name);
       await useModel(dataDir, name);
       return say({ name }, [`${name} is what 'qwen-supervisor start' runs from now on`]);
-    }
-    case 'plan': {
-      const report = planOf(dataDir, command);
-      say(report, planLines(report));
-      if (!report.fits) process.exitCode = ERRORS.MODEL_TOO_LARGE.exit;
-      return;
     }
     case 'remove': {
       const { name } = command;

@@ -7,42 +7,40 @@ import type { Accuracy } from '../layers.js';
 import { costsOf } from '../plan/costs.js';
 import { availableMemory } from '../plan/memory.js';
 import { type PlanReport, reportPlan } from '../plan/report.js';
+import type { PreflightQuestion } from '../preflight.js';
 import { planPreparation } from '../prepare/prepare.js';
 import { precisionFor } from './add-model.js';
 import { nameOf, type OpenedModel, openModel } from './open-model.js';
 
-export interface PlanQuestion {
-  /** Name of a model that was added, or a checkpoint folder. */
-  target: string;
-  /** Null for what is free. */
-  memoryBytes: number | null;
+export interface PlanQuestion extends PreflightQuestion {
   /** Null for the model's own size. */
   size: { width: number; height: number } | null;
   steps: number | null;
-  /** Operations a second by accuracy, as they were measured here. */
-  speeds: Record<Accuracy, number>;
 }
 
-/** @throws CodedError MODEL_* */
-export function planOf(dataDir: string, { target, memoryBytes, size, steps, speeds }: PlanQuestion): PlanReport {
+/** `measure`: operations a second by accuracy, as this machine makes them. @throws CodedError MODEL_* */
+export async function planOf(
+  { target, dataDir, memoryBytes, heldBytes, size, steps }: PlanQuestion,
+  measure: () => Promise<Record<Accuracy, number>>,
+): Promise<PlanReport> {
   const opened = openUnlessLarge(dataDir, target);
   const checkpoint = opened?.checkpoint ?? openCheckpoint(target);
   const { architecture, folder } = checkpoint;
   const description = describeModel(checkpoint, opened?.name ?? nameOf(folder));
   const { width, height, numInferenceSteps, trueCfgScale } = description.defaults;
-  const memory = memoryBytes ?? availableMemory();
+  const memory = memoryBytes ?? availableMemory() + heldBytes;
   const wish = { width, height, ...size, steps: steps ?? numInferenceSteps, guided: trueCfgScale > 1 };
   const graphs = buildGraphs(checkpoint);
   if (opened) {
     const quantize = opened.registration?.quantize ?? 'none';
     const model = { name: opened.registration?.name ?? description.id, quantize, preparing: null };
-    return reportPlan(model, costsOf(architecture, graphs, 'none'), memory, wish, speeds);
+    return reportPlan(model, costsOf(architecture, graphs, 'none'), memory, wish, await measure());
   }
   const quantize = precisionFor(checkpoint, memory, width * height);
   const recipe = { source: '', quality: 'standard' as const };
   const { bytesToRead, bytesToWrite } = planPreparation(checkpoint, quantize, new Map(), recipe);
   const model = { name: description.id, quantize, preparing: { bytesToRead, bytesToWrite } };
-  return reportPlan(model, costsOf(architecture, graphs, quantize), memory, wish, speeds);
+  return reportPlan(model, costsOf(architecture, graphs, quantize), memory, wish, await measure());
 }
 
 /** Null for a folder of real size that was not added. */

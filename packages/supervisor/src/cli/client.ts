@@ -2,6 +2,7 @@
 import { connectIpc } from '@qwen-supervisor/ipc/connect';
 import type { Link } from '@qwen-supervisor/ipc/link';
 import { VERSION } from '@qwen-supervisor/ipc/version';
+import type { Config } from '@qwen-supervisor/protocol/config';
 import { CodedError } from '@qwen-supervisor/protocol/errors';
 import type { NumberedEvent } from '@qwen-supervisor/protocol/events';
 import type { ClientMethods, SupervisorMethods, Welcome } from '@qwen-supervisor/protocol/messages';
@@ -53,10 +54,15 @@ export function withDataDir(command: Command): Command {
   return command.option('--data-dir <folder>', 'data folder of the supervisor');
 }
 
+/** The configuration that a start with this flag would have. @throws CodedError CONFIG_* */
+export function configOf(options: { dataDir?: string }): Config {
+  const flags: Record<string, string> = options.dataDir === undefined ? {} : { 'data-dir': options.dataDir };
+  return loadConfig(flags, process.env.QWEN_SUPERVISOR_CONFIG, process.env);
+}
+
 /** The data folder from the flag, the environment or the configuration. */
 export function dataDirOf(options: { dataDir?: string }): string {
-  const flags: Record<string, string> = options.dataDir === undefined ? {} : { 'data-dir': options.dataDir };
-  return loadConfig(flags, process.env.QWEN_SUPERVISOR_CONFIG, process.env)['data-dir'];
+  return configOf(options)['data-dir'];
 }
 
 /** `anyVersion`: for what every version understands. @throws CodedError NOT_RUNNING, VERSION_MISMATCH */

@@ -1,11 +1,14 @@
 import { fileURLToPath } from 'node:url';
+import type { PreflightQuestion } from '@qwen-supervisor/model/preflight';
+import type { Config } from '@qwen-supervisor/protocol/config';
 import { CodedError } from '@qwen-supervisor/protocol/errors';
+import { harmless } from '@qwen-supervisor/protocol/harmless-text';
 import { SIDE_MAX, SIDE_MIN, SIDE_MULTIPLE, STEPS_MAX } from '@qwen-supervisor/protocol/job-request';
 import type { Command } from 'commander';
 import { execa } from 'execa';
-import { loadConfig } from '../config/load-config.js';
+import { modelQuestion } from '../config/config-parts.js';
 import { QUIET } from '../processes/spawn-child.js';
-import { connect, dataDirOf, withDataDir } from './client.js';
+import { answered, type Client, configOf, connect, dataDirOf, withDataDir } from './client.js';
 
 type Options = { dataDir?: string; json?: boolean };
 interface AddOptions extends Options {
@@ -36,11 +39,11 @@ export function addModel(program: Command): void {
     .option('--name <name>', 'what to call it')
     .option('--check-only', 'look at the headers of its files and write nothing')
     .option('--accept-license', 'for a licence that forbids commercial use')
-    .action((folder: string, options: AddOptions) => {
+    .action(async (folder: string, options: AddOptions) => {
       const { quantize, quality, name, checkOnly = false, acceptLicense = false } = options;
       oneOf('--quantize', quantize, ['int4', 'int8', 'none', 'auto']);
       oneOf('--quality', quality, ['standard', 'best']);
-      const memoryBytes = bytesOf(options.memory);
+      const { memoryBytes, heldBytes } = await questionOf(configOf(options), options.memory);
       const lightning = options.lightning ?? null;
       return look(options, {
         do: 'add',
@@ -51,6 +54,7 @@ export function addModel(program: Command): void {
         checkOnly,
         acceptLicense,
         memoryBytes,
+        heldBytes,
         lightning,
       });
     });
@@ -68,7 +72,10 @@ export function addModel(program: Command): void {
       .argument('<name>', 'name of a model that was added')
       .action(async (name: string, options: Options) => {
         if (verb === 'remove') await requireUnused(dataDirOf(options), name);
-        return look(options, { do: verb, name });
+        await look(options, { do: verb, name });
+        const { model: started } = configOf(options);
+        if (verb === 'use' && !process.exitCode && started !== name)
+          console.error(harmless(`note: the configuration names another model, ${started}, and that is what starts`));
       });
   }
   withOptions(model.command('plan'))
@@ -78,16 +85,12 @@ export function addModel(program: Command): void {
     .option('--size <WxH>', "of the picture; the model's own if left out")
     .option('--steps <n>', "denoising steps; the model's own if left out")
     .action(async (target: string | undefined, options: PlanOptions) => {
-      const dataDir = dataDirOf(options);
-      const question = {
-        target: target ?? loadConfig({ 'data-dir': dataDir }, undefined, process.env).model,
-        memoryBytes: bytesOf(options.memory),
-        size: sizeOf(options.size),
-        steps: stepsOf(options.steps),
-      };
-      const probe = fileURLToPath(import.meta.resolve('@qwen-supervisor/inference/probe-main'));
-      const { stdout } = await execa(process.execPath, [probe], { env: QUIET });
-      return look(options, { do: 'plan', ...question, speeds: JSON.parse(stdout) });
+      const { memory, size, steps, json = false } = options;
+      const config = configOf(options);
+      const question = await questionOf(config, memory);
+      const asked = { ...question, target: target ?? config.model, size: sizeOf(size), steps: stepsOf(steps) };
+      const { threads } = config;
+      return runEntry('@qwen-supervisor/inference/plan-main', [JSON.stringify({ ...asked, threads, json })]);
     });
   withOptions(model.command('check'))
     .description('compare what a checkpoint computes here with golden tensors')
@@ -99,18 +102,40 @@ export function addModel(program: Command): void {
     });
 }
 
-/** A worker that is started anew would not find its weights. @throws CodedError MODEL_IN_USE */
-async function requireUnused(dataDir: string, name: string): Promise<void> {
+/** Of the supervisor that runs; null where none does. */
+async function askRunning<T>(dataDir: string, ask: (client: Client) => Promise<T>): Promise<T | null> {
   const client = await connect(dataDir).catch((error: unknown) => {
     if (error instanceof CodedError && error.code === 'NOT_RUNNING') return null;
     throw error;
   });
-  client?.link.close();
-  if (client?.welcome.model.folder === name)
-    throw new CodedError(
-      'MODEL_IN_USE',
-      `'${name}' is what the supervisor (process ${client.pid}) runs: stop it first`,
-    );
+  if (!client) return null;
+  try {
+    return await answered(client.pid, ask(client));
+  } finally {
+    client.link.close();
+  }
+}
+
+/** A worker that is started anew would not find its weights. @throws CodedError MODEL_RUNNING */
+async function requireUnused(dataDir: string, name: string): Promise<void> {
+  const running = await askRunning(dataDir, async ({ welcome, pid }) => ({ folder: welcome.model.folder, pid }));
+  if (running?.folder === name)
+    throw new CodedError('MODEL_RUNNING', `'${name}' is what the supervisor (process ${running.pid}) runs`);
+}
+
+/**
+ * What a start would be asked. What the workers of a supervisor that runs hold counts as free: it is planned for the
+ * time after them.
+ */
+async function questionOf(config: Config, memory: string | undefined): Promise<PreflightQuestion> {
+  const given = bytesOf(memory);
+  const status = await askRunning(config['data-dir'], ({ link }) => link.request('status', {}));
+  const workers = (status?.children ?? []).filter(({ name }) => name !== 'api');
+  const question = modelQuestion(
+    config,
+    workers.reduce((sum, { rssBytes }) => sum + (rssBytes ?? 0), 0),
+  );
+  return given === null ? question : { ...question, memoryBytes: given };
 }
 
 /** @throws CodedError USAGE_INVALID */

@@ -79,8 +79,9 @@ export function tickStepClock(
   if (completed <= 0) return { ...clock, workedAtMs, movedAtMs: isMoving ? atMs : standsSinceMs };
   const step = clock.step === null ? null : Math.max(clock.step, now.step);
   const moved = { ...clock, step, work: now.work, workedAtMs, movedAtMs: atMs };
-  // A load that comes between, and the text, have nothing to do with the picture's size.
-  if (step === null) return moved;
+  // A load that comes between, the text and the tiles have nothing to do with the picture's size.
+  const isOfStep = now.step > (clock.step ?? 0) || now.stepShare > (before?.stepShare ?? 0);
+  if (step === null || !isOfStep) return moved;
   const eachMs = (atMs - standsSinceMs) / completed;
   // Never faster: after this process stood still several beats are read at once, and seem to have come in no time.
   return { ...moved, msPerToken: Math.max(clock.msPerToken, eachMs / clock.tokens) };

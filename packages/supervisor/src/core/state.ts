@@ -75,6 +75,12 @@ export function childOf({ api, workers }: State, name: ChildName): Child {
   return name === 'api' ? api : workers[name].child;
 }
 
+/** Memory that the workers hold. */
+export function workerBytes({ workers }: State): number {
+  const living = WORKER_NAMES.map((name) => workers[name].child).filter(({ pid }) => pid !== null);
+  return living.reduce((sum, { vitals }) => sum + (vitals?.rssBytes ?? 0), 0);
+}
+
 export function withChild(state: State, child: Child): State {
   const { name } = child;
   if (name === 'api') return { ...state, api: child };

@@ -12,7 +12,7 @@ import {
   type JobFilter,
   type JobOrder,
 } from '@qwen-supervisor/protocol/job';
-import { requestOf } from '@qwen-supervisor/protocol/job-request';
+import { type JobRequest, requestOf } from '@qwen-supervisor/protocol/job-request';
 import type { JobOutcome, PictureEntry } from '@qwen-supervisor/protocol/messages';
 import type { Logger } from 'pino';
 import type { AttemptStart, Death } from '../core/attempt.js';
@@ -36,6 +36,8 @@ export interface Core {
   /** Monotonic. */
   nowMs(): number;
   send(event: Event): void;
+  /** By the limits that hold now. @throws CodedError REQUEST_INVALID, SIZE_TOO_LARGE */
+  requireAllowed(request: JobRequest): void;
 }
 
 export interface Bounds {
@@ -79,14 +81,20 @@ export class JobDesk {
     return this.#writes.problem;
   }
 
-  /** `refusal`: why no new job is accepted now. @throws CodedError QUEUE_FULL, IDEMPOTENCY_KEY_REUSED, the refusal */
+  /**
+   * `refusal`: why no new job is accepted now. @throws CodedError QUEUE_FULL, IDEMPOTENCY_KEY_REUSED, REQUEST_INVALID,
+   * SIZE_TOO_LARGE, the refusal
+   */
   async submit(
     orders: JobOrder[],
     idempotency: Idempotency | null,
     refusal: CodedError | null = null,
   ): Promise<{ jobs: Job[]; replayed: boolean }> {
     // Who repeats a request that was accepted is answered even while new ones are refused.
-    if (refusal && !(idempotency && (await this.#inOurErrors(this.#store.knows(idempotency.key))))) throw refusal;
+    if (!(idempotency && (await this.#inOurErrors(this.#store.knows(idempotency.key))))) {
+      if (refusal) throw refusal;
+      for (const { request } of orders) this.#core.requireAllowed(request);
+    }
     const core = this.#core;
     const { maxQueued, maxQueuedPerKey } = this.bounds;
     const put = this.#store.put(orders, idempotency, maxQueued, maxQueuedPerKey).catch((error: unknown) => {
@@ -106,7 +114,7 @@ export class JobDesk {
 
   /**
    * A new job with the request of one that failed or was cancelled. @throws CodedError JOB_NOT_FOUND,
-   * JOB_NOT_RETRYABLE
+   * JOB_NOT_RETRYABLE, and as `submit`
    */
   async retry(
     id: string,
@@ -121,11 +129,8 @@ export class JobDesk {
         'JOB_NOT_RETRYABLE',
         `the job is ${status}; only one that failed or was cancelled can be tried again`,
       );
-    const { jobs } = await this.submit(
-      [{ request: requestOf(job), priority, source, retryOf: id, owner }],
-      idempotency,
-      refusal,
-    );
+    const order = { request: requestOf(job), priority, source, retryOf: id, owner };
+    const { jobs } = await this.submit([order], idempotency, refusal);
     return jobs[0] as Job;
   }
 

@@ -22,7 +22,7 @@ export function apiSettings(config: Config, { host, port, fds }: HttpPort): ApiS
   };
 }
 
-export function workerSettings(config: Config, dataDir: string, { id, plan }: ModelInfo): WorkerSettings {
+export function workerSettings(config: Config, dataDir: string, { id, plan, distilled }: ModelInfo): WorkerSettings {
   return {
     modelFolder: config.model,
     dataDir,
@@ -32,5 +32,6 @@ export function workerSettings(config: Config, dataDir: string, { id, plan }: Mo
     threads: config.threads,
     device: config.device,
     plan,
+    distilled,
   };
 }

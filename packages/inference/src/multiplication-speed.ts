@@ -1,7 +1,4 @@
-/**
- * Entry of a measurement: how fast this machine multiplies with quantised weights of Qwen-Image's own width. Prints one
- * JSON object: floating-point operations a second, by the accuracy that the weights are multiplied with.
- */
+/** How fast this machine multiplies with quantised weights of Qwen-Image's own width. */
 import { OnnxGraph } from '@qwen-supervisor/model/onnx';
 import { InferenceSession, Tensor } from 'onnxruntime-node';
 import { threadCount } from './processors.js';
@@ -12,11 +9,8 @@ const [ROWS, COLUMNS, BLOCK] = [6144, 3072, 32];
 const TOKENS = 256;
 const LEAST_MS = 700;
 
-const [threads = '0'] = process.argv.slice(2);
-const speeds = { 0: await measure(0), 4: await measure(4) };
-process.stdout.write(JSON.stringify(speeds));
-
-async function measure(accuracy: 0 | 4): Promise<number> {
+/** Floating-point operations a second; `threads`: 0 for as many as there are processors. */
+export async function multiplicationSpeed(accuracy: 0 | 4, threads: number): Promise<number> {
   const g = new OnnxGraph('probe');
   const blocks = COLUMNS / BLOCK;
   const codes = new Uint8Array((ROWS * COLUMNS) / 2).fill(0x5a);
@@ -29,7 +23,7 @@ async function measure(accuracy: 0 | 4): Promise<number> {
   g.output('y', g.node('MatMulNBits', inputs, attributes, 'com.microsoft'), ['n', ROWS]);
   const session = await InferenceSession.create(g.encode(new Map()), {
     executionProviders: ['cpu'],
-    intraOpNumThreads: threadCount(Number(threads)),
+    intraOpNumThreads: threadCount(threads),
   });
   const x = new Tensor('float32', new Float32Array(TOKENS * COLUMNS).fill(0.5), [TOKENS, COLUMNS]);
   await session.run({ x });
