@@ -8,7 +8,7 @@ import { readFloat32, readSafetensorsHeader } from '@qwen-supervisor/model/safet
 import type { Job } from '@qwen-supervisor/protocol/job';
 import { expect, test } from 'vitest';
 import { copyCheckpoint, POCKET, temporaryFolder, writeFloat32Safetensors } from '../fixture-files.js';
-import { cli, type Product, startProduct } from './product.js';
+import { cli, type Product, startProduct, until } from './product.js';
 
 const RANK = 4;
 /** In the attention, which is merged; in the modulation, which is not; and where the last block reads nothing. */
@@ -102,6 +102,31 @@ test('it draws what the merged weights draw, in its own steps, without guidance,
     expect(info.warnings).toEqual([expect.stringContaining('20 steps'), expect.stringContaining('guidance of 7')]);
     const classic = await product.call('/generate/text-to-image', { ...FOX, num_inference_steps: 50, cfg_scale: 4 });
     expect(classic.headers.get('warning')).toContain('50 steps were not made');
+  } finally {
+    await product.clean();
+  }
+});
+
+test('jobs that wait when it takes the place of another are not drawn otherwise than they were asked for', async () => {
+  const dataDir = temporaryFolder();
+  await cli(['model', 'add', POCKET, '--lightning', writeLora(), '--name', 'mine', '--data-dir', dataDir]);
+  const config = join(temporaryFolder(), 'config.toml');
+  writeFileSync(config, '');
+  const product = await startProduct(['--config', config], dataDir);
+  try {
+    const running = await product.submit({ ...FOX, numInferenceSteps: 400 });
+    const waiting = await product.submit(FOX);
+    const fitting = await product.submit({ ...FOX, numInferenceSteps: 4, trueCfgScale: 1 });
+    await until(async () => ((await product.job(running.id)).step > 4 ? true : null));
+    writeFileSync(config, 'model = "mine"\n');
+    expect(await cli(['reload', '--data-dir', dataDir])).toMatchObject({ code: 0 });
+    for (const { id } of [running, waiting])
+      expect(await product.ended(id)).toMatchObject({
+        status: 'failed',
+        error: { code: 'REQUEST_INVALID', message: expect.stringContaining('draws in 4 or 8 steps') },
+      });
+    expect(await product.ended(fitting.id)).toMatchObject({ status: 'done' });
+    expect((await product.call(`/api/v1/jobs/${waiting.id}/retry`, {})).status).toBe(400);
   } finally {
     await product.clean();
   }

@@ -1,12 +1,12 @@
 /** Models that are added: prepared weights, interrupted and whole, and pictures drawn with them. */
 import { createHash } from 'node:crypto';
 import { cpSync, existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { basename, join } from 'node:path';
 import { readSafetensorsHeader } from '@qwen-supervisor/model/safetensors';
 import { execa } from 'execa';
 import sharp from 'sharp';
 import { describe, expect, test } from 'vitest';
-import { copyCheckpoint, POCKET, REPOSITORY, temporaryFolder } from '../fixture-files.js';
+import { copyCheckpoint, OTHER, POCKET, REPOSITORY, temporaryFolder } from '../fixture-files.js';
 import { cli, startProduct, until } from './product.js';
 
 const FOX = { prompt: 'a fox on a teal background', seed: 3, numInferenceSteps: 60 };
@@ -157,6 +157,19 @@ describe('model plan', () => {
     expect(lines).toMatch(/calculated for 128x128: .* a step, with guidance/);
   });
 
+  test('asks the configuration what would be started, and in how much memory', async () => {
+    const config = join(temporaryFolder(), 'config.toml');
+    writeFileSync(config, `model = "${OTHER}"\nmemory-gigabytes = 3\ndata-dir = "${temporaryFolder()}"\n`);
+    const { stdout } = await cli(['model', 'plan', '--json'], { QWEN_SUPERVISOR_CONFIG: config });
+    expect(JSON.parse(stdout)).toMatchObject({ name: basename(OTHER), availableBytes: 3e9 });
+  });
+
+  test('of a name that nobody has given says so', async () => {
+    const { code, stderr } = await model(temporaryFolder(), 'plan', 'mein');
+    expect(code).toBe(66);
+    expect(stderr).toMatch(/MODEL_NOT_FOUND.*mein/);
+  });
+
   test('says what is missing where it does not fit, and fails', async () => {
     const { code, stdout } = await model(temporaryFolder(), 'plan', POCKET, '--memory', '200MB');
     expect(code).toBe(93);
@@ -220,4 +233,35 @@ test('what is not a model is told in a line', async () => {
   expect((await model(dataDir, 'show', 'nothing')).stderr).toContain('MODEL_NOT_REGISTERED');
   expect((await model(dataDir, 'add', POCKET, '--quantize', 'int3')).stderr).toContain('USAGE_INVALID');
   expect((await model(dataDir, 'add', POCKET, '--name', '../x')).stderr).toContain('is no name for a model');
+});
+
+test('a size that is left out is one that is allowed, also over a picture', async () => {
+  const product = await startProduct(['--max-pixels', '8192']);
+  try {
+    const job = await product.submit({ ...FOX, numInferenceSteps: 1 });
+    expect(job).toMatchObject({ width: 80, height: 80 });
+    await product.ended(job.id);
+    const over = await product.submit({ ...FOX, numInferenceSteps: 1, initImage: job.id });
+    expect(over).toMatchObject({ width: 80, height: 80 });
+    const { models } = (await product.call('/api/v1/models')).json as { models: { sizes: object }[] };
+    expect(models[0]?.sizes).toMatchObject({ '16:9': [112, 64] });
+  } finally {
+    await product.clean();
+  }
+});
+
+test('a model that was unloaded is planned anew before it is loaded: others may have the memory by then', async () => {
+  const product = await startProduct();
+  try {
+    await product.ended((await product.submit(FOX)).id);
+    const planned = async () =>
+      (await cli(['logs', '--data-dir', product.dataDir, '-n', '1000'])).stdout.includes('planned again');
+    expect(await planned()).toBe(false);
+    await product.call('/api/v1/models/pocket/unload', '');
+    await until(async () => ((await product.status()).model.state === 'unloaded' ? true : null));
+    expect(await product.ended((await product.submit(FOX)).id)).toMatchObject({ status: 'done' });
+    expect(await planned()).toBe(true);
+  } finally {
+    await product.clean();
+  }
 });

@@ -86,10 +86,15 @@ export function listRegistrations(dataDir: string): { models: Registration[]; da
   return { models, damaged };
 }
 
-/** The model that was added last from this checkpoint folder; null for none. */
+/**
+ * The model that was added last from this checkpoint folder, as it is there; null for none. One with a LoRA draws
+ * something else, and is asked for by its name.
+ */
 export function registrationOf(dataDir: string, checkpointFolder: string): Registration | null {
   const source = realpathSync(checkpointFolder);
-  const those = listRegistrations(dataDir).models.filter((model) => model.source === source);
+  const those = listRegistrations(dataDir).models.filter(
+    (model) => model.source === source && model.lightning === null,
+  );
   return those.sort((a, b) => a.addedAt.localeCompare(b.addedAt)).at(-1) ?? null;
 }
 
