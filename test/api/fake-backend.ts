@@ -40,6 +40,7 @@ const WELCOME: Welcome = {
       accuracy: 4,
       residentPixels: 4096 * 4096,
       neededBytes: 1e9,
+      cardBytes: null,
       availableBytes: 4e9,
       largestPixels: 4096 * 4096,
       tileAbovePixels: 4096 * 4096,
@@ -57,6 +58,7 @@ const STATUS: SystemStatus = {
     { ...child, name: 'inference', state: 'ready', reason: 'ready' },
     { ...child, name: 'api', state: 'ready', reason: 'ready' },
   ],
+  device: { device: 'cpu', name: 'a processor', memoryBytes: null, reason: 'asked for' },
   model: {
     id: 'pocket',
     folder: '/models/pocket',
@@ -180,6 +182,7 @@ function toJob({ request, priority, source, retryOf }: JobOrder, index: number):
     retryOf,
     resumedAtStep: null,
     startedOverReason: null,
+    devices: [],
     images: [],
     error: null,
     createdAt: '2026-11-26T00:00:00Z',

@@ -16,7 +16,7 @@ const REQUEST = {
   strength: null,
   mask: null,
 };
-const FIT = fitOf(REQUEST, 'model', 'onnxruntime 1.0');
+const FIT = fitOf(REQUEST, 'model', 'onnxruntime 1.0', 'cpu');
 const latents = (step: number) => Float32Array.from({ length: 1024 }, (_, i) => step + i / 7);
 
 async function written(steps: number[], dataDir = temporaryFolder()): Promise<string> {
@@ -63,10 +63,10 @@ test.each([
 });
 
 test.each([
-  [fitOf({ ...REQUEST, seed: 2 }, 'model', 'onnxruntime 1.0'), /belongs to another request/],
-  [fitOf({ ...REQUEST, trueCfgScale: 4.5 }, 'model', 'onnxruntime 1.0'), /belongs to another request/],
-  [fitOf(REQUEST, 'other', 'onnxruntime 1.0'), /belongs to another model/],
-  [fitOf(REQUEST, 'model', 'onnxruntime 1.1'), /was computed with another runtime \(onnxruntime 1\.0/],
+  [fitOf({ ...REQUEST, seed: 2 }, 'model', 'onnxruntime 1.0', 'cpu'), /belongs to another request/],
+  [fitOf({ ...REQUEST, trueCfgScale: 4.5 }, 'model', 'onnxruntime 1.0', 'cpu'), /belongs to another request/],
+  [fitOf(REQUEST, 'other', 'onnxruntime 1.0', 'cpu'), /belongs to another model/],
+  [fitOf(REQUEST, 'model', 'onnxruntime 1.1', 'cpu'), /was computed with another runtime \(onnxruntime 1\.0/],
 ])('one that does not fit is not used: %#', async (fit, reason) => {
   const dataDir = await written([2]);
   expect(findCheckpoint(dataDir, 'job_1', fit, 2)).toEqual({ checkpoint: null, reason: expect.stringMatching(reason) });
@@ -82,7 +82,7 @@ test('one that is older than the steps that were told is used, and the reason sa
 
 test('one that is not used is removed, so that its name does not claim steps that are lost', async () => {
   const dataDir = await written([1, 4]);
-  findCheckpoint(dataDir, 'job_1', fitOf(REQUEST, 'other', 'onnxruntime 1.0'), 4);
+  findCheckpoint(dataDir, 'job_1', fitOf(REQUEST, 'other', 'onnxruntime 1.0', 'cpu'), 4);
   expect(names(dataDir)).toEqual([]);
 });
 

@@ -12,6 +12,7 @@ import { temporaryFolder } from '../fixture-files.js';
 import { writeQwenImage, writeSparse } from '../qwen-image-sizes.js';
 
 const OWN_SIZE = 1328 * 1328;
+const machine = (machineBytes: number) => ({ machineBytes, card: null });
 
 function costs(quantisation: Quantisation, layers = 60, textLayers = 28) {
   const folder = temporaryFolder();
@@ -29,7 +30,7 @@ describe('Qwen-Image', () => {
 
   test('in int4 draws its own size in 12 GB, and goes through its stages where not all fits at once', () => {
     const int4 = costs('int4');
-    const at = (gigabytes: number) => planModel(int4, gigabytes * 1e9, OWN_SIZE);
+    const at = (gigabytes: number) => planModel(int4, machine(gigabytes * 1e9), OWN_SIZE);
     expect(at(11)).toMatchObject({ accuracy: 0, residentPixels: 0 });
     expect(at(11)?.largestPixels).toBeGreaterThan(OWN_SIZE);
     expect(at(16)).toMatchObject({ accuracy: 4, residentPixels: 0 });
@@ -41,7 +42,7 @@ describe('Qwen-Image', () => {
   test('is never drawn smaller where there is more memory', () => {
     for (const quantisation of ['int4', 'int8'] as const) {
       const model = costs(quantisation);
-      const plans = Array.from({ length: 60 }, (_, i) => planModel(model, (9 + i / 2) * 1e9, OWN_SIZE));
+      const plans = Array.from({ length: 60 }, (_, i) => planModel(model, machine((9 + i / 2) * 1e9), OWN_SIZE));
       const pixels = plans.map((plan) => plan?.largestPixels ?? 0);
       // Where the faster way to multiply becomes possible it is taken, as soon as the model's own size fits.
       const drops = pixels.filter((count, i) => i > 0 && count < (pixels[i - 1] as number));
@@ -68,15 +69,15 @@ test('a pass of Qwen-Image takes as many operations as its authors and others co
 
 test('four blocks fit into 2.5 GiB, and not into 1 GiB', () => {
   const four = costs('int4', 4, 2);
-  const plan = planModel(four, 2.5 * 2 ** 30, 512 * 512);
+  const plan = planModel(four, machine(2.5 * 2 ** 30), 512 * 512);
   expect(plan?.largestPixels).toBeGreaterThanOrEqual(512 * 512);
   expect(plan?.neededBytes).toBeLessThanOrEqual(2.5 * 2 ** 30);
-  expect(planModel(four, 2 ** 30, 512 * 512)).toBeNull();
+  expect(planModel(four, machine(2 ** 30), 512 * 512)).toBeNull();
 });
 
 test('a picture that is too large to be decoded at once is decoded in tiles', () => {
   const int4 = costs('int4');
-  const [small, large] = [11e9, 40e9].map((memory) => planModel(int4, memory, OWN_SIZE)?.tileAbovePixels ?? 0);
+  const [small, large] = [11e9, 40e9].map((memory) => planModel(int4, machine(memory), OWN_SIZE)?.tileAbovePixels ?? 0);
   expect(Math.log2(small as number) % 1).toBe(0);
   expect(large).toBeGreaterThan(OWN_SIZE);
 });

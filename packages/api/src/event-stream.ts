@@ -155,8 +155,8 @@ function describe(event: NumberedEvent): Told[] {
       return [['progress', { id, i, n, progress, eta }]];
     }
     case 'running': {
-      const { jobId: id, attempt, step, startedOverReason } = event;
-      return [['running', { id, attempt, step, startedOverReason }]];
+      const { jobId: id, attempt, step, startedOverReason, device } = event;
+      return [['running', { id, attempt, step, startedOverReason, device }]];
     }
     case 'requeued': {
       const { jobId: id, attempt, step, reason } = event;

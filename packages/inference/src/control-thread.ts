@@ -92,8 +92,8 @@ async function forward(message: MainMessage): Promise<void> {
     case 'begun': {
       const { jobId, attempt } = message.run;
       checkpoints = new CheckpointWriter(dataDir, jobId, message.fit);
-      const { step, startedOverReason } = message;
-      return link.notify('begun', { jobId, attempt, step, startedOverReason });
+      const { step, startedOverReason, fit } = message;
+      return link.notify('begun', { jobId, attempt, step, startedOverReason, device: fit.device });
     }
     case 'step': {
       const { jobId, attempt } = message.run;

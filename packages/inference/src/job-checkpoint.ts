@@ -37,6 +37,8 @@ export interface Fit {
   model: string;
   /** Build of the runtime, processor and threads: rounding may differ between them. */
   runtime: string;
+  /** What it is computed on. Of another one a checkpoint fits too: that differs in rounding alone, and is told. */
+  device: string;
 }
 
 /** The state after `step` completed steps. */
@@ -53,8 +55,8 @@ interface Header {
 }
 
 /** `model`: fingerprint of the checkpoint folder; `runtime`: what computes, and how. */
-export function fitOf(request: JobRequest, model: string, runtime: string): Fit {
-  return { request: JSON.stringify(requestOf(request)), model, runtime };
+export function fitOf(request: JobRequest, model: string, runtime: string, device: string): Fit {
+  return { request: JSON.stringify(requestOf(request)), model, runtime, device };
 }
 
 /** Writes the checkpoints of one run. */
@@ -185,11 +187,14 @@ function decode(bytes: Buffer, fit: Fit): JobCheckpoint | string {
   if (end < start || !bytes.subarray(0, MAGIC.length).equals(MAGIC)) return 'is damaged';
   if (!createHash('sha256').update(bytes.subarray(0, end)).digest().equals(bytes.subarray(end))) return 'is damaged';
   const headerEnd = start + bytes.readUInt32LE(MAGIC.length);
-  const header = JSON.parse(bytes.toString('utf8', start, headerEnd)) as Header;
+  const header = JSON.parse(bytes.toString('utf8', start, headerEnd)) as Header & { fit: Partial<Fit> };
   if (!isSameRequest(header.fit.request, fit.request))
     return 'belongs to another request, or to an older version of it';
   if (header.fit.model !== fit.model) return 'belongs to another model';
-  if (header.fit.runtime !== fit.runtime) return `was computed with another runtime (${header.fit.runtime})`;
+  // Those of earlier versions name no device.
+  const isOfAnother = header.fit.device !== undefined && header.fit.device !== fit.device;
+  if (!isOfAnother && header.fit.runtime !== fit.runtime)
+    return `was computed with another runtime (${header.fit.runtime})`;
   const latents = new Float32Array(header.floats);
   new Uint8Array(latents.buffer).set(bytes.subarray(headerEnd, end));
   return { step: header.step, latents };

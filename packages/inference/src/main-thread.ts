@@ -5,7 +5,9 @@
  * everything that must answer at once lives in control-thread.ts. SIGTERM has no handler on purpose: its default action
  * ends the process even inside a native call.
  */
+import { join } from 'node:path';
 import { Worker } from 'node:worker_threads';
+import { VERSION } from '@qwen-supervisor/ipc/version';
 import { fingerprint } from '@qwen-supervisor/model/checkpoint';
 import { openModel } from '@qwen-supervisor/model/registry/open-model';
 import { CodedError, ERRORS, toCodedError } from '@qwen-supervisor/protocol/errors';
@@ -16,14 +18,26 @@ import type { LoadProgress } from '@qwen-supervisor/protocol/status';
 import { findCheckpoint, fitOf } from './job-checkpoint.js';
 import { readInput, writePicture } from './picture-file.js';
 import { threadCount } from './processors.js';
-import { drawPicture, type Observer, type Over } from './recipe/pipeline.js';
-import { drawPreview, fitPreview, type PreviewMap } from './recipe/preview.js';
+import { FloatCache } from './recipe/float-cache.js';
+import {
+  decodePacked,
+  denoise,
+  drawPicture,
+  encodePrompts,
+  firstNoise,
+  type Observer,
+  type Over,
+  scheduleOf,
+} from './recipe/pipeline.js';
+import { drawPreview, type PreviewMap, previewMap } from './recipe/preview.js';
 import { fromRuntime } from './recipe/runtime-error.js';
-import { loadSessions, type Sessions } from './recipe/sessions.js';
+import { latentSize, loadSessions, type Sessions } from './recipe/sessions.js';
 import { type ControlData, type ControlMessage, FLAG, FLAG_COUNT, type MainMessage, type Run } from './threads.js';
 
 /** Previews of a picture. */
 const PREVIEWS = 5;
+/** Of some models; each takes some hundred. */
+const PREVIEW_BYTES_MAX = 1 << 16;
 
 const settings = JSON.parse(process.env[CHILD_ENV.settings] ?? '{}') as WorkerSettings;
 const threads = threadCount(settings.threads);
@@ -55,7 +69,7 @@ function onWork(): void {
 
 interface Model {
   sessions: Sessions;
-  previewMap: PreviewMap;
+  colours: PreviewMap;
   fingerprint: string;
 }
 
@@ -82,10 +96,11 @@ async function load(): Promise<Model | null> {
     if (plan.residentPixels > 0) warmingUp();
     const msPerToken = await warmUp(sessions);
     warmingUp();
-    const previewMap = await fitPreview(sessions);
+    const known = new FloatCache(join(cacheFolder, 'preview'), PREVIEW_BYTES_MAX);
+    const colours = await previewMap(sessions, known, `${fingerprint(checkpoint)} ${VERSION}`);
     isLoaded = true;
     tell({ type: 'loaded', seconds: (performance.now() - start) / 1000, msPerToken });
-    return { sessions, previewMap, fingerprint: fingerprint(checkpoint) };
+    return { sessions, colours, fingerprint: fingerprint(checkpoint) };
   } catch (error) {
     const coded = toCodedError(error);
     // A file that is wrong stays wrong; anything else may be better next time.
@@ -97,14 +112,51 @@ async function load(): Promise<Model | null> {
 
 /**
  * The first run of every session is slow, and a model that cannot draw should say so before it is called ready. Gives
- * the milliseconds of a pass by token: of a smaller picture the time would go into the weights, not into tokens.
+ * the milliseconds of a pass by token: not of the first one, nor of a small picture, where the time goes into the
+ * weights.
  */
 async function warmUp(sessions: Sessions): Promise<number> {
-  const request = {
+  const [small, large] = [blank(64), blank(256)];
+  const observer: Observer = {
+    onStep() {},
+    onPart: onWork,
+    onDecoding() {},
+    isCancelled: () => false,
+    isInterrupted: () => false,
+  };
+  sessions.nextPicture(large.width * large.height);
+  const prompts = await ifFinite(encodePrompts(sessions, small, observer.isCancelled));
+  if (!prompts) return 0;
+  const pass = (request: JobRequest) => {
+    const start = { step: 0, latents: firstNoise(sessions, request) };
+    return ifFinite(denoise(sessions, request, prompts, scheduleOf(sessions, request), start, observer));
+  };
+  const reached = await pass(small);
+  const begunMs = performance.now();
+  await pass(large);
+  const msPerToken = (performance.now() - begunMs) / tokensOf(large);
+  const { h, w } = latentSize(small.width, small.height);
+  if (reached) await decodePacked(sessions, reached.latents, h / 2, w / 2);
+  return msPerToken;
+}
+
+/** Null where it is not: each job says where, and some sizes may be well. */
+async function ifFinite<T>(computed: Promise<T>): Promise<T | null> {
+  try {
+    return await computed;
+  } catch (error) {
+    if (!(error instanceof CodedError) || error.code !== 'VALUES_NOT_FINITE') throw error;
+    console.error(`warm-up: ${error.message}; ${error.hint}`);
+    return null;
+  }
+}
+
+function blank(side: number): JobRequest {
+  return {
     prompt: ' ',
     negativePrompt: ' ',
-    width: 256,
-    height: 256,
+    width: side,
+    height: side,
     numInferenceSteps: 1,
     trueCfgScale: 1,
     seed: 0,
@@ -112,29 +164,6 @@ async function warmUp(sessions: Sessions): Promise<number> {
     strength: null,
     mask: null,
   };
-  let [begunMs, endedMs] = [0, 0];
-  const observer: Observer = {
-    onStep() {},
-    onPart() {
-      endedMs = performance.now();
-      onWork();
-    },
-    onDecoding() {},
-    // The last question before the first part comes right before it.
-    isCancelled() {
-      if (endedMs === 0) begunMs = performance.now();
-      return false;
-    },
-    isInterrupted: () => false,
-  };
-  const picture = await drawPicture(sessions, request, observer).catch((error: unknown) => {
-    // Each job says where; some sizes may be well.
-    if (!(error instanceof CodedError) || error.code !== 'VALUES_NOT_FINITE') throw error;
-    console.error(`warm-up: ${error.message}; ${error.hint}`);
-    return 'not finite' as const;
-  });
-  if (!picture) throw new CodedError('MODEL_LOAD_FAILED', 'the warm-up picture was not drawn');
-  return (endedMs - begunMs) / tokensOf(request);
 }
 
 async function drawUntilStopped(model: Model): Promise<void> {
@@ -153,7 +182,7 @@ async function drawUntilStopped(model: Model): Promise<void> {
   }
 }
 
-async function attempt(run: Run, { sessions, previewMap, fingerprint: modelFingerprint }: Model): Promise<JobOutcome> {
+async function attempt(run: Run, { sessions, colours, fingerprint: modelFingerprint }: Model): Promise<JobOutcome> {
   const { request } = run;
   const steps = stepsOf(request);
   const every = Math.max(1, Math.floor(steps / PREVIEWS));
@@ -168,7 +197,7 @@ async function attempt(run: Run, { sessions, previewMap, fingerprint: modelFinge
     onStep(state) {
       Atomics.store(flags, FLAG.step, state.step);
       Atomics.store(flags, FLAG.stepShare, 0);
-      const preview = state.step % every === 0 ? drawPreview(previewMap, state) : null;
+      const preview = state.step % every === 0 ? drawPreview(colours, state) : null;
       const due = state.step % settings.checkpointSteps === 0 || state.step === steps;
       const kept = due || isStopping();
       const latents = kept ? state.latents.slice() : null;
@@ -178,7 +207,12 @@ async function attempt(run: Run, { sessions, previewMap, fingerprint: modelFinge
   try {
     // It may be of another time, when there was another model, or more memory.
     requireDrawable(request, settings, settings.plan.largestPixels);
-    const fit = fitOf(request, modelFingerprint, `${sessions.rounding}, decoded ${decodingOf(request)}`);
+    const fit = fitOf(
+      request,
+      modelFingerprint,
+      `${sessions.rounding}, decoded ${decodingOf(request)}`,
+      settings.device,
+    );
     const { checkpoint, reason } = findCheckpoint(settings.dataDir, run.jobId, fit, run.step);
     Atomics.store(flags, FLAG.step, checkpoint?.step ?? 0);
     Atomics.store(flags, FLAG.stepShare, 0);

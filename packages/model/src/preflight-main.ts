@@ -13,7 +13,7 @@ import { openModel } from './registry/open-model.js';
 
 process.stdout.write(JSON.stringify(look(JSON.parse(process.argv[2] ?? '{}') as PreflightQuestion)));
 
-function look({ target, dataDir, memoryBytes, heldBytes }: PreflightQuestion): PreflightAnswer {
+function look({ target, dataDir, memoryBytes, heldBytes, card }: PreflightQuestion): PreflightAnswer {
   try {
     const { checkpoint, name, registration } = openModel(dataDir, target);
     const { architecture } = checkpoint;
@@ -22,11 +22,15 @@ function look({ target, dataDir, memoryBytes, heldBytes }: PreflightQuestion): P
     const description = describeModel(checkpoint, name);
     const { width, height } = description.defaults;
     const available = memoryBytes ?? availableMemory() + heldBytes;
-    const plan = planModel(costs, available, width * height);
+    const plan = planModel(costs, { machineBytes: available, card }, width * height);
     if (plan) return { model: { ...description, plan } };
-    const [least, there] = [leastMemory(costs), available].map((bytes) => (bytes / 1e9).toFixed(1));
     const called = registration?.name ?? description.id;
-    throw new CodedError('MODEL_TOO_LARGE', `${called}: needs ${least} GB of memory, and there are ${there} GB for it`);
+    const least = leastMemory(costs, card);
+    const isOfCard = card !== null && least.machine <= available;
+    const [needed, there] = isOfCard ? [least.card as number, card.bytes] : [least.machine, available];
+    const gb = (bytes: number) => `${(bytes / 1e9).toFixed(1)} GB`;
+    const text = `${called}: needs ${gb(needed)} of ${isOfCard ? "the card's " : ''}memory, and there are ${gb(there)} for it`;
+    throw new CodedError('MODEL_TOO_LARGE', text);
   } catch (error) {
     return { error: toCodedError(error).toObject() };
   }

@@ -3,6 +3,7 @@ import { spawn } from 'node:child_process';
 import { fileURLToPath } from 'node:url';
 import { CodedError, type ErrorObject } from '@qwen-supervisor/protocol/errors';
 import type { ModelInfo } from '@qwen-supervisor/protocol/messages';
+import type { Room } from './plan/plan.js';
 
 export interface PreflightQuestion {
   /** Name of a model that was added, or a checkpoint folder. */
@@ -12,6 +13,8 @@ export interface PreflightQuestion {
   memoryBytes: number | null;
   /** Of what is not free: memory of a worker that will have ended by then. */
   heldBytes: number;
+  /** The graphics card that computes; null for the processor, or where its memory is not known. */
+  card: Room['card'];
 }
 
 export type PreflightAnswer = { model: ModelInfo } | { error: ErrorObject };

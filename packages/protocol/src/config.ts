@@ -4,9 +4,10 @@
  * file.
  */
 import { z } from 'zod';
+import { DEVICE_PATTERN } from './device.js';
 import { CodedError } from './errors.js';
 import { STEPS_MAX } from './job-request.js';
-import { type ChildName, DEVICES } from './status.js';
+import type { ChildName } from './status.js';
 
 /**
  * When a changed setting is obeyed: at once, when that child is started anew (a reload does it), or at the next start
@@ -149,9 +150,17 @@ export const configSchema = z.strictObject({
     .describe('Processor threads that compute pictures; 0 for as many as there are cores that may be used')
     .meta({ takesEffect: 'inference' }),
   device: z
-    .enum(DEVICES)
+    .string()
+    .regex(DEVICE_PATTERN, { error: "must be auto, cpu, cuda or webgpu; a card of several as 'cuda:1'" })
+    .default('auto')
+    .describe(
+      "What computes pictures: 'cpu', 'cuda' or 'webgpu' (Vulkan), of several cards as 'cuda:1'; 'auto' for the best that works (docs/gpu.md)",
+    )
+    .meta({ takesEffect: 'inference' }),
+  'device-fallback': z
+    .enum(['cpu', 'none'])
     .default('cpu')
-    .describe("What computes pictures: 'cpu', or 'webgpu', a graphics card through Vulkan (docs/gpu.md)")
+    .describe("What goes on when the device does not work: 'cpu', or 'none' to fail and say why")
     .meta({ takesEffect: 'inference' }),
   'memory-gigabytes': z
     .number()

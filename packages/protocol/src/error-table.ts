@@ -266,8 +266,16 @@ export const ERRORS = {
     'nothing is lost but time: the worker begins anew and the job goes on at its last step; if it happens again look at the driver, the power and the heat of the card',
     500, 93, 'environment', true),
   DEVICE_UNAVAILABLE: row(
-    'the graphics card cannot be used',
-    "install its Vulkan driver and libvulkan1, look with 'vulkaninfo --summary', or start with --device cpu; docs/gpu.md has the steps",
+    'the device cannot be used',
+    "install its driver (Vulkan: mesa-vulkan-drivers or NVIDIA's, and libvulkan1) and look with 'qwen-supervisor device list'; --device cpu draws without a card; docs/gpu.md has the steps",
+    500, 93, 'environment'),
+  DEVICE_DRIVER_UNUSABLE: row(
+    'the driver of the graphics card is not there, or is too old',
+    "install the driver (NVIDIA: 580 or newer for CUDA; AMD and Intel: the Vulkan driver of mesa-vulkan-drivers, and libvulkan1), then look with 'qwen-supervisor device list'",
+    500, 93, 'environment'),
+  CUDA_RUNTIME_INCOMPLETE: row(
+    'a library that CUDA needs is missing',
+    "run 'qwen-supervisor gpu install'; 'qwen-supervisor gpu status' shows what is there",
     500, 93, 'environment'),
   RUNTIME_UNLOADABLE: row(
     'a library that pictures are computed with cannot be loaded',

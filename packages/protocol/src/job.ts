@@ -57,6 +57,8 @@ export interface Job extends JobRequest {
   resumedAtStep: number | null;
   /** Why the last attempt could not go on where the one before had stopped. */
   startedOverReason: string | null;
+  /** What has computed its steps, in this order: `cuda:0`, then `cpu` where that went on. */
+  devices: string[];
   /** A job that was interrupted has the picture of the step that it had reached. */
   images: JobImage[];
   error: ErrorObject | null;
@@ -113,7 +115,7 @@ export type JobEvent =
   /** Its place in the queue was changed. */
   | { type: 'moved'; jobId: string; job: Job }
   /** A worker draws; it goes on after `step`, or has started over for a reason. */
-  | { type: 'running'; jobId: string; attempt: number; step: number; startedOverReason: string | null }
+  | { type: 'running'; jobId: string; attempt: number; step: number; startedOverReason: string | null; device: string }
   | { type: 'step'; jobId: string; step: number; steps: number; preview: Uint8Array | null; eta: Eta | null }
   /** The step after the completed ones, which takes long, has got on: so much of all steps is made. */
   | { type: 'progress'; jobId: string; step: number; steps: number; progress: number; eta: Eta | null }

@@ -136,7 +136,7 @@ export const MESSAGES: { [K in keyof Received]: z.ZodType<Params<Received, K>> }
   fatal: z.object({ error, permanent: z.boolean() }),
   loading: progress,
   loaded: z.object({ seconds: amount, msPerToken: amount }),
-  begun: z.object({ ...run, step, startedOverReason: text.nullable() }),
+  begun: z.object({ ...run, step, startedOverReason: text.nullable(), device: text }),
   step: z.object({ ...run, step, preview: preview.nullable() }),
   decoding: z.object(run),
   finished: z.object({ ...run, outcome }),

@@ -8,7 +8,7 @@ import type { NumberedEvent } from './events.js';
 import type { CancelScope, Idempotency, Job, JobFilter, JobOrder } from './job.js';
 import type { DrawnModel, JobLimits, JobRequest, ModelDefaults } from './job-request.js';
 import type { ModelPlan } from './model-plan.js';
-import type { ChildName, Crash, Device, LoadProgress, SystemStatus, Vitals } from './status.js';
+import type { ChildName, Crash, LoadProgress, SystemStatus, Vitals } from './status.js';
 
 /** A method map: parameters in, result out. */
 export type Methods = Record<string, (params: never) => unknown>;
@@ -139,7 +139,13 @@ export type WorkerReports = {
   fatal(params: { error: ErrorObject; permanent: boolean }): void;
   beat(params: Vitals): void;
   /** The attempt has begun, after `step`: not 0 where it goes on from a checkpoint. */
-  begun(params: { jobId: string; attempt: number; step: number; startedOverReason: string | null }): void;
+  begun(params: {
+    jobId: string;
+    attempt: number;
+    step: number;
+    startedOverReason: string | null;
+    device: string;
+  }): void;
   /** A step is completed, and its checkpoint written. */
   step(params: { jobId: string; attempt: number; step: number; preview: Uint8Array | null }): void;
   decoding(params: { jobId: string; attempt: number }): void;
@@ -192,7 +198,8 @@ export interface WorkerSettings {
   beatMs: number;
   /** Threads that compute; 0 for as many as there are processors. */
   threads: number;
-  device: Device;
+  /** As `cpu`, `cuda:0`, `webgpu:0`. */
+  device: string;
   plan: ModelPlan;
   distilled: ModelInfo['distilled'];
 }

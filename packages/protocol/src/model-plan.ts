@@ -8,9 +8,11 @@ export interface ModelPlan {
    * one after the other, as it needs them. 0: for every picture.
    */
   residentPixels: number;
-  /** Bytes of memory that the largest picture takes, everything included. */
+  /** Bytes of the machine's memory that the largest picture takes, everything included. */
   neededBytes: number;
-  /** Bytes of memory that there were when the plan was made. */
+  /** The same of the graphics card's own; null without one. */
+  cardBytes: number | null;
+  /** Bytes of the machine's memory that there were when the plan was made. */
   availableBytes: number;
   /** Most pixels of a picture. */
   largestPixels: number;

@@ -1,4 +1,5 @@
 /** What the system says about itself: the same object in `status --json`, `GET /api/v1/status` and on a page. */
+import type { ChosenDevice } from './device.js';
 
 export const CHILD_STATES = [
   'stopped',
@@ -21,10 +22,6 @@ export function isUp(state: ChildState | undefined): boolean {
 export const CHILD_NAMES = ['inference', 'api'] as const;
 export type ChildName = (typeof CHILD_NAMES)[number];
 
-/** What computes pictures: the processor, or a graphics card through Vulkan. */
-export const DEVICES = ['cpu', 'webgpu'] as const;
-export type Device = (typeof DEVICES)[number];
-
 /** How an unplanned exit came about. */
 export type ExitCause =
   /** A signal from outside that we did not send: an operator's. Never the child's fault. */
@@ -45,6 +42,8 @@ export type ExitCause =
   | 'oom-killed'
   /** It said that its device had no memory left. */
   | 'device-memory'
+  /** It said that its device is gone, or cannot be used. */
+  | 'device'
   /** It said that a new process would meet the same fault. */
   | 'permanent';
 
@@ -149,6 +148,7 @@ export interface QueueStatus {
 export interface SystemStatus {
   supervisor: { pid: number; version: string; uptimeSeconds: number; url: string };
   children: ChildStatus[];
+  device: ChosenDevice;
   model: ModelStatus;
   queue: QueueStatus;
 }

@@ -7,7 +7,7 @@ import type { ApiKey } from '@qwen-supervisor/protocol/api-keys';
 import type { Config } from '@qwen-supervisor/protocol/config';
 import { CodedError, type ErrorObject } from '@qwen-supervisor/protocol/errors';
 import { type JobRequest, requestOf } from '@qwen-supervisor/protocol/job-request';
-import type { ModelInfo, ReloadReport, Snapshot, Welcome } from '@qwen-supervisor/protocol/messages';
+import type { ReloadReport, Snapshot, Welcome } from '@qwen-supervisor/protocol/messages';
 import type { ChildName, Crash, SystemStatus } from '@qwen-supervisor/protocol/status';
 import { changeConfig } from './config/config-change.js';
 import { boundsOf, limitsOf } from './config/config-parts.js';
@@ -17,18 +17,18 @@ import { answer, type PeerLink, type Supervised } from './control/peer-methods.j
 import type { ChildEvent } from './core/child.js';
 import type { Effect, Event } from './core/events.js';
 import { progressOf, runningEta } from './core/expected-times.js';
-import { childOf, initialState, type Limits, nextDeadline, runs, type State, workerBytes } from './core/state.js';
+import { childOf, initialState, type Limits, nextDeadline, runs, type State, workerMemory } from './core/state.js';
 import { stateChanges } from './core/state-changes.js';
 import { decide } from './core/supervisor.js';
 import { describeSystem } from './core/system-status.js';
+import { measureDevice, probeDevice } from './devices/device-memory.js';
 import { JobDesk } from './jobs/job-desk.js';
 import type { JobStore } from './jobs/job-store.js';
 import { removePresence } from './machine/data-folder.js';
 import { type HttpPort, refuseUnlessOpen } from './machine/http-port.js';
 import type { SystemdNotifier } from './machine/systemd.js';
-import { PlannedModel } from './planned-model.js';
+import { PLANNED_FROM, type PlannedModel } from './planned-model.js';
 import { apiSettings, workerSettings } from './processes/child-settings.js';
-import { measureDevice, probeDevice } from './processes/device-memory.js';
 import { type Exit, type Incarnation, Processes } from './processes/processes.js';
 import { CrashLog } from './records/crash-log.js';
 import { EventLog } from './records/event-log.js';
@@ -56,7 +56,7 @@ export interface RunningDaemon {
 export interface Parts {
   config: Config;
   readConfig: () => Config;
-  model: ModelInfo;
+  model: PlannedModel;
   dataDir: string;
   store: JobStore;
   httpPort: HttpPort;
@@ -100,8 +100,8 @@ export class Daemon implements RunningDaemon, Supervised {
     this.#parts = parts;
     this.#config = config;
     this.#keys = parts.keys;
-    this.#limits = limitsOf(config, model.plan);
-    this.#model = new PlannedModel(model);
+    this.#limits = limitsOf(config, model.info.plan, model.device.device);
+    this.#model = model;
     this.#crashes = new CrashLog(dataDir);
     this.#control = new ControlSocket(socket, { dataDir, url: httpPort.url, log }, (link) => answer(link, this));
     const socketPath = () => this.#control.path;
@@ -139,7 +139,8 @@ export class Daemon implements RunningDaemon, Supervised {
   async open(): Promise<void> {
     const { dataDir, log, httpPort, systemd, watchdogMs } = this.#parts;
     await this.#control.open();
-    log.logger.info({ pid: process.pid, model: this.#model.info.id, data: dataDir }, `listening on ${httpPort.url}`);
+    const { device, info } = this.#model;
+    log.logger.info({ pid: process.pid, model: info.id, data: dataDir, ...device }, `listening on ${httpPort.url}`);
     this.jobs.recover();
     this.send({ type: 'start', atMs: this.nowMs() });
     this.send({ type: 'job-queued', atMs: this.nowMs() });
@@ -262,8 +263,7 @@ export class Daemon implements RunningDaemon, Supervised {
         if (!run) return;
         const { step, job } = run;
         const eta = runningEta(this.#state, this.nowMs(), jobId);
-        const progress = progressOf(run);
-        return this.events.publish({ type: 'progress', jobId, step, steps: job.steps, progress, eta });
+        return this.events.publish({ type: 'progress', jobId, step, steps: job.steps, progress: progressOf(run), eta });
       }
       case 'tell-decoding':
         return this.events.publish({ type: 'decoding', jobId: effect.jobId });
@@ -299,8 +299,8 @@ export class Daemon implements RunningDaemon, Supervised {
   }
 
   async #planAgain(): Promise<void> {
-    if (!(await this.#model.lookAgain(this.#config, workerBytes(this.#state), this.#parts.log.logger))) return;
-    this.#limits = limitsOf(this.#config, this.#model.info.plan);
+    if (!(await this.#model.lookAgain(this.#config, workerMemory(this.#state), this.#parts.log.logger))) return;
+    this.#limits = limitsOf(this.#config, this.#model.info.plan, this.#model.device.device);
     this.#links.api?.notify('welcome', this.#welcome());
   }
 
@@ -310,7 +310,7 @@ export class Daemon implements RunningDaemon, Supervised {
     const pid =
       name === 'api'
         ? this.#processes.spawn(child, apiSettings(this.#config, httpPort), httpPort.fds)
-        : this.#processes.spawn(child, workerSettings(this.#config, dataDir, this.#model.info), []);
+        : this.#processes.spawn(child, workerSettings(this.#config, dataDir, this.#model), [], this.#model.env);
     if (pid !== null) this.#tellChild(name, incarnation, { type: 'spawned', pid });
   }
 
@@ -339,13 +339,13 @@ export class Daemon implements RunningDaemon, Supervised {
     const keys = readKeysFile(read['keys-file']);
     const { config, report } = changeConfig(this.#config, read);
     refuseUnlessOpen(httpPort.host, keys.length > 0 || config.keyless === 'anywhere');
-    if (report.applied.includes('model') || report.applied.includes('memory-gigabytes'))
-      await this.#model.look(config, workerBytes(this.#state));
+    if (PLANNED_FROM.some((key) => report.applied.includes(key)))
+      await this.#model.look(config, workerMemory(this.#state));
     if (JSON.stringify(keys) !== JSON.stringify(this.#keys) && !report.restarted.includes('api'))
       report.restarted.push('api');
     this.#keys = keys;
     this.#config = config;
-    this.#limits = limitsOf(config, this.#model.info.plan);
+    this.#limits = limitsOf(config, this.#model.info.plan, this.#model.device.device);
     this.jobs.bounds = boundsOf(config);
     log.logger.level = config['log-level'];
     this.#links.api?.notify('welcome', this.#welcome());
@@ -366,7 +366,7 @@ export class Daemon implements RunningDaemon, Supervised {
     const identity = { pid: process.pid, version: VERSION, uptimeSeconds: process.uptime(), url };
     const model = { id: this.#model.info.id, folder: this.#config.model };
     const queue = { ...(await this.jobs.counts()), problem: this.jobs.problem };
-    return describeSystem(this.#state, identity, model, queue, this.nowMs());
+    return describeSystem(this.#state, identity, this.#model.device, model, queue, this.nowMs());
   }
 
   async #snapshot(): Promise<Snapshot> {

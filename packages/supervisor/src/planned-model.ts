@@ -1,70 +1,172 @@
-/** The model that the worker runs, and how it is to be run within the memory that there is. */
+/** The model that the worker runs, what computes it, and how it is to be run within the memory that there is. */
 import { lookAtModel } from '@qwen-supervisor/model/preflight';
 import type { Config } from '@qwen-supervisor/protocol/config';
+import type { ChosenDevice } from '@qwen-supervisor/protocol/device';
+import { CodedError, type ErrorCode } from '@qwen-supervisor/protocol/errors';
 import { type JobLimits, type JobRequest, requireAllowed, withinPixels } from '@qwen-supervisor/protocol/job-request';
 import type { ModelInfo } from '@qwen-supervisor/protocol/messages';
 import type { ExitCause } from '@qwen-supervisor/protocol/status';
 import type { Logger } from 'pino';
 import { modelQuestion } from './config/config-parts.js';
 import type { Effect, Event } from './core/events.js';
+import { checkDevice } from './devices/check-device.js';
+import { type Candidate, candidatesFor, listDevices } from './devices/devices.js';
+import { findDevices } from './devices/find-devices.js';
 
+/** What of the configuration a plan depends on. */
+export const PLANNED_FROM = ['model', 'memory-gigabytes', 'device', 'device-fallback'] as const;
 /** Ends that tell of less memory than there was when the plan was made. */
-const MEMORY_CAUSES: ExitCause[] = ['oom-killed', 'memory-limit'];
+const MEMORY_CAUSES: ExitCause[] = ['oom-killed', 'memory-limit', 'device-memory'];
+/** What keeps a model from one device, and not from the next. */
+const OF_DEVICE: ErrorCode[] = [
+  'DEVICE_UNAVAILABLE',
+  'DEVICE_DRIVER_UNUSABLE',
+  'CUDA_RUNTIME_INCOMPLETE',
+  'MODEL_TOO_LARGE',
+];
+
+/** Memory that the workers before hold: it is free when they have ended. */
+export interface HeldMemory {
+  machineBytes: number;
+  cardBytes: number;
+}
+
+export const NOTHING_HELD: HeldMemory = { machineBytes: 0, cardBytes: 0 };
+
+/** What a look comes to. */
+interface Plan {
+  info: ModelInfo;
+  device: ChosenDevice;
+  /** For the environment of the worker. */
+  env: Record<string, string>;
+}
 
 export class PlannedModel {
-  #info: ModelInfo;
+  #now: Plan;
   #isOld = false;
+  /** Devices that have failed while they computed, and why. */
+  readonly #failed = new Map<string, string>();
 
-  constructor(info: ModelInfo) {
-    this.#info = info;
+  private constructor(plan: Plan) {
+    this.#now = plan;
+  }
+
+  /** @throws CodedError MODEL_*, DEVICE_*, SUPERVISOR_STOPPING */
+  static async open(config: Config, stopping: AbortSignal): Promise<PlannedModel> {
+    return new PlannedModel(await plan(config, NOTHING_HELD, new Map(), stopping));
   }
 
   get info(): ModelInfo {
-    return this.#info;
+    return this.#now.info;
   }
 
-  /** Whether the next worker is to be started with a look at the memory that there is by then. */
+  get device(): ChosenDevice {
+    return this.#now.device;
+  }
+
+  get env(): Record<string, string> {
+    return this.#now.env;
+  }
+
+  /** Whether the next worker is to be started with a look at what there is by then. */
   get isOld(): boolean {
     return this.#isOld;
   }
 
-  /** Others have taken the memory, or may have by the time when the model is loaded again. */
+  /** Others have taken the memory, or may have by the time when the model is loaded again; or the device has failed. */
   hear(event: Event, effects: Effect[]): void {
-    const hadNoMemory = (effect: Effect) =>
-      effect.type === 'record-crash' && MEMORY_CAUSES.includes(effect.crash.cause);
-    if (event.type === 'unload-model' || effects.some(hadNoMemory)) this.#isOld = true;
+    // Somebody who knows wants it to be tried again.
+    if (event.type === 'restart' && this.#failed.size > 0) {
+      this.#failed.clear();
+      this.#isOld = true;
+    }
+    for (const effect of effects) {
+      if (effect.type === 'use-next-device') this.#failed.set(this.device.device, effect.reason);
+      const hadNoMemory = effect.type === 'record-crash' && MEMORY_CAUSES.includes(effect.crash.cause);
+      if (hadNoMemory || effect.type === 'use-next-device') this.#isOld = true;
+    }
+    if (event.type === 'unload-model') this.#isOld = true;
   }
 
-  /** `heldBytes`: what the worker before holds. @throws CodedError MODEL_*: then nothing has changed */
-  async look(config: Config, heldBytes: number): Promise<void> {
-    this.#info = await lookAtModel(modelQuestion(config, heldBytes));
+  /** @throws CodedError MODEL_*, DEVICE_*: then nothing has changed */
+  async look(config: Config, held: HeldMemory): Promise<void> {
+    this.#now = await plan(config, held, this.#failed);
     this.#isOld = false;
   }
 
   /** As `look`; where there is no plan now, the one of before is tried, and false is given. */
-  async lookAgain(config: Config, heldBytes: number, log: Logger): Promise<boolean> {
+  async lookAgain(config: Config, held: HeldMemory, log: Logger): Promise<boolean> {
     try {
-      await this.look(config, heldBytes);
+      await this.look(config, held);
     } catch (error) {
       log.warn(`the plan of before is kept: ${(error as Error).message}`);
       return false;
     }
-    log.info(this.#info.plan, 'the model was planned again');
+    log.info({ ...this.info.plan, ...this.device }, 'the model was planned again');
     return true;
   }
 
   #limits({ 'max-steps': maxSteps, 'max-pixels': maxPixels }: Config): JobLimits {
-    return { maxSteps, maxPixels, memoryPixels: this.#info.plan.largestPixels };
+    return { maxSteps, maxPixels, memoryPixels: this.info.plan.largestPixels };
   }
 
   /** What clients are told: whoever leaves a size out gets one that is allowed. */
   offered(config: Config): { model: ModelInfo; limits: JobLimits } {
     const limits = this.#limits(config);
-    return { model: withinPixels(this.#info, Math.min(limits.maxPixels, limits.memoryPixels)), limits };
+    return { model: withinPixels(this.info, Math.min(limits.maxPixels, limits.memoryPixels)), limits };
   }
 
   /** @throws CodedError REQUEST_INVALID, SIZE_TOO_LARGE */
   requireAllowed(request: JobRequest, config: Config): void {
-    requireAllowed(request, this.#info, this.#limits(config));
+    requireAllowed(request, this.info, this.#limits(config));
   }
+}
+
+/** The first device that works and has room for the model. @throws CodedError */
+async function plan(
+  config: Config,
+  held: HeldMemory,
+  failed: Map<string, string>,
+  stopping?: AbortSignal,
+): Promise<Plan> {
+  const devices = listDevices(await findDevices(config['data-dir']));
+  const { candidates, passedOver } = candidatesFor(config.device, config['device-fallback'], devices);
+  const refusals: CodedError[] = [];
+  const notes = [...passedOver];
+  for (const candidate of candidates) {
+    const { device, env } = candidate;
+    const fault = failed.get(device);
+    if (fault !== undefined) {
+      notes.push(`${device}: ${fault}`);
+      continue;
+    }
+    try {
+      const info = await lookOn(candidate, config, held, stopping);
+      return { info, device: described(candidate, notes), env };
+    } catch (error) {
+      if (!(error instanceof CodedError) || !OF_DEVICE.includes(error.code)) throw error;
+      refusals.push(error);
+      notes.push(`${error.code}: ${error.message}`);
+    }
+  }
+  // Whoever has named a device is told of that one.
+  throw refusals.at(config.device === 'auto' ? -1 : 0) ?? new CodedError('DEVICE_UNAVAILABLE', notes.join('; '));
+}
+
+async function lookOn(
+  candidate: Candidate,
+  config: Config,
+  { machineBytes, cardBytes }: HeldMemory,
+  stopping?: AbortSignal,
+): Promise<ModelInfo> {
+  const question = modelQuestion(config, machineBytes);
+  if (candidate.device === 'cpu') return lookAtModel(question, stopping);
+  const { attention } = await checkDevice(candidate, stopping);
+  const { memoryBytes, freeBytes } = candidate;
+  const bytes = freeBytes === null ? memoryBytes : freeBytes + cardBytes;
+  return lookAtModel({ ...question, card: bytes === null ? null : { bytes, attention } }, stopping);
+}
+
+function described({ device, name, memoryBytes, reason }: Candidate, notes: string[]): ChosenDevice {
+  return { device, name, memoryBytes: device === 'cpu' ? null : memoryBytes, reason: [reason, ...notes].join('; ') };
 }

@@ -1,11 +1,9 @@
 /** From a configuration to a running supervisor: everything is opened and checked before a process is spawned. */
 
 import { statfsSync } from 'node:fs';
-import { lookAtModel } from '@qwen-supervisor/model/preflight';
 import type { Config } from '@qwen-supervisor/protocol/config';
 import { CodedError, ERRORS } from '@qwen-supervisor/protocol/errors';
 import { printError } from './cli/printer.js';
-import { modelQuestion } from './config/config-parts.js';
 import { readKeysFile } from './config/keys-file.js';
 import { isServiceVariable } from './config/load-config.js';
 import { Daemon, type RunningDaemon } from './daemon.js';
@@ -14,6 +12,7 @@ import { emptyTemporaryFolder, logFile, prepareDataDir, prepareSocket, readPrese
 import { adoptHttpPort, bindHttpPort, type HttpPort } from './machine/http-port.js';
 import { processState } from './machine/process-state.js';
 import { SystemdNotifier, takeActivation } from './machine/systemd.js';
+import { PlannedModel } from './planned-model.js';
 import { deathSignalLauncher } from './processes/spawn-child.js';
 import { sweepSurvivors } from './processes/survivors.js';
 import { type Log, openLog } from './records/log.js';
@@ -34,7 +33,7 @@ export async function startDaemon(
   const activation = takeActivation(env);
   const config = readConfig();
   const keys = readKeysFile(config['keys-file']);
-  const model = await lookAtModel(modelQuestion(config, 0), stopping);
+  const model = await PlannedModel.open(config, stopping);
   const dataDir = prepareDataDir(config['data-dir']);
   const { store, setAside } = openStore(dataDir);
   emptyTemporaryFolder(dataDir);

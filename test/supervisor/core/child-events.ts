@@ -14,6 +14,7 @@ export const LIMITS = {
   stepLimitMs: 120_000,
   softBytes: null,
   hardBytes: null,
+  hasNextDevice: false,
 };
 
 export const exited = (code: number | null, signal: string | null, oomKilled = false) =>

@@ -1,3 +1,5 @@
+import { CodedError, type ErrorCode } from '@qwen-supervisor/protocol/errors';
+import { NO_HISTORY } from '@qwen-supervisor/supervisor/core/restart-policy';
 import { describe, expect, test } from 'vitest';
 import { BUSY, beat, beats, exited, LIMITS, loading, type Played, play, READY, START } from './child-events.js';
 
@@ -193,6 +195,46 @@ describe('the cause of an exit', () => {
     [exited(0, null), 'clean'],
   ] as const)('%o is %s', (exit, cause) => {
     expect(play([...READY, [2000, exit]]).child.lastExit).toMatchObject({ cause });
+  });
+});
+
+describe('a device', () => {
+  const fatal = (code: ErrorCode) =>
+    ({ type: 'fatal', error: new CodedError(code).toObject(), permanent: code === 'DEVICE_UNAVAILABLE' }) as const;
+  const onCard = { ...LIMITS, hasNextDevice: true };
+
+  test('that is lost twice in a row is left for the next one, at once', () => {
+    const once: Played[] = [...BUSY, [2000, fatal('DEVICE_LOST')], [2001, exited(93, null)]];
+    expect(play(once, onCard).effects).toMatchObject([{ type: 'spawn', incarnation: 2 }]);
+    const again: Played[] = [
+      [2002, { type: 'spawned', pid: 8 }],
+      [2003, { type: 'connected' }],
+    ];
+    const twice = [...once, ...again, [3000, fatal('DEVICE_UNAVAILABLE')], [3001, exited(93, null)]] as Played[];
+    expect(play(twice, onCard).effects).toMatchObject([
+      { type: 'use-next-device', reason: expect.stringContaining('DEVICE_UNAVAILABLE') },
+      { type: 'spawn', incarnation: 3 },
+    ]);
+    expect(play(twice, onCard).child).toMatchObject({
+      reason: expect.stringContaining('going on with another device'),
+      history: NO_HISTORY,
+      lastExit: { cause: 'device' },
+    });
+    expect(play(twice).effects, 'there is no other').toEqual([]);
+  });
+
+  test('whose memory was not enough twice is left without waiting for it', () => {
+    const full: Played[] = [...READY, [1100, { type: 'holds', memory: { heldBytes: 8e9, freeBytes: 1e9 } }]];
+    const die = (atMs: number): Played[] => [
+      [atMs, fatal('DEVICE_MEMORY_EXHAUSTED')],
+      [atMs + 1, exited(93, null)],
+    ];
+    const again: Played[] = [
+      [20_000, { type: 'tick' }],
+      [20_001, { type: 'memory', freeBytes: 9e9, holder: null }],
+    ];
+    const played = play([...full, ...die(2000), ...again, ...die(30_000)], onCard);
+    expect(played.effects).toMatchObject([{ type: 'use-next-device' }, { type: 'spawn' }]);
   });
 });
 

@@ -8,7 +8,7 @@ import {
 } from '@qwen-supervisor/supervisor/core/restart-policy';
 import { expect, test } from 'vitest';
 
-const LIMITS = { max: 3, windowMs: 120_000, delayCapMs: 60_000 };
+const LIMITS = { max: 3, windowMs: 120_000, delayCapMs: 60_000, hasNextDevice: false };
 const EXIT: UnplannedExit = {
   cause: 'crashed',
   what: 'x',
@@ -25,7 +25,8 @@ function storm(exit: Partial<UnplannedExit>, count: number, limits = LIMITS, eve
   return Array.from({ length: count }, (_, i) => {
     const step = decideRestart(history, { ...EXIT, ...exit, atMs: i * everyMs }, limits);
     history = step.history;
-    return step.decision.kind === 'restart' ? step.decision.delayMs : 'give up';
+    const { decision } = step;
+    return decision.kind === 'restart' ? decision.delayMs : decision.kind.replace('-', ' ');
   });
 }
 
@@ -38,11 +39,22 @@ test.each<[ExitCause, (number | string)[], (number | string)[]]>([
   ['stalled', [2000, 4000, 8000, 'give up'], [2000, 4000, 8000, 'give up']],
   ['oom-killed', [1000, 2000, 4000, 'give up'], [1000, 2000, 4000, 'give up']],
   ['device-memory', [5000, 'give up'], [5000, 'give up']],
+  ['device', [0, 2000, 4000, 'give up'], [1000, 2000, 4000, 'give up']],
   ['permanent', ['give up'], ['give up']],
   ['killed', [0, 400, 400, 400, 400], [500, 1000, 2000, 4000, 8000]],
 ])('%s: delays of a child that had been ready, and of one that had not', (cause, ready, notReady) => {
   expect(storm({ cause, wasReady: true }, ready.length)).toEqual(ready);
   expect(storm({ cause, wasReady: false }, notReady.length)).toEqual(notReady);
+});
+
+test.each<[ExitCause, number | string]>([
+  ['device', 0],
+  ['device-memory', 5000],
+])('%s: what a device did twice in a row leads to the next, where there is one', (cause, first) => {
+  expect(storm({ cause }, 2, { ...LIMITS, hasNextDevice: true })).toEqual([first, 'next device']);
+  const once = decideRestart(NO_HISTORY, { ...EXIT, cause }, { ...LIMITS, hasNextDevice: true });
+  const later = decideRestart(afterSuccess(once.history), { ...EXIT, cause }, { ...LIMITS, hasNextDevice: true });
+  expect(later.decision.kind, 'a picture was drawn between the two').toBe('restart');
 });
 
 test('SIGKILL from outside is never charged, and a child that was ready is back within a second', () => {
@@ -81,7 +93,7 @@ test('a day of crashes, each right after its restart, is few starts', () => {
   while (atMs < 86_400_000) {
     const { decision, history: next } = decideRestart(history, { ...EXIT, wasReady: false, atMs }, patient);
     history = next;
-    if (decision.kind === 'give-up') break;
+    if (decision.kind !== 'restart') break;
     atMs += decision.delayMs + 10;
     starts++;
   }
@@ -89,7 +101,7 @@ test('a day of crashes, each right after its restart, is few starts', () => {
 });
 
 test('exits that are spread out are never too many, and the delay has a cap', () => {
-  const delays = storm({ wasReady: false }, 50, { max: 12, windowMs: 100_000, delayCapMs: 60_000 });
+  const delays = storm({ wasReady: false }, 50, { ...LIMITS, max: 12, windowMs: 100_000 });
   expect(delays).not.toContain('give up');
   expect(Math.max(...(delays as number[]))).toBe(60_000);
 });

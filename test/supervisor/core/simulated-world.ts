@@ -205,6 +205,7 @@ export class World {
         if (this.options.lost > 0) return;
         return expect.fail(`${effect.name} was told ${effect.event} while ${effect.phase}`);
       case 'announce-failure':
+      case 'use-next-device':
       case 'tell-progress':
       case 'tell-step':
       case 'tell-decoding':
@@ -277,6 +278,7 @@ export class World {
       attempt,
       step: found,
       startedOverReason,
+      device: 'cpu',
     } as const;
     this.messages.push({ type: 'job-begun', ...begun });
   }

@@ -79,6 +79,7 @@ export function drawWorld(random: () => number): WorldOptions {
     stepLimitMs: between(5000, 60_000),
     softBytes: often(0.3) ? MODEL_BYTES + TAKEN_BYTES / 2 : null,
     hardBytes: often(0.3) ? MODEL_BYTES + 1.5 * TAKEN_BYTES : null,
+    hasNextDevice: often(0.3),
   };
   const faults = Object.fromEntries(
     FAULT_NAMES.map((name) => [name, often(0.5) ? 0 : FAULTS[name] * random()]),

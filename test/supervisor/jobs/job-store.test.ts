@@ -91,14 +91,19 @@ describe.each(ENGINES)('the job store on %s', (_engine, open) => {
     const jobs = store();
     const { id } = await put(jobs);
     await jobs.claim();
-    expect(await jobs.begin(id, 1, { step: 0, startedOverReason: null })).toMatchObject({ resumedAtStep: null });
+    expect(await jobs.begin(id, 1, { step: 0, startedOverReason: null, device: 'cpu' })).toMatchObject({
+      resumedAtStep: null,
+    });
     expect(await jobs.release(id, 'outside-after-progress', 7)).toMatchObject({ status: 'queued', step: 7 });
     expect(await jobs.claim()).toMatchObject({ step: 7 });
-    expect(await jobs.begin(id, 2, { step: 7, startedOverReason: null })).toMatchObject({ step: 7, resumedAtStep: 7 });
+    expect(await jobs.begin(id, 2, { step: 7, startedOverReason: null, device: 'cpu' })).toMatchObject({
+      step: 7,
+      resumedAtStep: 7,
+    });
     await jobs.release(id, 'none', 8);
     await jobs.claim();
-    expect(await jobs.begin(id, 2, { step: 0, startedOverReason: 'late' })).toBeNull();
-    expect(await jobs.begin(id, 3, { step: 0, startedOverReason: 'other model' })).toMatchObject({
+    expect(await jobs.begin(id, 2, { step: 0, startedOverReason: 'late', device: 'cpu' })).toBeNull();
+    expect(await jobs.begin(id, 3, { step: 0, startedOverReason: 'other model', device: 'cpu' })).toMatchObject({
       step: 0,
       resumedAtStep: null,
       startedOverReason: 'other model',

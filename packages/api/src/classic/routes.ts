@@ -306,15 +306,16 @@ function parametersOf(job: Job) {
 }
 
 /** Without a graphics device the numbers are those of the worker and this machine's memory. */
-function modelAndMemory({ model, children }: SystemStatus) {
+function modelAndMemory({ model, children, device }: SystemStatus) {
   const worker = children.find(({ name }) => name === 'inference');
-  const gpu = (worker?.deviceBytes ?? 0) > 0;
-  const allocated = gpu ? (worker?.deviceBytes ?? 0) : (worker?.rssBytes ?? 0);
-  const total = totalmem();
+  const gpu = device.device !== 'cpu';
+  const allocated = (gpu ? worker?.deviceBytes : worker?.rssBytes) ?? 0;
+  const total = device.memoryBytes ?? totalmem();
   const gigabytes = (bytes: number) => Math.round((100 * bytes) / GIGABYTE) / 100;
   return {
     model_loaded: model.state === 'ready',
     gpu_available: gpu,
+    // Clients know no other kind of card.
     device: gpu ? 'cuda' : 'cpu',
     memory_info: {
       gpu_available: gpu,
@@ -322,7 +323,7 @@ function modelAndMemory({ model, children }: SystemStatus) {
       total_gb: gigabytes(total),
       available_gb: gigabytes(total - allocated),
       usage_percent: Math.round((1000 * allocated) / total) / 10,
-      device_name: gpu ? 'GPU' : 'CPU',
+      device_name: gpu ? device.name : 'CPU',
     },
   };
 }

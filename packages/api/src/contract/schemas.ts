@@ -79,6 +79,7 @@ export const jobSchema = named(
     retryOf: z.string().nullable(),
     resumedAtStep: z.int().nullable(),
     startedOverReason: z.string().nullable(),
+    devices: z.array(z.string()).describe('What has computed its steps, in this order'),
     images: z.array(imageSchema),
     error: errorSchema.nullable(),
     createdAt: z.string(),
@@ -114,6 +115,12 @@ export const statusSchema = named(
         reason: z.string(),
       }),
     ),
+    device: z.object({
+      device: z.string().describe('What computes: cpu, cuda:0, webgpu:0'),
+      name: z.string(),
+      memoryBytes: z.int().nullable().describe('Of the card; null where it is the memory of the machine'),
+      reason: z.string(),
+    }),
     model: z.object({
       id: z.string(),
       folder: z.string(),

@@ -4,24 +4,33 @@
  */
 import { type AttentionKind, attention } from '@qwen-supervisor/model/layers';
 import { OnnxGraph } from '@qwen-supervisor/model/onnx';
+import { parseDevice } from '@qwen-supervisor/protocol/device';
 import { CodedError } from '@qwen-supervisor/protocol/errors';
-import type { Device } from '@qwen-supervisor/protocol/status';
 import { InferenceSession, Tensor } from 'onnxruntime-node';
+import { deviceFault } from './runtime-error.js';
 
 /** Tokens, heads and width of a head, as the transformer and the VAE have them. */
 const SHAPES = [
   [72, 3, 128],
   [64, 1, 384],
 ] as const;
+/** Types of ONNX tensors. Reference: onnx.proto, TensorProto.DataType. */
+const [FLOAT32, FLOAT16] = [1, 10];
 /** Relative; what is computed wrong is off by a tenth at least. */
 const LIMIT = 1e-3;
+
+/** How ONNX Runtime is asked for a device. Which card Vulkan shows is decided by the environment of this process. */
+export function providerOf(device: string): InferenceSession.ExecutionProviderConfig {
+  const { kind, index } = parseDevice(device);
+  return kind === 'cuda' ? { name: kind, deviceId: index } : kind;
+}
 
 /**
  * How attention is to be computed on `device`: fused where it agrees there with the processor. Drivers with few lanes
  * to a subgroup compute the operator wrong without a word.
- * @throws CodedError DEVICE_UNAVAILABLE
+ * @throws CodedError DEVICE_UNAVAILABLE, DEVICE_DRIVER_UNUSABLE, CUDA_RUNTIME_INCOMPLETE
  */
-export async function attentionFor(device: Device): Promise<AttentionKind> {
+export async function attentionFor(device: string): Promise<AttentionKind> {
   if (device === 'cpu') return 'fused';
   for (const shape of SHAPES) {
     const expected = await attend('cpu', 'fused', shape);
@@ -33,8 +42,25 @@ export async function attentionFor(device: Device): Promise<AttentionKind> {
   return 'fused';
 }
 
+/** Whether `device` computes in half precision: a processor does so only by way of float32. */
+export async function computesFloat16(device: string): Promise<boolean> {
+  if (device === 'cpu') return false;
+  const g = new OnnxGraph('float16');
+  const half = g.node('Cast', [g.input('x', ['n'])], { to: FLOAT16 });
+  g.output('y', g.node('Cast', [g.node('Mul', [half, half])], { to: FLOAT32 }), ['n']);
+  try {
+    const session = await openOn(device, g);
+    const { y } = await session.run({ x: new Tensor('float32', Float32Array.of(1.5, 3), [2]) });
+    await session.release();
+    return ((y as Tensor).data as Float32Array).every((value, i) => value === [2.25, 9][i]);
+  } catch {
+    // Whatever it says: it does not.
+    return false;
+  }
+}
+
 async function attend(
-  device: Device,
+  device: string,
   kind: AttentionKind,
   [tokens, heads, headDim]: (typeof SHAPES)[number],
 ): Promise<Float32Array> {
@@ -55,13 +81,11 @@ async function attend(
   }
 }
 
-async function openOn(device: Device, graph: OnnxGraph): Promise<InferenceSession> {
+async function openOn(device: string, graph: OnnxGraph): Promise<InferenceSession> {
   try {
-    return await InferenceSession.create(graph.encode(new Map()), { executionProviders: [device] });
+    return await InferenceSession.create(graph.encode(new Map()), { executionProviders: [providerOf(device)] });
   } catch (cause) {
-    // Before it stand a file and a condition of the runtime's own source.
-    const [reason = ''] = /[^.]*$/.exec((cause as Error).message.trim()) ?? [];
-    throw new CodedError('DEVICE_UNAVAILABLE', `${device}: ${reason.trim()}`, { cause });
+    throw deviceFault(device, cause as Error);
   }
 }
 

@@ -128,7 +128,8 @@ export function scheduleOf(sessions: Sessions, { numInferenceSteps, width, heigh
   return makeSchedule(sessions.architecture.scheduler, numInferenceSteps, tokensOf({ width, height }));
 }
 
-function firstNoise({ architecture }: Sessions, { seed, width, height }: JobRequest): Float32Array {
+/** 3. Of the seed. */
+export function firstNoise({ architecture }: Sessions, { seed, width, height }: JobRequest): Float32Array {
   const { h, w } = latentSize(width, height);
   return gaussianNoise(seed, h * w * architecture.vae.zDim);
 }

@@ -4,6 +4,7 @@
  */
 
 import { VAE_SCALE } from '@qwen-supervisor/model/vae';
+import type { FloatCache } from './float-cache.js';
 import { toRgb, unpackLatents } from './latents.js';
 import { gaussianNoise } from './noise.js';
 import { cleanLatents, type StepState } from './pipeline.js';
@@ -20,8 +21,19 @@ export interface Preview {
 }
 
 /** Side of the fitting canvas in blocks, and of a block in latent pixels. */
-const BLOCKS = 8;
+const BLOCKS = 6;
 const BLOCK = 4;
+
+/** As it is kept in `cache` under `identity`, what it depends on; else fitted anew. */
+export async function previewMap(sessions: Sessions, cache: FloatCache, identity: string): Promise<PreviewMap> {
+  const kept = cache.get(identity);
+  if (kept) return [0, 1, 2].map((colour) => Float64Array.from(kept).subarray(...third(kept.length, colour)));
+  const map = await fitPreview(sessions);
+  cache.put(identity, Float32Array.from(map.flatMap((weights) => [...weights])));
+  return map;
+}
+
+const third = (length: number, n: number): [number, number] => [(n * length) / 3, ((n + 1) * length) / 3];
 
 /** Decodes one canvas of random even blocks and fits their middle colours by least squares. */
 export async function fitPreview(sessions: Sessions): Promise<PreviewMap> {

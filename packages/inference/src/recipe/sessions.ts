@@ -12,7 +12,7 @@ import { loadTokenizer, type Tokenizer } from '@qwen-supervisor/model/tokenizer'
 import { modulationRows } from '@qwen-supervisor/model/transformer';
 import { VAE_SCALE } from '@qwen-supervisor/model/vae';
 import type { ModelPlan } from '@qwen-supervisor/protocol/model-plan';
-import type { Device, LoadProgress } from '@qwen-supervisor/protocol/status';
+import type { LoadProgress } from '@qwen-supervisor/protocol/status';
 import { env, type InferenceSession, Tensor } from 'onnxruntime-node';
 import { processorName } from '../processors.js';
 import { attentionFor } from './device.js';
@@ -62,7 +62,7 @@ export interface LoadOptions {
   /** That compute. */
   threads: number;
   plan: Pick<ModelPlan, 'accuracy' | 'residentPixels' | 'tileAbovePixels'>;
-  device?: Device;
+  device?: string;
   blocksPerPart?: number;
   /** Hears of every component and of the bytes that are done, whenever something is loaded. */
   report?: (progress: LoadProgress) => void;

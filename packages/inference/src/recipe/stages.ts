@@ -8,8 +8,9 @@ import { STAGES, type Stage } from '@qwen-supervisor/model/plan/costs';
 import { openForReading, readAt } from '@qwen-supervisor/model/safetensors';
 import { type PlacedGraph, placeWeights, type Stretch, weightBytes } from '@qwen-supervisor/model/weights';
 import type { ModelPlan } from '@qwen-supervisor/protocol/model-plan';
-import type { Device, LoadProgress } from '@qwen-supervisor/protocol/status';
+import type { LoadProgress } from '@qwen-supervisor/protocol/status';
 import { InferenceSession } from 'onnxruntime-node';
+import { providerOf } from './device.js';
 import { fromRuntime } from './runtime-error.js';
 
 /** Bytes that are read at once ahead of a session. */
@@ -27,7 +28,7 @@ interface StageOptions {
   cacheFolder: string;
   threads: number;
   residentPixels: ModelPlan['residentPixels'];
-  device: Device;
+  device: string;
   /** Counts bytes of the whole model until each stage was there once, then of the stage that comes back. */
   report(progress: LoadProgress): void;
 }
@@ -117,15 +118,17 @@ async function createSession(
   name: string,
   placed: PlacedGraph,
   threads: number,
-  device: Device,
+  device: string,
 ): Promise<InferenceSession> {
   try {
     return await InferenceSession.create(placed.model, {
-      executionProviders: [device],
+      executionProviders: [providerOf(device)],
       // Left to itself it takes every core of the machine, whatever this process may use.
       intraOpNumThreads: threads,
       // What a run has taken is given back when it ends: the next stage, or a smaller picture, needs it less.
       enableCpuMemArena: false,
+      // Of a card it warns that shapes are computed on the processor, as they should be.
+      logSeverityLevel: device === 'cpu' ? 2 : 3,
       extra: { session: { model_external_initializers_file_folder_path: placed.folder } },
     });
   } catch (cause) {

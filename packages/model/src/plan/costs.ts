@@ -22,6 +22,8 @@ export interface ModelCosts {
   weights: Record<Stage, WeightCounts>;
   /** Bytes while a picture of so many pixels goes through the stage, beyond its weights. */
   activations(stage: Stage, pixels: number, accuracy: Accuracy): number;
+  /** Bytes beyond that where attention is not one operator: the scores of one block, and their softmax. */
+  scoreBytes(pixels: number): number;
   /** Multiplications and additions of one pass of the transformer for a picture of so many pixels. */
   operations(pixels: number): number;
   /** The same of the decoder. */
@@ -78,6 +80,7 @@ export function costsOf(
       const unpacked = accuracy === 0 ? 4 * dim * dim * 4 : 0;
       return WIDTHS_PER_TOKEN * dim * 4 * (tokensOf(pixels) + TEXT_TOKENS_MAX) + unpacked;
     },
+    scoreBytes: (pixels) => (2 * 4 * dim * (tokensOf(pixels) + TEXT_TOKENS_MAX) ** 2) / transformer.headDim,
     operations(pixels) {
       const { float32, int8, int4 } = weights.transformer;
       // Half of the weights are for the image's tokens, the other half for the text's.
@@ -95,6 +98,11 @@ export function weightMemory(counts: WeightCounts, accuracy: Accuracy): number {
     const { own, mapped } = BYTES[kind][accuracy];
     return sum + counts[kind] * (own + MAPPED_SHARE * mapped);
   }, 0);
+}
+
+/** The same on a graphics card, which takes weights as they are kept, with scales of 32 bits by block of 32. */
+export function cardWeightMemory({ float32, int8, int4 }: WeightCounts): number {
+  return 4 * float32 + 1.125 * int8 + 0.625 * int4;
 }
 
 function countWeights(graphs: OnnxGraph[], precision: (name: string) => keyof WeightCounts): WeightCounts {

@@ -1,9 +1,12 @@
 /** How a model is run within a machine's memory. Pure. */
 import type { ModelPlan } from '@qwen-supervisor/protocol/model-plan';
-import { type ModelCosts, STAGES, type Stage, weightMemory } from './costs.js';
+import type { AttentionKind } from '../layers.js';
+import { cardWeightMemory, type ModelCosts, STAGES, type Stage, weightMemory } from './costs.js';
 
 /** The processes beside the weights: Node and ONNX Runtime, tokenizer and latents; supervisor and API. */
 const BESIDE_BYTES = 400e6;
+/** On a graphics card: its driver's context and compiled kernels. Assumed; no card was at hand. */
+const CARD_BESIDE_BYTES = 600e6;
 /** Of the memory that is there; the rest is for whatever else the machine does. */
 const SHARE = 0.92;
 /** Of a choice that outlives the moment: with less in hand a browser that is opened would end it. */
@@ -20,12 +23,19 @@ type Residency = 'resident' | 'stages';
 /** The faster way to multiply first. */
 const ACCURACIES = [4, 0] as const;
 
+/** The memory that a model may take, bytes. */
+export interface Room {
+  machineBytes: number;
+  /** Of the graphics card that computes the transformer and the VAE; null where the processor computes all. */
+  card: { bytes: number; attention: AttentionKind } | null;
+}
+
 /**
- * The fastest way in which a picture of `pixels` fits into `availableBytes`; else the one with the largest picture.
- * Null where not even a small one fits.
+ * The fastest way in which a picture of `pixels` fits into `room`; else the one with the largest picture. Null where
+ * not even a small one fits.
  */
-export function planModel(costs: ModelCosts, availableBytes: number, pixels: number): ModelPlan | null {
-  const plans = ACCURACIES.map((accuracy) => planAccuracy(costs, accuracy, availableBytes));
+export function planModel(costs: ModelCosts, room: Room, pixels: number): ModelPlan | null {
+  const plans = ACCURACIES.map((accuracy) => planAccuracy(costs, accuracy, room));
   const [largest] = plans.toSorted((a, b) => b.largestPixels - a.largestPixels);
   const plan = plans.find(({ largestPixels }) => largestPixels >= pixels) ?? largest;
   return plan && plan.largestPixels >= Math.min(pixels, PIXELS_MIN) ? plan : null;
@@ -39,16 +49,16 @@ export function choosePrecision(
   memoryBytes: number,
   pixels: number,
 ): 'int4' | 'int8' {
-  return fitsForLong(costs('int8'), memoryBytes, pixels) ? 'int8' : 'int4';
+  const int8 = memoryIn(placesIn(costs('int8'), { machineBytes: memoryBytes, card: null })[0], 4, 'stages', pixels, 0);
+  return int8 <= SHARE_FOR_LONG * memoryBytes ? 'int8' : 'int4';
 }
 
-function fitsForLong(costs: ModelCosts, memoryBytes: number, pixels: number): boolean {
-  return memoryOf(costs, 4, 'stages', pixels, 0) <= SHARE_FOR_LONG * memoryBytes;
-}
-
-/** Bytes of memory that must be there for a small picture at least. */
-export function leastMemory(costs: ModelCosts): number {
-  return Math.min(...ACCURACIES.map((accuracy) => memoryOf(costs, accuracy, 'stages', PIXELS_MIN, 0))) / SHARE;
+/** Bytes of memory that must be there for a small picture at least, in each place. */
+export function leastMemory(costs: ModelCosts, card: Room['card'] = null): { machine: number; card: number | null } {
+  const [machine, ofCard] = placesIn(costs, { machineBytes: 0, card }).map(
+    (place) => Math.min(...ACCURACIES.map((accuracy) => memoryIn(place, accuracy, 'stages', PIXELS_MIN, 0))) / SHARE,
+  );
+  return { machine: machine as number, card: ofCard ?? null };
 }
 
 /** Bytes by stage for a picture of `pixels`, weights and activations. */
@@ -62,39 +72,81 @@ export function stageMemory(
   return weights + costs.activations(stage, decodedAtOnce(stage, pixels, plan.tileAbovePixels), plan.accuracy);
 }
 
-function planAccuracy(costs: ModelCosts, accuracy: ModelPlan['accuracy'], availableBytes: number): ModelPlan {
-  const budget = SHARE * availableBytes;
-  const bytes = (residency: Residency, pixels: number, tileAbove: number) =>
-    memoryOf(costs, accuracy, residency, pixels, tileAbove);
-  const largestPixels = largest((pixels) => bytes('stages', pixels, 0) <= budget);
-  const resident = largest((pixels) => bytes('resident', pixels, 0) <= budget);
+function planAccuracy(costs: ModelCosts, accuracy: ModelPlan['accuracy'], room: Room): ModelPlan {
+  const places = placesIn(costs, room);
+  const fits = (residency: Residency, pixels: number, tileAbove: number) =>
+    places.every((place) => memoryIn(place, accuracy, residency, pixels, tileAbove) <= SHARE * place.bytes);
+  const largestPixels = largest((pixels) => fits('stages', pixels, 0));
+  const resident = largest((pixels) => fits('resident', pixels, 0));
   const residentPixels = resident < PIXELS_MIN ? 0 : resident;
   // Loading anew for each picture costs more than tiles do: what is decoded whole must fit beside all parts.
   const [usual, limit] = residentPixels > 0 ? (['resident', resident] as const) : (['stages', largestPixels] as const);
-  const whole = largest((pixels) => pixels <= limit && bytes(usual, pixels, pixels) <= budget);
+  const whole = largest((pixels) => pixels <= limit && fits(usual, pixels, pixels));
   // In whole powers of two: what a picture's bytes depend on must not change with every few megabytes.
-  const isNeverTiled = whole === limit && bytes('stages', largestPixels, largestPixels) <= budget;
+  const isNeverTiled = whole === limit && fits('stages', largestPixels, largestPixels);
   const tileAbovePixels = isNeverTiled ? PIXELS_MAX : whole === 0 ? 0 : 2 ** Math.floor(Math.log2(whole));
-  const neededBytes = Math.ceil(
-    Math.max(
-      bytes('stages', Math.max(PIXELS_MIN, largestPixels), tileAbovePixels),
-      residentPixels > 0 ? bytes('resident', residentPixels, tileAbovePixels) : 0,
-    ),
-  );
-  return { accuracy, residentPixels, neededBytes, availableBytes, largestPixels, tileAbovePixels };
+  const needed = (place: Place) =>
+    Math.ceil(
+      Math.max(
+        memoryIn(place, accuracy, 'stages', Math.max(PIXELS_MIN, largestPixels), tileAbovePixels),
+        residentPixels > 0 ? memoryIn(place, accuracy, 'resident', residentPixels, tileAbovePixels) : 0,
+      ),
+    );
+  const [machine, card] = places;
+  return {
+    accuracy,
+    residentPixels,
+    neededBytes: needed(machine),
+    cardBytes: card ? needed(card) : null,
+    availableBytes: room.machineBytes,
+    largestPixels,
+    tileAbovePixels,
+  };
 }
 
-function memoryOf(
-  costs: ModelCosts,
+/** A memory, and the stages that take theirs from it. */
+interface Place {
+  bytes: number;
+  besideBytes: number;
+  stages: Stage[];
+  weights(stage: Stage, accuracy: ModelPlan['accuracy']): number;
+  activations(stage: Stage, pixels: number, accuracy: ModelPlan['accuracy']): number;
+}
+
+/** That of the machine first. */
+function placesIn(costs: ModelCosts, { machineBytes, card }: Room): [Place, ...Place[]] {
+  const ofMachine = (stages: Stage[]): Place => ({
+    bytes: machineBytes,
+    besideBytes: BESIDE_BYTES,
+    stages,
+    weights: (stage, accuracy) => weightMemory(costs.weights[stage], accuracy),
+    activations: costs.activations,
+  });
+  if (!card) return [ofMachine([...STAGES])];
+  const ofCard: Place = {
+    bytes: card.bytes,
+    besideBytes: CARD_BESIDE_BYTES,
+    stages: ['transformer', 'vae'],
+    weights: (stage) => cardWeightMemory(costs.weights[stage]),
+    activations(stage, pixels, accuracy) {
+      const scores = stage === 'transformer' && card.attention === 'decomposed' ? costs.scoreBytes(pixels) : 0;
+      return costs.activations(stage, pixels, accuracy) + scores;
+    },
+  };
+  return [ofMachine(['text_encoder']), ofCard];
+}
+
+function memoryIn(
+  { besideBytes, stages, ...place }: Place,
   accuracy: ModelPlan['accuracy'],
   residency: Residency,
   pixels: number,
   tileAbove: number,
 ): number {
-  const weights = STAGES.map((stage) => weightMemory(costs.weights[stage], accuracy));
-  const active = STAGES.map((stage) => costs.activations(stage, decodedAtOnce(stage, pixels, tileAbove), accuracy));
-  if (residency === 'resident') return BESIDE_BYTES + weights.reduce((sum, n) => sum + n, 0) + Math.max(...active);
-  return BESIDE_BYTES + Math.max(...STAGES.map((_, i) => (weights[i] as number) + (active[i] as number)));
+  const weights = stages.map((stage) => place.weights(stage, accuracy));
+  const active = stages.map((stage) => place.activations(stage, decodedAtOnce(stage, pixels, tileAbove), accuracy));
+  if (residency === 'resident') return besideBytes + weights.reduce((sum, n) => sum + n, 0) + Math.max(...active);
+  return besideBytes + Math.max(...stages.map((_, i) => (weights[i] as number) + (active[i] as number)));
 }
 
 /** Pixels that go through a stage in one run. */

@@ -46,7 +46,7 @@ export function reportPlan(
   speeds: Record<Accuracy, number>,
 ): PlanReport {
   const pixels = wish.width * wish.height;
-  const plan = planModel(costs, availableBytes, pixels);
+  const plan = planModel(costs, { machineBytes: availableBytes, card: null }, pixels);
   const shown: ModelPlan['accuracy'] = plan?.accuracy ?? 0;
   const tileAbovePixels = plan?.tileAbovePixels ?? 0;
   // What is not quantised is multiplied in float32.
@@ -55,7 +55,7 @@ export function reportPlan(
   return {
     ...model,
     availableBytes,
-    leastBytes: Math.ceil(leastMemory(costs)),
+    leastBytes: Math.ceil(leastMemory(costs).machine),
     plan,
     wish,
     fits: plan !== null && plan.largestPixels >= pixels,

@@ -4,6 +4,7 @@ import { VERSION } from '@qwen-supervisor/ipc/version';
 import { CodedError, ERRORS, toCodedError } from '@qwen-supervisor/protocol/errors';
 import { Command, CommanderError } from 'commander';
 import { addCrashes } from './crashes.js';
+import { addDevice } from './device.js';
 import { addEvents } from './events.js';
 import { addGenerate } from './generate.js';
 import { addLogs } from './logs.js';
@@ -26,6 +27,7 @@ const COMMANDS = [
   addLogs,
   addCrashes,
   addModel,
+  addDevice,
 ];
 
 /** What people try besides --version. */

@@ -13,7 +13,7 @@ export function addStatus(program: Command): void {
     });
 }
 
-function describe({ supervisor, children, model, queue }: SystemStatus): string {
+function describe({ supervisor, children, device, model, queue }: SystemStatus): string {
   const row = (who: string, state: string, text: string) => `${who.padEnd(12)}${state.padEnd(13)}${text}`;
   const load = model.bytesTotal > 0 ? `${Math.floor((100 * model.bytesDone) / model.bytesTotal)} %` : '';
   const eta = model.etaSeconds === null ? null : `${Math.ceil(model.etaSeconds)} s to go`;
@@ -30,6 +30,7 @@ function describe({ supervisor, children, model, queue }: SystemStatus): string 
         [pid === null ? null : `pid ${pid}`, `${restarts} restarts`, reason].filter((part) => part !== null).join(', '),
       ),
     ),
+    row('device', device.device, `${device.name}: ${device.reason}`),
     row(
       'model',
       model.state,

@@ -18,11 +18,11 @@ const WORKER_DELAY_CAP_MS = 60_000;
 /** What is asked about the model before a worker is started with it; `heldBytes`: what the worker before holds. */
 export function modelQuestion(config: Config, heldBytes: number): PreflightQuestion {
   const { model: target, 'data-dir': dataDir } = config;
-  return { target, dataDir, memoryBytes: bytes(config['memory-gigabytes']), heldBytes };
+  return { target, dataDir, memoryBytes: bytes(config['memory-gigabytes']), heldBytes, card: null };
 }
 
-/** `plan`: of the model that is loaded. */
-export function limitsOf(config: Config, plan: ModelPlan): Limits {
+/** `plan`: of the model that is loaded, `device`: what it is computed on. */
+export function limitsOf(config: Config, plan: ModelPlan, device: string): Limits {
   const shared = {
     max: config['restart-max'],
     windowMs: config['restart-window-seconds'] * 1000,
@@ -37,10 +37,11 @@ export function limitsOf(config: Config, plan: ModelPlan): Limits {
     delayCapMs: WORKER_DELAY_CAP_MS,
     softBytes: bytes(config['memory-soft-gigabytes']),
     hardBytes: bytes(config['memory-hard-gigabytes']) ?? hardLimit(plan),
+    hasNextDevice: device !== 'cpu' && config['device-fallback'] === 'cpu',
   };
   // Without it nobody is answered: a fault that may pass is waited for, however long.
   const hardBytes = bytes(config['api-memory-gigabytes']);
-  const api = { ...shared, max: null, delayCapMs: API_DELAY_CAP_MS, softBytes: null, hardBytes };
+  const api = { ...shared, max: null, delayCapMs: API_DELAY_CAP_MS, softBytes: null, hardBytes, hasNextDevice: false };
   return { children: { inference, api }, onStop: config['on-stop'] };
 }
 

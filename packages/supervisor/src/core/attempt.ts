@@ -6,6 +6,8 @@ export interface AttemptStart {
   step: number;
   /** Why it did not go on where the attempt before had stopped. */
   startedOverReason: string | null;
+  /** What computes it. */
+  device: string;
 }
 
 /**

@@ -11,6 +11,7 @@ import {
   describeExit,
   type Ending,
   isDue,
+  NO_DEVICE,
   type Of,
   stay,
   until,
@@ -37,9 +38,13 @@ export function die(child: Child, event: Of<'fatal'>, atMs: number, limits: Chil
   return stay({ ...child, ...dying, ...until(atMs + limits.stopMs) });
 }
 
+/** Told by a load: the device, which was well when it was chosen, is not. */
+const OF_DEVICE: ErrorObject['code'][] = ['DEVICE_UNAVAILABLE', 'DEVICE_DRIVER_UNUSABLE', 'CUDA_RUNTIME_INCOMPLETE'];
+
 function fatalCause({ phase }: Child, { error, permanent }: { error: ErrorObject; permanent: boolean }): ExitCause {
-  if (permanent) return 'permanent';
   if (error.code === 'DEVICE_MEMORY_EXHAUSTED') return 'device-memory';
+  if (error.code === 'DEVICE_LOST' || OF_DEVICE.includes(error.code)) return 'device';
+  if (permanent) return 'permanent';
   return phase === 'loading' ? 'load-failed' : 'crashed';
 }
 
@@ -128,6 +133,11 @@ export function exited(child: Child, event: Of<'exited'>, atMs: number, limits: 
   const { decision, history } = decideRestart(child.history, exit, limits);
   const dead: Child = { ...gone, restarts: child.restarts + 1, reason: decision.reason, history, startMs };
   if (decision.kind === 'give-up') return stay({ ...dead, phase: 'failed' });
+  if (decision.kind === 'next-device') {
+    // What it held of the card is not waited for.
+    const { child: next, effects } = startAgain({ ...dead, device: NO_DEVICE }, decision.reason, atMs);
+    return { child: next, effects: [{ type: 'use-next-device', name: child.name, reason: what }, ...effects] };
+  }
   if (decision.delayMs === 0) return startAgain(dead, decision.reason, atMs);
   return stay({ ...dead, phase: 'backing-off', ...until(atMs + decision.delayMs) });
 }

@@ -116,6 +116,8 @@ export type ChildEffect =
    * threads stand, which is all that can be known of one that hangs.
    */
   | { type: 'kill'; name: ChildName; incarnation: number; tree: boolean; noteThreads: boolean }
+  /** Its device does not work, as `reason` says: what is spawned next is to be on another. */
+  | { type: 'use-next-device'; name: ChildName; reason: string }
   /** See what the ready child holds of a device. */
   | { type: 'measure-device'; name: ChildName; pid: number; incarnation: number }
   /** Look whether the device's memory is free again. */

@@ -9,6 +9,8 @@ export interface RestartLimits {
   /** Null: never given up, but for a permanent fault. */
   max: number | null;
   windowMs: number;
+  /** Whether it can be started on another device where its own does not work. */
+  hasNextDevice: boolean;
   /** Longest delay between two starts. */
   delayCapMs: number;
 }
@@ -18,14 +20,16 @@ export interface RestartHistory {
   chargedAtMs: number[];
   /** Unplanned exits in a row without a healthy time between. */
   streak: number;
-  /** Of those, the ones for want of device memory. */
-  deviceMemoryStreak: number;
+  /** Of those in a row, the ones for want of device memory, or of the device itself. */
+  deviceStreak: number;
   /** Deaths laid to jobs since the last job that ended well. */
   jobDeaths: number;
 }
 
 export type RestartDecision =
   | { kind: 'restart'; delayMs: number; reason: string }
+  /** At once, on another device. */
+  | { kind: 'next-device'; reason: string }
   | { kind: 'give-up'; reason: string };
 
 export interface UnplannedExit {
@@ -65,25 +69,26 @@ const ROWS: Record<Exclude<ExitCause, 'permanent'>, Row> = {
   // Whoever took the memory needs time to give it back.
   'oom-killed': { charged: true, atOnce: false, firstMs: 1000 },
   'device-memory': { charged: true, atOnce: false, firstMs: 5000 },
+  device: { charged: true, atOnce: true, firstMs: 1000 },
 };
 
 /** A child that was ready when it was killed from outside is back within a second. */
 const DELAY_KILLED_CAP_MS = 400;
 /** A quarter more or less. */
 const JITTER = 0.25;
-/** Want of device memory is tried once more, no further: the next load would fail alike. */
-const DEVICE_MEMORY_MAX = 2;
+/** A device that fails is tried once more, no further where there is another. */
+const DEVICE_MAX = 2;
 /**
  * This many deaths in a row are laid to jobs (two to each) and not charged. Beyond that the worker is at fault, and
  * would eat the whole queue.
  */
 const JOB_DEATHS_MAX = 6;
 
-export const NO_HISTORY: RestartHistory = { chargedAtMs: [], streak: 0, deviceMemoryStreak: 0, jobDeaths: 0 };
+export const NO_HISTORY: RestartHistory = { chargedAtMs: [], streak: 0, deviceStreak: 0, jobDeaths: 0 };
 
 /** After a job that ended well the next death is a first one; the budget keeps its window. */
 export function afterSuccess(history: RestartHistory): RestartHistory {
-  return { ...history, streak: 0, deviceMemoryStreak: 0, jobDeaths: 0 };
+  return { ...history, streak: 0, deviceStreak: 0, jobDeaths: 0 };
 }
 
 export function decideRestart(
@@ -93,6 +98,12 @@ export function decideRestart(
 ): { decision: RestartDecision; history: RestartHistory } {
   const { cause, atMs } = exit;
   if (cause === 'permanent') return { decision: { kind: 'give-up', reason: exit.what }, history };
+  const isOfDevice = cause === 'device' || cause === 'device-memory';
+  const deviceStreak = isOfDevice ? history.deviceStreak + 1 : 0;
+  if (limits.hasNextDevice && deviceStreak >= DEVICE_MAX) {
+    const reason = `${exit.what}; ${deviceStreak} times in a row, going on with another device`;
+    return { decision: { kind: 'next-device', reason }, history: NO_HISTORY };
+  }
   const row = ROWS[cause];
   const isLaidToJob = exit.heldJob && row.charged;
   const jobDeaths = history.jobDeaths + (isLaidToJob ? 1 : 0);
@@ -102,14 +113,15 @@ export function decideRestart(
   const next: RestartHistory = {
     chargedAtMs: isCharged ? [...recent, atMs] : recent,
     streak: history.streak + 1,
-    deviceMemoryStreak: cause === 'device-memory' ? history.deviceMemoryStreak + 1 : 0,
+    deviceStreak,
     jobDeaths,
   };
   const giveUp = (why: string) => ({
     decision: { kind: 'give-up' as const, reason: `${exit.what}; ${why}, given up` },
     history: next,
   });
-  if (next.deviceMemoryStreak >= DEVICE_MEMORY_MAX) return giveUp(`${next.deviceMemoryStreak} times in a row`);
+  // The next load would fail alike.
+  if (cause === 'device-memory' && deviceStreak >= DEVICE_MAX) return giveUp(`${deviceStreak} times in a row`);
   if (limits.max !== null && isCharged && next.chargedAtMs.length > limits.max)
     return giveUp(`${next.chargedAtMs.length} failures within ${Math.round(windowMs / 1000)} s`);
   const delayMs = restartDelay(next.streak, row, exit, limits);

@@ -75,10 +75,13 @@ export function childOf({ api, workers }: State, name: ChildName): Child {
   return name === 'api' ? api : workers[name].child;
 }
 
-/** Memory that the workers hold. */
-export function workerBytes({ workers }: State): number {
+/** Memory that the workers hold, bytes. */
+export function workerMemory({ workers }: State): { machineBytes: number; cardBytes: number } {
   const living = WORKER_NAMES.map((name) => workers[name].child).filter(({ pid }) => pid !== null);
-  return living.reduce((sum, { vitals }) => sum + (vitals?.rssBytes ?? 0), 0);
+  return {
+    machineBytes: living.reduce((sum, { vitals }) => sum + (vitals?.rssBytes ?? 0), 0),
+    cardBytes: living.reduce((sum, { device }) => sum + device.heldBytes, 0),
+  };
 }
 
 export function withChild(state: State, child: Child): State {

@@ -77,9 +77,9 @@ function react(state: State, event: Event, limits: Limits): Decision {
     case 'job-begun': {
       const run = runOf(state, event);
       if (!run) return stay(state);
-      const { worker, jobId, attempt, step, startedOverReason, atMs } = event;
+      const { worker, jobId, attempt, step, startedOverReason, device, atMs } = event;
       const begun = withWorker(state, worker, { run: { ...run, step, firstStep: step } });
-      const effects: Effect[] = [{ type: 'begin', jobId, attempt, start: { step, startedOverReason } }];
+      const effects: Effect[] = [{ type: 'begin', jobId, attempt, start: { step, startedOverReason, device } }];
       return and({ state: begun, effects }, (next) => tell(next, worker, { type: 'begun', step }, atMs, limits));
     }
     case 'job-step': {
@@ -178,7 +178,8 @@ function reactToExit(
 /** Whose doing the death was, as far as the job in flight is concerned. */
 function deathOf(cause: ReturnType<typeof causeOf>, { step, firstStep }: Run): Death {
   if (cause === 'planned') return 'none';
-  if (cause !== 'killed') return 'own';
+  // A card that fails is not the picture's doing.
+  if (cause !== 'killed' && cause !== 'device') return 'own';
   return step > firstStep ? 'outside-after-progress' : 'outside';
 }
 

@@ -8,6 +8,7 @@ import { childOf, runs, type State, WORKER_NAMES } from './state.js';
 export function describeSystem(
   state: State,
   supervisor: SystemStatus['supervisor'],
+  device: SystemStatus['device'],
   model: Pick<ModelStatus, 'id' | 'folder'>,
   queue: Pick<QueueStatus, 'queued' | 'running' | 'problem'>,
   atMs: number,
@@ -20,6 +21,7 @@ export function describeSystem(
       const rssBytes = pid === null ? null : (vitals?.rssBytes ?? null);
       return { name, pid, state: stateOf(child), restarts, rssBytes, deviceBytes: device.heldBytes, lastExit, reason };
     }),
+    device,
     model: { ...model, ...describeModel(state, atMs) },
     queue: { ...queue, current: runs(state)[0]?.job.id ?? null },
   };

@@ -56,6 +56,7 @@ const MIGRATIONS = [
   `CREATE INDEX jobs_by_mask ON jobs (request ->> 'mask') WHERE request ->> 'mask' IS NOT NULL;
   ALTER TABLE jobs ADD COLUMN owner TEXT;
   CREATE INDEX jobs_by_owner ON jobs (owner) WHERE owner IS NOT NULL AND status = 'queued';`,
+  `ALTER TABLE jobs ADD COLUMN devices TEXT NOT NULL DEFAULT '[]';`,
 ];
 
 /** What SQLite leaves beside a database. */

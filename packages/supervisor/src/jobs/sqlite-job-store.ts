@@ -40,6 +40,7 @@ interface Row {
   outside_deaths: number;
   resumed_at_step: number | null;
   started_over_reason: string | null;
+  devices: string;
   fingerprint: string | null;
   image: string | null;
   error: string | null;
@@ -183,10 +184,12 @@ export function sqliteJobStore(db: Database.Database): JobStore {
         RETURNING *`;
       return write(sql);
     },
-    async begin(id, attempt, { step, startedOverReason }) {
-      const sql = `UPDATE jobs SET step = ?1, resumed_at_step = nullif(?1, 0), started_over_reason = ?2
+    async begin(id, attempt, { step, startedOverReason, device }) {
+      const sql = `UPDATE jobs SET step = ?1, resumed_at_step = nullif(?1, 0), started_over_reason = ?2,
+        devices = CASE WHEN ?1 = 0 THEN json_array(?5) WHEN devices ->> '$[#-1]' = ?5 THEN devices
+          ELSE json_insert(devices, '$[#]', ?5) END
         WHERE id = ?3 AND attempts = ?4 AND status = 'running' RETURNING *`;
-      return write(sql, step, startedOverReason, id, attempt);
+      return write(sql, step, startedOverReason, id, attempt, device);
     },
     async release(id, death, step) {
       return transaction(() => release(id, death, step));
@@ -345,6 +348,7 @@ function toJob(row: Row): Job {
     retryOf: row.retry_of,
     resumedAtStep: row.resumed_at_step,
     startedOverReason: row.started_over_reason,
+    devices: JSON.parse(row.devices),
     images: image ? [{ id: image.id, url: `/api/v1/images/${image.id}`, sha256: image.sha256 }] : [],
     error: row.error === null ? null : JSON.parse(row.error),
     createdAt: row.created_at,

@@ -1,8 +1,9 @@
 /** What a child is started with, from the configuration. */
 import type { Config } from '@qwen-supervisor/protocol/config';
-import type { ApiSettings, ModelInfo, WorkerSettings } from '@qwen-supervisor/protocol/messages';
+import type { ApiSettings, WorkerSettings } from '@qwen-supervisor/protocol/messages';
 import { accessOf } from '../config/config-parts.js';
 import type { HttpPort } from '../machine/http-port.js';
+import type { PlannedModel } from '../planned-model.js';
 import { INHERITED_FD } from './spawn-child.js';
 
 /** Beats of a living child in the time after which a silent one is taken for dead: one at least between two looks. */
@@ -22,7 +23,8 @@ export function apiSettings(config: Config, { host, port, fds }: HttpPort): ApiS
   };
 }
 
-export function workerSettings(config: Config, dataDir: string, { id, plan, distilled }: ModelInfo): WorkerSettings {
+export function workerSettings(config: Config, dataDir: string, { info, device }: PlannedModel): WorkerSettings {
+  const { id, plan, distilled } = info;
   return {
     modelFolder: config.model,
     dataDir,
@@ -30,7 +32,7 @@ export function workerSettings(config: Config, dataDir: string, { id, plan, dist
     nameInPictures: config['picture-metadata'] === 'embed' ? id : null,
     beatMs: beatMs(config),
     threads: config.threads,
-    device: config.device,
+    device: device.device,
     plan,
     distilled,
   };

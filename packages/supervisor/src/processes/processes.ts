@@ -51,7 +51,12 @@ export class Processes {
    * The process id; null where nothing could be spawned (no memory, the program is gone): its exit is told like any
    * other.
    */
-  spawn(child: Incarnation, settings: ApiSettings | WorkerSettings, fds: number[]): number | null {
+  spawn(
+    child: Incarnation,
+    settings: ApiSettings | WorkerSettings,
+    fds: number[],
+    env: Record<string, string> = {},
+  ): number | null {
     const { name } = child;
     const { log, dataDir } = this.#parts;
     const token = randomBytes(16).toString('hex');
@@ -69,6 +74,7 @@ export class Processes {
       dataDir,
       settings,
       fds,
+      env,
       onLine: (stream, line) => output.line(stream, line, performance.now()),
       onExit: (code, signal) => {
         this.#tokens.delete(token);

@@ -30,6 +30,8 @@ export interface SpawnOptions {
   settings: unknown;
   /** Inherited as descriptors from 3 on. */
   fds: number[];
+  /** Beyond what every child has. */
+  env: Record<string, string>;
   onLine(stream: 'stdout' | 'stderr', line: string): void;
   /** On exit, not when the output closes: a grandchild that holds the pipe must not hide the death. */
   onExit(code: number | null, signal: string | null): void;
@@ -79,6 +81,7 @@ export function spawnChild(options: SpawnOptions): SpawnedChild | null {
     env: {
       ...QUIET,
       ...(options.name === 'api' ? {} : GIVES_BACK),
+      ...options.env,
       TMPDIR: join(options.dataDir, TEMPORARY_FOLDER),
       [CHILD_ENV.socket]: options.socket,
       [CHILD_ENV.token]: options.token,

@@ -53,7 +53,7 @@ export class Metrics {
     }
   }
 
-  text({ queue, children, model }: SystemStatus): string {
+  text({ queue, children, model, device: { device: chosen, name: deviceName } }: SystemStatus): string {
     const states = children.flatMap(({ name: child, state: now }) =>
       CHILD_STATES.map((state): [Labels, number] => [{ child, state }, Number(state === now)]),
     );
@@ -80,6 +80,9 @@ export class Metrics {
       gauge(`${PREFIX}process_resident_memory_bytes`, 'Memory by process: resident, of the worker what is its own.', [
         [{ process: 'supervisor' }, process.memoryUsage.rss()],
         ...memory,
+      ]),
+      gauge(`${PREFIX}device_info`, 'What computes pictures: 1, with its name.', [
+        [{ device: chosen, name: deviceName }, 1],
       ]),
       gauge(`${PREFIX}device_memory_bytes`, 'Memory of a graphics device that the worker held when it became ready.', [
         [{}, device],

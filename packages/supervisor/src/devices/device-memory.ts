@@ -2,11 +2,9 @@
  * The memory of NVIDIA devices, as `nvidia-smi` tells it. A process that ends gives its device memory back only a
  * moment later, and a worker that is started too early, or beside a foreign process, fails for want of it.
  */
-import { execa } from 'execa';
 import type { DeviceMemory } from '../core/child.js';
+import { askNvidia } from './nvidia-smi.js';
 
-/** Answers slower than this are no answers. */
-const ANSWER_LIMIT_MS = 5000;
 const MIB = 1 << 20;
 
 interface Holder {
@@ -33,7 +31,7 @@ export async function probeDevice(): Promise<{ freeBytes: number | null; holder:
 
 /** Unified memory answers `[N/A]`: then it is not known. */
 async function free(): Promise<number | null> {
-  const rows = await ask('--query-gpu=memory.free');
+  const rows = await askNvidia('--query-gpu=memory.free');
   const mib = rows?.map(Number);
   if (!mib || mib.length === 0 || mib.some((value) => !Number.isFinite(value))) return null;
   return mib.reduce((sum, value) => sum + value * MIB, 0);
@@ -41,23 +39,9 @@ async function free(): Promise<number | null> {
 
 /** Names may hold commas, so that they stand last. */
 async function listHolders(): Promise<Holder[]> {
-  const rows = (await ask('--query-compute-apps=pid,used_memory,process_name')) ?? [];
+  const rows = (await askNvidia('--query-compute-apps=pid,used_memory,process_name')) ?? [];
   return rows.flatMap((row) => {
     const [, pid, mib, name = ''] = /^(\d+), *(\d+), *(.*)$/.exec(row) ?? [];
     return pid === undefined ? [] : [{ pid: Number(pid), bytes: Number(mib) * MIB, name }];
   });
-}
-
-/** Lines; null where there is no such program, or it fails. */
-async function ask(query: string): Promise<string[] | null> {
-  const { stdout, failed } = await execa('nvidia-smi', [query, '--format=csv,noheader,nounits'], {
-    reject: false,
-    timeout: ANSWER_LIMIT_MS,
-    stdin: 'ignore',
-  });
-  if (failed) return null;
-  return stdout
-    .split('\n')
-    .map((line) => line.trim())
-    .filter((line) => line !== '');
 }

@@ -1,0 +1,22 @@
+/**
+ * Entry of the check of a device, a process of its own: whether it computes, and computes right. Prints one line of
+ * JSON.
+ */
+import type { DeviceAnswer } from '@qwen-supervisor/protocol/device';
+import { toCodedError } from '@qwen-supervisor/protocol/errors';
+import { requireRuntimeLibraries } from './runtime-libraries.js';
+
+const [, , device = 'cpu'] = process.argv;
+process.stdout.write(`\n${JSON.stringify(await check())}\n`);
+// Some drivers do not let their threads go.
+process.exit();
+
+async function check(): Promise<DeviceAnswer> {
+  try {
+    await requireRuntimeLibraries();
+    const { attentionFor, computesFloat16 } = await import('./recipe/device.js');
+    return { attention: await attentionFor(device), float16: await computesFloat16(device) };
+  } catch (error) {
+    return { error: toCodedError(error).toObject() };
+  }
+}

@@ -1,0 +1,37 @@
+/** What computes pictures. */
+import type { ErrorObject } from './errors.js';
+
+export const DEVICE_KINDS = ['cpu', 'cuda', 'webgpu'] as const;
+export type DeviceKind = (typeof DEVICE_KINDS)[number];
+
+/** What an operator may ask for: `auto`, or a device as `cpu`, `cuda`, `webgpu`, `cuda:1`. */
+export const DEVICE_PATTERN = /^(?:auto|cpu|(?:cuda|webgpu)(?::\d{1,2})?)$/;
+
+/** A device by its kind and, of several of a kind, its number: `cuda:1`. */
+export function parseDevice(device: string): { kind: DeviceKind; index: number } {
+  const [kind, index = '0'] = device.split(':');
+  return { kind: kind as DeviceKind, index: Number(index) };
+}
+
+/** The device that the worker was given, and why. */
+export interface ChosenDevice {
+  /** `cpu`, `cuda:0`, `webgpu:0`. */
+  device: string;
+  /** As its maker calls it. */
+  name: string;
+  /** Of its own; null where it is the machine's. */
+  memoryBytes: number | null;
+  /** In one sentence. */
+  reason: string;
+}
+
+/** What the check of a device comes to. */
+export interface DeviceAbility {
+  /** How attention comes out right there: as one operator, or taken apart. */
+  attention: 'fused' | 'decomposed';
+  /** Whether it computes in half precision. */
+  float16: boolean;
+}
+
+/** As the process that checks tells it. */
+export type DeviceAnswer = DeviceAbility | { error: ErrorObject };

@@ -1,0 +1,104 @@
+/**
+ * The graphics cards of this machine: what the kernel shows of them, and what NVIDIA's own tool adds.
+ *
+ * Sources: `/sys/class/drm/renderD*`, one for each card that can compute; amdgpu's `mem_info_vram_total`; `nvidia-smi`.
+ */
+import { readdirSync, readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { askNvidia } from './nvidia-smi.js';
+
+export interface Card {
+  /** On the PCI bus: `0000:01:00.0`. */
+  slot: string;
+  /** Hexadecimal, of the PCI bus: `10de`. */
+  vendorId: string;
+  deviceId: string;
+  name: string;
+  /** Name of the kernel's driver, and its version where that is known; null without one. */
+  driver: string | null;
+  /** Of its own, bytes; null where it has none, or does not tell. */
+  memoryBytes: number | null;
+  freeBytes: number | null;
+  /** What CUDA needs to know; null where it is no NVIDIA card, or NVIDIA's driver does not answer. */
+  cuda: { index: number; computeCapability: number; driver: string } | null;
+}
+
+const VENDORS: Record<string, string> = { '1002': 'AMD', '10de': 'NVIDIA', '8086': 'Intel' };
+const MIB = 1 << 20;
+
+/** In the order in which WebGPU and CUDA are asked for them: by place on the bus. `root`: where `/sys` lies. */
+export async function readCards(root = '/'): Promise<Card[]> {
+  const ofNvidia = await nvidiaCards();
+  const seen = drmCards(root).map((card) => ofNvidia.find(({ slot }) => slot === card.slot) ?? card);
+  // In a container the kernel's view may be missing.
+  const others = ofNvidia.filter(({ slot }) => !seen.some((card) => card.slot === slot));
+  return [...seen, ...others].sort((a, b) => a.slot.localeCompare(b.slot));
+}
+
+function drmCards(root: string): Card[] {
+  const folder = join(root, 'sys/class/drm');
+  const names = listed(folder).filter((name) => /^renderD\d+$/.test(name));
+  return names.flatMap((name) => {
+    const read = (file: string) => readText(join(folder, name, 'device', file));
+    const id = (file: string) => /^0x([0-9a-f]{4})$/.exec(read(file))?.[1];
+    const [vendorId, deviceId, uevent] = [id('vendor'), id('device'), read('uevent')];
+    const slot = /^PCI_SLOT_NAME=(\S+)$/m.exec(uevent)?.[1];
+    // Without an address it is of the simulated ones (vgem), or on a board without a bus.
+    if (!vendorId || !deviceId || !slot) return [];
+    const total = Number(read('mem_info_vram_total') || Number.NaN);
+    const used = Number(read('mem_info_vram_used') || Number.NaN);
+    return [
+      {
+        slot,
+        vendorId,
+        deviceId,
+        name: `${VENDORS[vendorId] ?? `vendor ${vendorId}`} ${deviceId}`,
+        driver: /^DRIVER=(\S+)$/m.exec(uevent)?.[1] ?? null,
+        memoryBytes: Number.isFinite(total) ? total : null,
+        freeBytes: Number.isFinite(total - used) ? total - used : null,
+        cuda: null,
+      },
+    ];
+  });
+}
+
+/** Numbers that a card does not tell are `[N/A]`. */
+async function nvidiaCards(): Promise<Card[]> {
+  const fields = 'index,pci.bus_id,pci.device_id,memory.total,memory.free,compute_cap,driver_version,name';
+  const rows = (await askNvidia(`--query-gpu=${fields}`)) ?? [];
+  return rows.flatMap((row) => {
+    const [index, bus, ids, total, free, capability, driver, ...name] = row.split(', ');
+    const slot = /^0*([0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-9a-f])$/i.exec(bus ?? '')?.[1]?.toLowerCase();
+    if (slot === undefined || name.length === 0) return [];
+    const bytes = (mib: string | undefined) => (Number.isFinite(Number(mib)) ? Number(mib) * MIB : null);
+    return [
+      {
+        slot,
+        vendorId: '10de',
+        deviceId: /^0x([0-9a-f]{4})10de$/i.exec(ids ?? '')?.[1]?.toLowerCase() ?? '',
+        name: name.join(', '),
+        driver: `nvidia ${driver}`,
+        memoryBytes: bytes(total),
+        freeBytes: bytes(free),
+        cuda: { index: Number(index), computeCapability: Number(capability), driver: driver ?? '' },
+      },
+    ];
+  });
+}
+
+function listed(folder: string): string[] {
+  try {
+    return readdirSync(folder);
+  } catch {
+    // Not there, or not for us: no card that could be used.
+    return [];
+  }
+}
+
+function readText(file: string): string {
+  try {
+    return readFileSync(file, 'utf8').trim();
+  } catch {
+    return '';
+  }
+}

@@ -1,0 +1,39 @@
+/** Whether a device computes, and computes right: asked of a process of its own, for a driver may take it down. */
+import { fileURLToPath } from 'node:url';
+import type { DeviceAbility, DeviceAnswer } from '@qwen-supervisor/protocol/device';
+import { CodedError } from '@qwen-supervisor/protocol/errors';
+import { execa } from 'execa';
+import { QUIET } from '../processes/spawn-child.js';
+import type { Device } from './devices.js';
+
+/** The first use of a card may compile shaders, and wake the card. */
+const LIMIT_MS = 60_000;
+
+/** @throws CodedError DEVICE_UNAVAILABLE, DEVICE_DRIVER_UNUSABLE, CUDA_RUNTIME_INCOMPLETE */
+export async function checkDevice({ device, env }: Device, signal?: AbortSignal): Promise<DeviceAbility> {
+  const entry = fileURLToPath(import.meta.resolve('@qwen-supervisor/inference/device-check-main'));
+  const result = await execa(process.execPath, [entry, device], {
+    env: { ...QUIET, ...env },
+    stdin: 'ignore',
+    reject: false,
+    timeout: LIMIT_MS,
+    killSignal: 'SIGKILL',
+    ...(signal ? { cancelSignal: signal } : {}),
+  });
+  if (result.isCanceled) throw new CodedError('SUPERVISOR_STOPPING');
+  // Drivers write into the output what they like.
+  const answer = answerIn(result.stdout);
+  if (answer === null) {
+    const how = result.timedOut
+      ? `no answer within ${LIMIT_MS / 1000} s`
+      : (result.signal ?? `code ${result.exitCode}`);
+    throw new CodedError('DEVICE_UNAVAILABLE', `${device}: its check ended with ${how}`);
+  }
+  if ('error' in answer) throw CodedError.from(answer.error);
+  return answer;
+}
+
+function answerIn(text: string): DeviceAnswer | null {
+  const line = text.split('\n').findLast((one) => one.startsWith('{"'));
+  return line === undefined ? null : (JSON.parse(line) as DeviceAnswer);
+}

@@ -1,0 +1,141 @@
+/** What a machine could compute pictures with, and what is missing where it cannot. Pure. */
+import { parseDevice } from '@qwen-supervisor/protocol/device';
+import type { Card } from './cards.js';
+import type { Vulkan } from './vulkan.js';
+
+/** What was found on a machine. */
+export interface Found {
+  cards: Card[];
+  vulkan: Vulkan;
+  /** Folder of CUDA's libraries; null where they are not installed. */
+  cudaFolder: string | null;
+  processor: string;
+  /** Of the machine, bytes. */
+  memoryBytes: number;
+}
+
+export interface Device {
+  /** `cpu`, `cuda:0`, `webgpu:0`. */
+  device: string;
+  name: string;
+  driver: string | null;
+  /** Of a card, its own, or null where it has none that is known; of the processor, the machine's. */
+  memoryBytes: number | null;
+  freeBytes: number | null;
+  /** Why it cannot be used, and what to do about it; null where nothing is known to be missing. */
+  missing: { what: string; step: string } | null;
+  /** What a process that computes on it has in its environment. */
+  env: Record<string, string>;
+}
+
+/** CUDA 13's. */
+const CUDA_DRIVER_MIN = 580;
+/** Of the kernels in ONNX Runtime's CUDA provider: RTX 20. */
+const COMPUTE_CAPABILITY_MIN = 7.5;
+
+/** All that could compute, the fastest kind first, of a kind the one with the most memory. */
+export function listDevices(found: Found): Device[] {
+  const cards = found.cards.map((card, index) => ({ card, index }));
+  const byMemory = (a: { card: Card }, b: { card: Card }) => (b.card.memoryBytes ?? 0) - (a.card.memoryBytes ?? 0);
+  const sorted = cards.toSorted(byMemory);
+  const nvidia = sorted.filter(({ card }) => card.vendorId === '10de');
+  return [
+    ...nvidia.map(({ card, index }) => cudaDevice(card, card.cuda?.index ?? index, found)),
+    ...sorted.map(({ card, index }) => webgpuDevice(card, index, found)),
+    {
+      device: 'cpu',
+      name: found.processor,
+      driver: null,
+      memoryBytes: found.memoryBytes,
+      freeBytes: null,
+      missing: null,
+      env: {},
+    },
+  ];
+}
+
+function cudaDevice(card: Card, index: number, { cudaFolder }: Found): Device {
+  const { name, driver, memoryBytes, freeBytes, cuda } = card;
+  const missing =
+    cuda === null
+      ? { what: "NVIDIA's driver does not answer", step: `install NVIDIA's driver ${CUDA_DRIVER_MIN} or newer` }
+      : cuda.computeCapability < COMPUTE_CAPABILITY_MIN
+        ? { what: 'the card is too old for CUDA 13', step: 'use it through Vulkan: --device webgpu' }
+        : Number.parseInt(cuda.driver, 10) < CUDA_DRIVER_MIN
+          ? { what: `driver ${cuda.driver} is too old`, step: `install NVIDIA's driver ${CUDA_DRIVER_MIN} or newer` }
+          : cudaFolder === null
+            ? { what: "CUDA's libraries are not installed", step: 'qwen-supervisor gpu install' }
+            : null;
+  const env: Record<string, string> = cudaFolder === null ? {} : { LD_LIBRARY_PATH: cudaFolder };
+  return { device: `cuda:${index}`, name, driver, memoryBytes, freeBytes, missing, env };
+}
+
+function webgpuDevice(card: Card, index: number, { cards, vulkan }: Found): Device {
+  const { name, driver, memoryBytes, freeBytes, vendorId, deviceId } = card;
+  const missing = !vulkan.hasLoader
+    ? { what: 'libvulkan.so.1 is not installed', step: 'apt install libvulkan1 (Fedora, Arch: vulkan-loader)' }
+    : vulkan.drivers.every(({ isSoftware }) => isSoftware)
+      ? {
+          what: 'no Vulkan driver for it is installed',
+          step: vendorId === '10de' ? "install NVIDIA's driver" : 'apt install mesa-vulkan-drivers',
+        }
+      : null;
+  // Of several cards the loader, or Mesa's layer, shows the chosen one alone.
+  const chosen = `${vendorId}:${deviceId}`;
+  const env: Record<string, string> =
+    cards.length > 1 ? { MESA_VK_DEVICE_SELECT: `${chosen}!`, VK_LOADER_DEVICE_SELECT: chosen } : {};
+  return { device: `webgpu:${index}`, name, driver, memoryBytes, freeBytes, missing, env };
+}
+
+/** A device that may be taken, and why. */
+export interface Candidate extends Device {
+  reason: string;
+}
+
+/**
+ * What is to be tried, in this order, for the operator's wish; `passedOver` says why the others are not. Whoever names
+ * a device gets it tried even where something seems to be missing: the failure tells more.
+ */
+export function candidatesFor(
+  wanted: string,
+  fallback: 'cpu' | 'none',
+  devices: Device[],
+): { candidates: Candidate[]; passedOver: string[] } {
+  const cpu = devices.find(({ device }) => device === 'cpu') as Device;
+  if (wanted === 'cpu') return { candidates: [{ ...cpu, reason: 'asked for' }], passedOver: [] };
+  if (wanted !== 'auto') {
+    const last = fallback === 'cpu' ? [{ ...cpu, reason: `${wanted} does not work` }] : [];
+    return { candidates: [{ ...named(wanted, devices), reason: 'asked for' }, ...last], passedOver: [] };
+  }
+  const cards = devices.filter(({ device }) => device !== 'cpu');
+  const ruledOut = cards.flatMap((device) => {
+    const why = device.missing?.what ?? (device.memoryBytes === null ? 'has no memory of its own that is known' : null);
+    return why === null ? [] : [{ device, why }];
+  });
+  const able = cards.filter((card) => !ruledOut.some(({ device }) => device === card));
+  return {
+    candidates: [
+      ...able.map((device) => ({ ...device, reason: 'the fastest that works' })),
+      { ...cpu, reason: cards.length === 0 ? 'there is no graphics card' : 'no graphics card can be used' },
+    ],
+    passedOver: ruledOut.map(({ device, why }) => `${device.device} ${device.name}: ${why}`),
+  };
+}
+
+/** `cuda` and `webgpu` are the first of their kind; one that is not there may still answer. */
+function named(wanted: string, devices: Device[]): Device {
+  const { kind, index } = parseDevice(wanted);
+  const of = devices.filter(({ device }) => parseDevice(device).kind === kind);
+  const found = wanted.includes(':') ? of.find(({ device }) => parseDevice(device).index === index) : of[0];
+  return (
+    found ?? {
+      device: `${kind}:${index}`,
+      name: kind === 'cuda' ? 'NVIDIA card' : 'Vulkan device',
+      driver: null,
+      memoryBytes: null,
+      freeBytes: null,
+      missing: null,
+      env: {},
+    }
+  );
+}

@@ -1,0 +1,84 @@
+/** What a machine could compute with, what is missing, and what is taken. */
+import type { Card } from '@qwen-supervisor/supervisor/devices/cards';
+import { candidatesFor, type Found, listDevices } from '@qwen-supervisor/supervisor/devices/devices';
+import { describe, expect, test } from 'vitest';
+
+const NVIDIA: Card = {
+  slot: '0000:01:00.0',
+  vendorId: '10de',
+  deviceId: '2684',
+  name: 'NVIDIA GeForce RTX 4090',
+  driver: 'nvidia 580.65.06',
+  memoryBytes: 24e9,
+  freeBytes: 23e9,
+  cuda: { index: 0, computeCapability: 8.9, driver: '580.65.06' },
+};
+const AMD: Card = {
+  slot: '0000:03:00.0',
+  vendorId: '1002',
+  deviceId: '744c',
+  name: 'AMD 744c',
+  driver: 'amdgpu',
+  memoryBytes: 16e9,
+  freeBytes: 15e9,
+  cuda: null,
+};
+const INTEL: Card = { ...AMD, slot: '0000:00:02.0', vendorId: '8086', name: 'Intel 9bc5', memoryBytes: null };
+const VULKAN = { hasLoader: true, drivers: [{ library: 'libvulkan_radeon.so', isSoftware: false }] };
+const FOUND: Found = { cards: [], vulkan: VULKAN, cudaFolder: '/cuda/lib', processor: 'A CPU', memoryBytes: 32e9 };
+
+const choose = (wanted: string, found: Partial<Found>, fallback: 'cpu' | 'none' = 'cpu') =>
+  candidatesFor(wanted, fallback, listDevices({ ...FOUND, ...found }));
+const order = (...args: Parameters<typeof choose>) => choose(...args).candidates.map(({ device }) => device);
+
+describe('auto', () => {
+  test('takes CUDA before Vulkan before the processor', () => {
+    expect(order('auto', { cards: [NVIDIA] })).toEqual(['cuda:0', 'webgpu:0', 'cpu']);
+    expect(order('auto', { cards: [AMD] })).toEqual(['webgpu:0', 'cpu']);
+    expect(order('auto', {})).toEqual(['cpu']);
+    expect(choose('auto', {}).candidates[0]).toMatchObject({ reason: 'there is no graphics card' });
+  });
+
+  test('takes the card with the most memory, and shows that one alone to Vulkan', () => {
+    const { candidates } = choose('auto', { cards: [AMD, NVIDIA], cudaFolder: null });
+    expect(candidates.map(({ device }) => device)).toEqual(['webgpu:1', 'webgpu:0', 'cpu']);
+    expect(candidates[0]?.env).toEqual({ MESA_VK_DEVICE_SELECT: '10de:2684!', VK_LOADER_DEVICE_SELECT: '10de:2684' });
+  });
+
+  test('passes over what it cannot be sure of, and says why', () => {
+    expect(choose('auto', { cards: [INTEL] }).passedOver).toEqual([
+      'webgpu:0 Intel 9bc5: has no memory of its own that is known',
+    ]);
+    const software = { hasLoader: true, drivers: [{ library: 'libvulkan_lvp.so', isSoftware: true }] };
+    expect(order('auto', { cards: [AMD], vulkan: software })).toEqual(['cpu']);
+  });
+});
+
+test.each<[string, Partial<Found>, string]>([
+  ['no libraries', { cards: [NVIDIA], cudaFolder: null }, 'qwen-supervisor gpu install'],
+  ['an old driver', { cards: [{ ...NVIDIA, cuda: { ...NVIDIA.cuda, driver: '550.1' } as never }] }, '580 or newer'],
+  ['no driver', { cards: [{ ...NVIDIA, cuda: null }] }, '580 or newer'],
+  [
+    'a card of 2016',
+    { cards: [{ ...NVIDIA, cuda: { ...NVIDIA.cuda, computeCapability: 6.1 } as never }] },
+    'use it through Vulkan',
+  ],
+])('CUDA with %s is listed with the step that is missing', (_, found, step) => {
+  const [device] = listDevices({ ...FOUND, ...found });
+  expect(device).toMatchObject({ device: 'cuda:0', missing: { step: expect.stringContaining(step) } });
+});
+
+test.each<[Partial<Found>, string]>([
+  [{ cards: [AMD], vulkan: { hasLoader: false, drivers: [] } }, 'apt install libvulkan1'],
+  [{ cards: [AMD], vulkan: { hasLoader: true, drivers: [] } }, 'apt install mesa-vulkan-drivers'],
+])('Vulkan that is not whole is listed with the package that is missing', (found, step) => {
+  expect(listDevices({ ...FOUND, ...found })[0]).toMatchObject({ missing: { step: expect.stringContaining(step) } });
+});
+
+test('who names a device gets it tried, even if nothing is seen of it, and the processor after it unless not wanted', () => {
+  expect(order('webgpu', {})).toEqual(['webgpu:0', 'cpu']);
+  expect(order('cuda:3', {}, 'none')).toEqual(['cuda:3']);
+  expect(order('webgpu', { cards: [AMD, NVIDIA] })).toEqual(['webgpu:1', 'cpu']);
+  expect(order('webgpu:0', { cards: [AMD, NVIDIA] })).toEqual(['webgpu:0', 'cpu']);
+  expect(order('cpu', { cards: [AMD, NVIDIA] }, 'none')).toEqual(['cpu']);
+});

@@ -1,0 +1,110 @@
+/** What is read of a machine's cards and of its Vulkan, from files as kernels and drivers write them. */
+import { chmodSync, mkdirSync, symlinkSync, writeFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { readCards } from '@qwen-supervisor/supervisor/devices/cards';
+import { readVulkan } from '@qwen-supervisor/supervisor/devices/vulkan';
+import { afterEach, expect, test } from 'vitest';
+import { temporaryFolder } from '../../fixture-files.js';
+
+const PATH = process.env.PATH;
+afterEach(() => {
+  process.env.PATH = PATH;
+});
+
+function write(root: string, files: Record<string, string>): string {
+  for (const [name, text] of Object.entries(files)) {
+    const file = join(root, name);
+    mkdirSync(dirname(file), { recursive: true });
+    writeFileSync(file, text);
+  }
+  return root;
+}
+
+/** A program of this name at the head of the path. */
+function install(name: string, script: string): void {
+  const folder = temporaryFolder();
+  writeFileSync(join(folder, name), `#!/bin/sh\n${script}\n`);
+  chmodSync(join(folder, name), 0o755);
+  process.env.PATH = `${folder}:${PATH}`;
+}
+
+const AMDGPU = {
+  'sys/class/drm/renderD128/device/vendor': '0x1002\n',
+  'sys/class/drm/renderD128/device/device': '0x744c\n',
+  'sys/class/drm/renderD128/device/uevent': 'DRIVER=amdgpu\nPCI_CLASS=30000\nPCI_SLOT_NAME=0000:03:00.0\n',
+  'sys/class/drm/renderD128/device/mem_info_vram_total': '25753026560\n',
+  'sys/class/drm/renderD128/device/mem_info_vram_used': '1073741824\n',
+};
+const NOUVEAU = {
+  'sys/class/drm/renderD129/device/vendor': '0x10de\n',
+  'sys/class/drm/renderD129/device/device': '0x2684\n',
+  'sys/class/drm/renderD129/device/uevent': 'DRIVER=nvidia\nPCI_SLOT_NAME=0000:01:00.0\n',
+};
+
+test("a card is what the kernel shows, with NVIDIA's numbers where its tool knows it", async () => {
+  install(
+    'nvidia-smi',
+    "echo '0, 00000000:01:00.0, 0x268410DE, 24564, 23000, 8.9, 580.65.06, NVIDIA GeForce RTX 4090'",
+  );
+  expect(await readCards(write(temporaryFolder(), { ...AMDGPU, ...NOUVEAU }))).toEqual([
+    {
+      slot: '0000:01:00.0',
+      vendorId: '10de',
+      deviceId: '2684',
+      name: 'NVIDIA GeForce RTX 4090',
+      driver: 'nvidia 580.65.06',
+      memoryBytes: 24564 * 2 ** 20,
+      freeBytes: 23000 * 2 ** 20,
+      cuda: { index: 0, computeCapability: 8.9, driver: '580.65.06' },
+    },
+    {
+      slot: '0000:03:00.0',
+      vendorId: '1002',
+      deviceId: '744c',
+      name: 'AMD 744c',
+      driver: 'amdgpu',
+      memoryBytes: 25753026560,
+      freeBytes: 25753026560 - 1073741824,
+      cuda: null,
+    },
+  ]);
+});
+
+test('a tool that fails, or a card that tells no numbers, leaves a card without them', async () => {
+  const root = write(temporaryFolder(), NOUVEAU);
+  install('nvidia-smi', 'echo "NVIDIA-SMI has failed"; exit 9');
+  expect(await readCards(root)).toMatchObject([{ name: 'NVIDIA 2684', memoryBytes: null, cuda: null }]);
+  install('nvidia-smi', "echo '0, 00000000:01:00.0, 0x268410DE, [N/A], [N/A], 12.1, 580.1, NVIDIA GB10'");
+  expect(await readCards(root)).toMatchObject([{ name: 'NVIDIA GB10', memoryBytes: null, freeBytes: null }]);
+});
+
+test('a machine without cards, or with a simulated one, has none', async () => {
+  install('nvidia-smi', 'exit 127');
+  expect(await readCards(temporaryFolder())).toEqual([]);
+  const vgem = { 'sys/class/drm/renderD128/device/uevent': 'DRIVER=vgem\nMODALIAS=platform:vgem\n' };
+  expect(await readCards(write(temporaryFolder(), vgem))).toEqual([]);
+});
+
+test('Vulkan is its loader and its drivers, those in software told apart', () => {
+  const manifest = (library: string) => JSON.stringify({ ICD: { library_path: library, api_version: '1.3' } });
+  const root = write(temporaryFolder(), {
+    'usr/lib/x86_64-linux-gnu/libvulkan.so.1.3.239': '',
+    'usr/share/vulkan/icd.d/radeon_icd.x86_64.json': manifest('/usr/lib/x86_64-linux-gnu/libvulkan_radeon.so'),
+    'usr/share/vulkan/icd.d/lvp_icd.x86_64.json': manifest('libvulkan_lvp.so'),
+    'etc/vulkan/icd.d/broken.json': '{',
+  });
+  expect(readVulkan({}, root)).toMatchObject({ hasLoader: false });
+  symlinkSync('libvulkan.so.1.3.239', join(root, 'usr/lib/x86_64-linux-gnu/libvulkan.so.1'));
+  writeFileSync(join(root, 'usr/lib/x86_64-linux-gnu/libvulkan.so.1.3.239'), '');
+  expect(readVulkan({}, root)).toEqual({
+    hasLoader: true,
+    drivers: [
+      { library: 'libvulkan_lvp.so', isSoftware: true },
+      { library: 'libvulkan_radeon.so', isSoftware: false },
+    ],
+  });
+  const named = join(root, 'usr/share/vulkan/icd.d/lvp_icd.x86_64.json');
+  expect(readVulkan({ VK_DRIVER_FILES: named }, root).drivers).toEqual([
+    { library: 'libvulkan_lvp.so', isSoftware: true },
+  ]);
+});

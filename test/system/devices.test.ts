@@ -1,0 +1,124 @@
+/** What computes: chosen, left when it fails, and told. The card is SwiftShader, a Vulkan driver in software. */
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
+import type { Job } from '@qwen-supervisor/protocol/job';
+import sharp from 'sharp';
+import { afterEach, describe, expect, test } from 'vitest';
+import { temporaryFolder } from '../fixture-files.js';
+import { swiftShader } from '../swiftshader.js';
+import { cli, NASTY, type Product, startProduct, until } from './product.js';
+
+const SMALL = { prompt: 'a fox on a teal background', seed: 3, width: 64, height: 64, numInferenceSteps: 4 };
+
+let product: Product | null = null;
+afterEach(async () => {
+  await product?.clean();
+  product = null;
+});
+
+const start = async (args: string[], env: Record<string, string> = {}) => {
+  product = await startProduct(args, temporaryFolder(), env);
+  await product.ready();
+  return product;
+};
+
+async function pixels(of: Product, job: Job): Promise<Buffer> {
+  const answer = await of.fetch(`/api/v1/images/${job.images[0]?.id}`);
+  return sharp(Buffer.from(await answer.arrayBuffer()))
+    .raw()
+    .toBuffer();
+}
+
+/** Peak signal to noise, decibels. */
+function agreement(a: Buffer, b: Buffer): number {
+  const error = a.reduce((sum, value, i) => sum + (value - (b[i] as number)) ** 2, 0) / a.length;
+  return 10 * Math.log10(255 ** 2 / error);
+}
+
+describe('without a graphics card', () => {
+  test('auto takes the processor, and says why in status, metrics and the job', async () => {
+    const here = await start([]);
+    expect((await here.status()).device).toMatchObject({ device: 'cpu', reason: 'there is no graphics card' });
+    expect(await (await here.fetch('/metrics')).text()).toMatch(
+      /^qwen_supervisor_device_info\{device="cpu",name=".*"\} 1$/m,
+    );
+    expect(await here.ended((await here.submit(SMALL)).id)).toMatchObject({ devices: ['cpu'] });
+    const { stdout } = await cli(['status', '--data-dir', here.dataDir]);
+    expect(stdout).toMatch(/^device +cpu +.*: there is no graphics card$/m);
+  });
+
+  test('a card that was asked for gives way to the processor, and says so', async () => {
+    const { status } = await start(['--device', 'webgpu']);
+    expect((await status()).device).toMatchObject({
+      device: 'cpu',
+      reason: expect.stringMatching(/^webgpu does not work; DEVICE_UNAVAILABLE: webgpu:0: /),
+    });
+  });
+
+  test.each([
+    ['webgpu', 'DEVICE_UNAVAILABLE'],
+    ['cuda', 'CUDA_RUNTIME_INCOMPLETE'],
+  ])('%s without a fallback is refused before anything is spawned', async (device, code) => {
+    const args = ['start', '--port', '0', '--device', device, '--device-fallback', 'none'];
+    const { code: exit, stderr } = await cli([...args, '--data-dir', temporaryFolder()]);
+    expect([exit, stderr]).toEqual([93, expect.stringContaining(`error ${code}: ${device}:0`)]);
+  });
+
+  test('device list shows what there is, and what to do about what is not', async () => {
+    const { stdout } = await cli(['device', 'list', '--json', '--data-dir', temporaryFolder()], {
+      QWEN_SUPERVISOR_DEVICE: 'cuda',
+    });
+    expect(JSON.parse(stdout).devices).toMatchObject([
+      { device: 'cuda:0', works: false, step: expect.stringContaining('qwen-supervisor gpu install') },
+      { device: 'cpu', works: true },
+    ]);
+  });
+});
+
+describe('on a graphics card', () => {
+  const card = swiftShader();
+  const testOnCard = test.skipIf(card === null);
+  const on = (env: Record<string, string> = {}, ...args: string[]) =>
+    start(['--device', 'webgpu', ...args], { ...card, ...env });
+
+  testOnCard('a picture is that of the processor, also after a kill in the middle, and a cancel is heard', async () => {
+    const there = await on();
+    expect((await there.status()).device).toMatchObject({ device: 'webgpu:0', reason: 'asked for' });
+    const first = await there.submit(SMALL);
+    await until(async () => ((await there.job(first.id)).step > 1 ? true : null));
+    process.kill(await there.pidOf('inference'), 'SIGKILL');
+    const job = await there.ended(first.id);
+    expect(job).toMatchObject({ status: 'done', attempts: 2, startedOverReason: null, devices: ['webgpu:0'] });
+    expect(job.resumedAtStep).toBeGreaterThan(0);
+    const drawn = await pixels(there, job);
+    const long = await there.submit({ ...SMALL, numInferenceSteps: 1000 });
+    await until(async () => ((await there.job(long.id)).step > 0 ? true : null));
+    await there.call(`/api/v1/jobs/${long.id}/cancel`, {});
+    expect(await there.ended(long.id)).toMatchObject({ status: 'cancelled' });
+    await there.clean();
+    const here = await start(['--device', 'cpu']);
+    const same = await pixels(here, await here.ended((await here.submit(SMALL)).id));
+    expect(agreement(drawn, same)).toBeGreaterThan(40);
+  });
+
+  testOnCard(
+    'a card that is lost twice is left: the job goes on where it was, on the processor, and it is told',
+    async () => {
+      const there = await on(NASTY);
+      const { id } = await there.submit({ ...SMALL, prompt: 'lose the device', numInferenceSteps: 12 });
+      const job = await there.ended(id);
+      expect(job).toMatchObject({ status: 'done', attempts: 3, startedOverReason: null, devices: ['webgpu:0', 'cpu'] });
+      expect(job.resumedAtStep).toBeGreaterThan(0);
+      expect((await there.status()).device).toMatchObject({
+        device: 'cpu',
+        reason: expect.stringMatching(/webgpu does not work; webgpu:0: DEVICE_LOST/),
+      });
+      const log = readFileSync(join(there.dataDir, 'logs/supervisor.log'), 'utf8');
+      expect(log).toContain('going on with another device');
+      expect((await cli(['crashes', '--data-dir', there.dataDir])).stdout).toContain('DEVICE_LOST');
+      // Somebody who knows wants it to be tried again.
+      expect(await cli(['restart', '--data-dir', there.dataDir])).toMatchObject({ code: 0 });
+      await until(async () => ((await there.status()).device.device === 'webgpu:0' ? true : null));
+    },
+  );
+});
