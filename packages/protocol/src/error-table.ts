@@ -277,6 +277,22 @@ export const ERRORS = {
     'a library that CUDA needs is missing',
     "run 'qwen-supervisor gpu install'; 'qwen-supervisor gpu status' shows what is there",
     500, 93, 'environment'),
+  DEVICE_IN_USE: row(
+    'the supervisor computes on this device',
+    "stop it first: 'qwen-supervisor stop'",
+    409, 91, 'caller'),
+  WHEEL_MISSING: row(
+    'a package of the CUDA libraries is not there',
+    "download it elsewhere and name its folder: 'qwen-supervisor gpu install --from DIR'; 'qwen-supervisor gpu status' lists the files with their checksums",
+    500, 66, 'environment'),
+  WHEEL_INVALID: row(
+    'a package of the CUDA libraries is not the one that it should be',
+    "remove the file that the message names, and run 'qwen-supervisor gpu install' again",
+    500, 65, 'environment'),
+  GPU_INSTALL_RUNNING: row(
+    'another process installs the CUDA libraries',
+    'wait for it to end',
+    500, 75, 'caller', true),
   RUNTIME_UNLOADABLE: row(
     'a library that pictures are computed with cannot be loaded',
     "use a Linux with glibc (Debian, Ubuntu; Alpine has musl), macOS or Windows, and a processor with SSE4.2; where files are missing install again: 'npm ci'",

@@ -10,7 +10,7 @@ import type { Logger } from 'pino';
 import { modelQuestion } from './config/config-parts.js';
 import type { Effect, Event } from './core/events.js';
 import { checkDevice } from './devices/check-device.js';
-import { type Candidate, candidatesFor, listDevices } from './devices/devices.js';
+import { type Candidate, candidatesFor } from './devices/devices.js';
 import { findDevices } from './devices/find-devices.js';
 
 /** What of the configuration a plan depends on. */
@@ -129,8 +129,8 @@ async function plan(
   failed: Map<string, string>,
   stopping?: AbortSignal,
 ): Promise<Plan> {
-  const devices = listDevices(await findDevices(config['data-dir']));
-  const { candidates, passedOver } = candidatesFor(config.device, config['device-fallback'], devices);
+  const found = await findDevices(config['data-dir']);
+  const { candidates, passedOver } = candidatesFor(config.device, config['device-fallback'], found);
   const refusals: CodedError[] = [];
   const notes = [...passedOver];
   for (const candidate of candidates) {

@@ -25,10 +25,16 @@ const AMD: Card = {
 };
 const INTEL: Card = { ...AMD, slot: '0000:00:02.0', vendorId: '8086', name: 'Intel 9bc5', memoryBytes: null };
 const VULKAN = { hasLoader: true, drivers: [{ library: 'libvulkan_radeon.so', isSoftware: false }] };
-const FOUND: Found = { cards: [], vulkan: VULKAN, cudaFolder: '/cuda/lib', processor: 'A CPU', memoryBytes: 32e9 };
+const FOUND: Found = {
+  cards: [],
+  vulkan: VULKAN,
+  cudaEnv: { LD_LIBRARY_PATH: '/cuda/lib' },
+  processor: 'A CPU',
+  memoryBytes: 32e9,
+};
 
 const choose = (wanted: string, found: Partial<Found>, fallback: 'cpu' | 'none' = 'cpu') =>
-  candidatesFor(wanted, fallback, listDevices({ ...FOUND, ...found }));
+  candidatesFor(wanted, fallback, { ...FOUND, ...found });
 const order = (...args: Parameters<typeof choose>) => choose(...args).candidates.map(({ device }) => device);
 
 describe('auto', () => {
@@ -40,7 +46,7 @@ describe('auto', () => {
   });
 
   test('takes the card with the most memory, and shows that one alone to Vulkan', () => {
-    const { candidates } = choose('auto', { cards: [AMD, NVIDIA], cudaFolder: null });
+    const { candidates } = choose('auto', { cards: [AMD, NVIDIA], cudaEnv: null });
     expect(candidates.map(({ device }) => device)).toEqual(['webgpu:1', 'webgpu:0', 'cpu']);
     expect(candidates[0]?.env).toEqual({ MESA_VK_DEVICE_SELECT: '10de:2684!', VK_LOADER_DEVICE_SELECT: '10de:2684' });
   });
@@ -55,7 +61,7 @@ describe('auto', () => {
 });
 
 test.each<[string, Partial<Found>, string]>([
-  ['no libraries', { cards: [NVIDIA], cudaFolder: null }, 'qwen-supervisor gpu install'],
+  ['no libraries', { cards: [NVIDIA], cudaEnv: null }, 'qwen-supervisor gpu install'],
   ['an old driver', { cards: [{ ...NVIDIA, cuda: { ...NVIDIA.cuda, driver: '550.1' } as never }] }, '580 or newer'],
   ['no driver', { cards: [{ ...NVIDIA, cuda: null }] }, '580 or newer'],
   [

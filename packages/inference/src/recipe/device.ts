@@ -5,9 +5,9 @@
 import { type AttentionKind, attention } from '@qwen-supervisor/model/layers';
 import { OnnxGraph } from '@qwen-supervisor/model/onnx';
 import { parseDevice } from '@qwen-supervisor/protocol/device';
+import { deviceFault } from '@qwen-supervisor/protocol/device-fault';
 import { CodedError } from '@qwen-supervisor/protocol/errors';
 import { InferenceSession, Tensor } from 'onnxruntime-node';
-import { deviceFault } from './runtime-error.js';
 
 /** Tokens, heads and width of a head, as the transformer and the VAE have them. */
 const SHAPES = [
@@ -85,7 +85,7 @@ async function openOn(device: string, graph: OnnxGraph): Promise<InferenceSessio
   try {
     return await InferenceSession.create(graph.encode(new Map()), { executionProviders: [providerOf(device)] });
   } catch (cause) {
-    throw deviceFault(device, cause as Error);
+    throw Object.assign(deviceFault(device, (cause as Error).message), { cause });
   }
 }
 

@@ -4,11 +4,11 @@
  */
 import { existsSync, mkdirSync, readdirSync, realpathSync, rmSync } from 'node:fs';
 import { join } from 'node:path';
+import { withFolderLock } from '@qwen-supervisor/files/folder-lock';
 import { readRegular } from '@qwen-supervisor/files/read-regular';
 import { replaceFile } from '@qwen-supervisor/files/replace-file';
 import { MODEL_FILE, MODELS_FOLDER, modelFolder } from '@qwen-supervisor/protocol/data-files';
 import { CodedError } from '@qwen-supervisor/protocol/errors';
-import Database from 'libsql';
 import { z } from 'zod';
 import { inDiskErrors } from '../prepare/prepare.js';
 import { unuseModel } from './in-use.js';
@@ -125,15 +125,7 @@ export async function removeModel(dataDir: string, name: string): Promise<void> 
 export async function withModelLock<T>(dataDir: string, name: string, act: () => Promise<T>): Promise<T> {
   const folder = modelFolder(dataDir, name);
   inDiskErrors(folder, () => mkdirSync(folder, { recursive: true }));
-  const db = new Database(join(folder, 'lock.db'));
-  try {
-    try {
-      db.exec('PRAGMA busy_timeout = 0; PRAGMA locking_mode = EXCLUSIVE; BEGIN EXCLUSIVE;');
-    } catch (cause) {
-      throw new CodedError('MODEL_BEING_ADDED', `another process is adding '${name}'`, { cause });
-    }
-    return await act();
-  } finally {
-    db.close();
-  }
+  const busy = (cause: unknown) =>
+    new CodedError('MODEL_BEING_ADDED', `another process is adding '${name}'`, { cause });
+  return withFolderLock(folder, busy, act);
 }

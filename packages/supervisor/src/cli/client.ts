@@ -110,3 +110,17 @@ export function countOf(text: string): number {
   if (!Number.isInteger(count) || count < 0) throw new CodedError('USAGE_INVALID', `--lines: '${text}' is no number`);
   return count;
 }
+
+/** Of the supervisor that runs; null where none does. */
+export async function askRunning<T>(dataDir: string, ask: (client: Client) => Promise<T>): Promise<T | null> {
+  const client = await connect(dataDir).catch((error: unknown) => {
+    if (error instanceof CodedError && error.code === 'NOT_RUNNING') return null;
+    throw error;
+  });
+  if (!client) return null;
+  try {
+    return await answered(client.pid, ask(client));
+  } finally {
+    client.link.close();
+  }
+}

@@ -27,17 +27,18 @@ async function listChecked(options: Options) {
     import('../devices/check-device.js'),
   ]);
   const config = configOf(options);
-  const devices = listDevices(await findDevices(config['data-dir']));
+  const found = await findDevices(config['data-dir']);
+  const devices = listDevices(found);
   // One that the configuration names may be seen by nobody but its driver.
-  const [wanted] = candidatesFor(config.device, 'none', devices).candidates;
+  const [wanted] = candidatesFor(config.device, 'none', found).candidates;
   const isSeen = wanted === undefined || devices.some(({ device }) => device === wanted.device);
   const rows = [];
-  for (const found of isSeen ? devices : [wanted, ...devices]) {
-    const { device, name, driver, memoryBytes, freeBytes, missing } = found;
+  for (const one of isSeen ? devices : [wanted, ...devices]) {
+    const { device, name, driver, memoryBytes, freeBytes, missing } = one;
     const row = { device, name, driver, memoryBytes, freeBytes };
     if (device === 'cpu') rows.push({ ...row, works: true, missing: null, step: null });
     else if (missing) rows.push({ ...row, works: false, missing: missing.what, step: missing.step });
-    else rows.push({ ...row, ...(await tried(() => checkDevice(found))) });
+    else rows.push({ ...row, ...(await tried(() => checkDevice(one))) });
   }
   return rows;
 }

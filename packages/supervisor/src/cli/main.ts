@@ -7,6 +7,7 @@ import { addCrashes } from './crashes.js';
 import { addDevice } from './device.js';
 import { addEvents } from './events.js';
 import { addGenerate } from './generate.js';
+import { addGpu } from './gpu.js';
 import { addLogs } from './logs.js';
 import { addModel } from './model.js';
 import { printError } from './printer.js';
@@ -28,6 +29,7 @@ const COMMANDS = [
   addCrashes,
   addModel,
   addDevice,
+  addGpu,
 ];
 
 /** What people try besides --version. */

@@ -8,7 +8,7 @@ import type { Command } from 'commander';
 import { execa } from 'execa';
 import { modelQuestion } from '../config/config-parts.js';
 import { QUIET } from '../processes/spawn-child.js';
-import { answered, type Client, configOf, connect, dataDirOf, withDataDir } from './client.js';
+import { askRunning, configOf, dataDirOf, withDataDir } from './client.js';
 
 type Options = { dataDir?: string; json?: boolean };
 interface AddOptions extends Options {
@@ -100,20 +100,6 @@ export function addModel(program: Command): void {
       const format = options.json ? 'json' : 'text';
       return runEntry('@qwen-supervisor/inference/check-main', [folder, options.golden, dataDirOf(options), format]);
     });
-}
-
-/** Of the supervisor that runs; null where none does. */
-async function askRunning<T>(dataDir: string, ask: (client: Client) => Promise<T>): Promise<T | null> {
-  const client = await connect(dataDir).catch((error: unknown) => {
-    if (error instanceof CodedError && error.code === 'NOT_RUNNING') return null;
-    throw error;
-  });
-  if (!client) return null;
-  try {
-    return await answered(client.pid, ask(client));
-  } finally {
-    client.link.close();
-  }
 }
 
 /** A worker that is started anew would not find its weights. @throws CodedError MODEL_RUNNING */

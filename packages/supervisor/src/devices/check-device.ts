@@ -1,6 +1,7 @@
 /** Whether a device computes, and computes right: asked of a process of its own, for a driver may take it down. */
 import { fileURLToPath } from 'node:url';
 import type { DeviceAbility, DeviceAnswer } from '@qwen-supervisor/protocol/device';
+import { deviceFault } from '@qwen-supervisor/protocol/device-fault';
 import { CodedError } from '@qwen-supervisor/protocol/errors';
 import { execa } from 'execa';
 import { QUIET } from '../processes/spawn-child.js';
@@ -10,7 +11,10 @@ import type { Device } from './devices.js';
 const LIMIT_MS = 60_000;
 
 /** @throws CodedError DEVICE_UNAVAILABLE, DEVICE_DRIVER_UNUSABLE, CUDA_RUNTIME_INCOMPLETE */
-export async function checkDevice({ device, env }: Device, signal?: AbortSignal): Promise<DeviceAbility> {
+export async function checkDevice(
+  { device, env }: Pick<Device, 'device' | 'env'>,
+  signal?: AbortSignal,
+): Promise<DeviceAbility> {
   const entry = fileURLToPath(import.meta.resolve('@qwen-supervisor/inference/device-check-main'));
   const result = await execa(process.execPath, [entry, device], {
     env: { ...QUIET, ...env },
@@ -29,7 +33,11 @@ export async function checkDevice({ device, env }: Device, signal?: AbortSignal)
       : (result.signal ?? `code ${result.exitCode}`);
     throw new CodedError('DEVICE_UNAVAILABLE', `${device}: its check ended with ${how}`);
   }
-  if ('error' in answer) throw CodedError.from(answer.error);
+  // Which library is missing stands in what ONNX Runtime writes, not in what it throws.
+  if ('error' in answer)
+    throw answer.error.code === 'CUDA_RUNTIME_INCOMPLETE'
+      ? deviceFault(device, answer.error.message, result.stderr)
+      : CodedError.from(answer.error);
   return answer;
 }
 

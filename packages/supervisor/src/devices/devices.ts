@@ -7,8 +7,8 @@ import type { Vulkan } from './vulkan.js';
 export interface Found {
   cards: Card[];
   vulkan: Vulkan;
-  /** Folder of CUDA's libraries; null where they are not installed. */
-  cudaFolder: string | null;
+  /** What a process has in its environment that computes with CUDA; null where its libraries are not installed. */
+  cudaEnv: Record<string, string> | null;
   processor: string;
   /** Of the machine, bytes. */
   memoryBytes: number;
@@ -54,7 +54,7 @@ export function listDevices(found: Found): Device[] {
   ];
 }
 
-function cudaDevice(card: Card, index: number, { cudaFolder }: Found): Device {
+function cudaDevice(card: Card, index: number, { cudaEnv }: Found): Device {
   const { name, driver, memoryBytes, freeBytes, cuda } = card;
   const missing =
     cuda === null
@@ -63,11 +63,10 @@ function cudaDevice(card: Card, index: number, { cudaFolder }: Found): Device {
         ? { what: 'the card is too old for CUDA 13', step: 'use it through Vulkan: --device webgpu' }
         : Number.parseInt(cuda.driver, 10) < CUDA_DRIVER_MIN
           ? { what: `driver ${cuda.driver} is too old`, step: `install NVIDIA's driver ${CUDA_DRIVER_MIN} or newer` }
-          : cudaFolder === null
+          : cudaEnv === null
             ? { what: "CUDA's libraries are not installed", step: 'qwen-supervisor gpu install' }
             : null;
-  const env: Record<string, string> = cudaFolder === null ? {} : { LD_LIBRARY_PATH: cudaFolder };
-  return { device: `cuda:${index}`, name, driver, memoryBytes, freeBytes, missing, env };
+  return { device: `cuda:${index}`, name, driver, memoryBytes, freeBytes, missing, env: cudaEnv ?? {} };
 }
 
 function webgpuDevice(card: Card, index: number, { cards, vulkan }: Found): Device {
@@ -99,13 +98,14 @@ export interface Candidate extends Device {
 export function candidatesFor(
   wanted: string,
   fallback: 'cpu' | 'none',
-  devices: Device[],
+  found: Found,
 ): { candidates: Candidate[]; passedOver: string[] } {
+  const devices = listDevices(found);
   const cpu = devices.find(({ device }) => device === 'cpu') as Device;
   if (wanted === 'cpu') return { candidates: [{ ...cpu, reason: 'asked for' }], passedOver: [] };
   if (wanted !== 'auto') {
     const last = fallback === 'cpu' ? [{ ...cpu, reason: `${wanted} does not work` }] : [];
-    return { candidates: [{ ...named(wanted, devices), reason: 'asked for' }, ...last], passedOver: [] };
+    return { candidates: [{ ...named(wanted, devices, found.cudaEnv), reason: 'asked for' }, ...last], passedOver: [] };
   }
   const cards = devices.filter(({ device }) => device !== 'cpu');
   const ruledOut = cards.flatMap((device) => {
@@ -123,7 +123,7 @@ export function candidatesFor(
 }
 
 /** `cuda` and `webgpu` are the first of their kind; one that is not there may still answer. */
-function named(wanted: string, devices: Device[]): Device {
+function named(wanted: string, devices: Device[], cudaEnv: Found['cudaEnv']): Device {
   const { kind, index } = parseDevice(wanted);
   const of = devices.filter(({ device }) => parseDevice(device).kind === kind);
   const found = wanted.includes(':') ? of.find(({ device }) => parseDevice(device).index === index) : of[0];
@@ -135,7 +135,7 @@ function named(wanted: string, devices: Device[]): Device {
       memoryBytes: null,
       freeBytes: null,
       missing: null,
-      env: {},
+      env: (kind === 'cuda' ? cudaEnv : null) ?? {},
     }
   );
 }

@@ -1,7 +1,7 @@
 /** Looks at a machine for what could compute pictures. */
 import { cpus, totalmem } from 'node:os';
 import { readCards } from './cards.js';
-import { cudaFolder } from './cuda-runtime.js';
+import { cudaEnvironment } from './cuda-runtime.js';
 import type { Found } from './devices.js';
 import { readVulkan } from './vulkan.js';
 
@@ -10,7 +10,7 @@ export async function findDevices(dataDir: string): Promise<Found> {
   return {
     cards: await readCards(),
     vulkan: readVulkan(process.env),
-    cudaFolder: cudaFolder(dataDir),
+    cudaEnv: cudaEnvironment(dataDir, process.env),
     processor: cpus()[0]?.model.trim() ?? 'processor',
     memoryBytes: totalmem(),
   };
