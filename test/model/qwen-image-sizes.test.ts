@@ -10,6 +10,7 @@ import { openModel } from '@qwen-supervisor/model/registry/open-model';
 import { elementCount } from '@qwen-supervisor/model/safetensors';
 import { expect, test } from 'vitest';
 import { temporaryFolder } from '../fixture-files.js';
+import { nodesOf } from '../onnx-nodes.js';
 import { writeQwenImage, writeSparse } from '../qwen-image-sizes.js';
 
 function qwenImage(): string {
@@ -59,3 +60,26 @@ test('what it is prepared to is known from its headers, and it is not converted 
   expect(gigabytes('int8')).toEqual([54.8, 22.6]);
   expect(() => openModel(temporaryFolder(), folder)).toThrow(/qwen-supervisor model add/);
 });
+
+/** What was run on WebGPU without a node on the processor, and what ONNX Runtime's CUDA provider has kernels for. */
+const ON_CARDS = [
+  ...['Add', 'Concat', 'Gelu', 'Gemm', 'Identity', 'LayerNormalization', 'MatMul', 'MatMulNBits', 'Mul'],
+  ...['MultiHeadAttention', 'Reshape', 'RotaryEmbedding', 'Shape', 'Sigmoid', 'SimplifiedLayerNormalization', 'Slice'],
+  ...['Softmax', 'Split', 'Squeeze', 'Tanh', 'Transpose', 'Unsqueeze'],
+];
+
+test.each(['fused', 'decomposed'] as const)(
+  'every part of its transformer, with %s attention, is made of what graphics cards compute, and nothing is cast',
+  (attention) => {
+    const { transformer } = buildGraphs(openCheckpoint(qwenImage()), { attention });
+    expect(transformer).toHaveLength(6);
+    for (const { graph } of transformer) {
+      const places = new Map(graph.weights.map(({ name }) => [name, { location: 'x', offset: 0, length: 0 }]));
+      const nodes = nodesOf(graph.encode(places));
+      expect(nodes.length).toBeGreaterThan(500);
+      expect([...new Set(nodes.map(({ op }) => op))].filter((op) => !ON_CARDS.includes(op))).toEqual([]);
+      // A card binds about a dozen buffers at once.
+      expect(Math.max(...nodes.map(({ inputs, outputs }) => Math.max(inputs, outputs)))).toBeLessThanOrEqual(10);
+    }
+  },
+);

@@ -1,4 +1,4 @@
-/** CUDA's libraries: installed from small packages of the same shape, killed half-way, and told apart where they fail. */
+/** CUDA's libraries: installed from small packages of the same shape, killed half-way, told apart where they fail. */
 import { createHash } from 'node:crypto';
 import { existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';

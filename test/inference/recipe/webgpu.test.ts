@@ -32,3 +32,15 @@ test.each([
   expect(Object.keys(answer.errors)).toEqual(['transformer', 'vae_decoder', 'vae_encoder']);
   for (const [graph, error] of Object.entries(answer.errors)) expect(error, graph).toBeLessThan(1e-4);
 });
+
+test('products with quantised weights of full width agree with the processor', async () => {
+  const env = swiftShader();
+  if (env === null) return;
+  const script = join(REPOSITORY, 'test/fixtures/children/webgpu-products.mjs');
+  const errors = JSON.parse((await execa(process.execPath, [script], { env })).stdout) as Record<string, number>;
+  for (const bits of [4, 8]) {
+    expect(errors[`int${bits}, accuracy 0`]).toBeLessThan(1e-4);
+    // Here the card rounds what is multiplied to eight bits, as the processor does.
+    expect(errors[`int${bits}, accuracy 4`]).toBeLessThan(1e-2);
+  }
+});
