@@ -53,6 +53,22 @@ describe('Qwen-Image', () => {
     }
   });
 
+  test('on a card takes its memory for all but the text encoder, and less of the machine', () => {
+    const int4 = costs('int4');
+    const on = (gigabytes: number, attention: 'fused' | 'decomposed' = 'fused') =>
+      planModel(int4, { machineBytes: 16e9, card: { bytes: gigabytes * 1e9, attention } }, OWN_SIZE);
+    expect(on(8)).toBeNull();
+    expect(on(12)?.largestPixels).toBeGreaterThan(768 * 768);
+    expect(on(16)?.largestPixels).toBeGreaterThan(OWN_SIZE);
+    expect(on(12)?.cardBytes).toBeLessThan(12e9);
+    expect(on(24)?.residentPixels).toBeGreaterThan(OWN_SIZE);
+    expect(on(24)?.neededBytes).toBeLessThan(11e9);
+    // The scores of attention that is taken apart: gigabytes at this size.
+    expect(on(16, 'decomposed')?.largestPixels).toBeLessThan(on(16)?.largestPixels ?? 0);
+    const small = { machineBytes: 2e9, card: { bytes: 24e9, attention: 'fused' } } as const;
+    expect(planModel(int4, small, OWN_SIZE), 'the machine has no memory for the text').toBeNull();
+  });
+
   test('counts its weights by how they are kept', () => {
     const { weights } = costs('int4');
     const billions = Object.values(weights.transformer).map((n) => Math.round(n / 1e7) / 100);

@@ -81,6 +81,13 @@ describe('on a graphics card', () => {
   const on = (env: Record<string, string> = {}, ...args: string[]) =>
     start(['--device', 'webgpu', ...args], { ...card, ...env });
 
+  testOnCard('model plan knows what would compute', async () => {
+    const env = { ...card, QWEN_SUPERVISOR_DEVICE: 'webgpu' };
+    const { stdout } = await cli(['model', 'plan', '--json', '--data-dir', temporaryFolder()], env);
+    // Of this one nothing is known but that it works.
+    expect(JSON.parse(stdout)).toMatchObject({ device: 'webgpu:0', cardBytes: null, seconds: null, fits: true });
+  });
+
   testOnCard('a picture is that of the processor, also after a kill in the middle, and a cancel is heard', async () => {
     const there = await on();
     expect((await there.status()).device).toMatchObject({ device: 'webgpu:0', reason: 'asked for' });

@@ -9,7 +9,7 @@ import type { ExitCause } from '@qwen-supervisor/protocol/status';
 import type { Logger } from 'pino';
 import { modelQuestion } from './config/config-parts.js';
 import type { Effect, Event } from './core/events.js';
-import { checkDevice } from './devices/check-device.js';
+import { cardOf } from './devices/check-device.js';
 import { type Candidate, candidatesFor } from './devices/devices.js';
 import { findDevices } from './devices/find-devices.js';
 
@@ -159,12 +159,8 @@ async function lookOn(
   { machineBytes, cardBytes }: HeldMemory,
   stopping?: AbortSignal,
 ): Promise<ModelInfo> {
-  const question = modelQuestion(config, machineBytes);
-  if (candidate.device === 'cpu') return lookAtModel(question, stopping);
-  const { attention } = await checkDevice(candidate, stopping);
-  const { memoryBytes, freeBytes } = candidate;
-  const bytes = freeBytes === null ? memoryBytes : freeBytes + cardBytes;
-  return lookAtModel({ ...question, card: bytes === null ? null : { bytes, attention } }, stopping);
+  const card = await cardOf(candidate, cardBytes, stopping);
+  return lookAtModel({ ...modelQuestion(config, machineBytes), card }, stopping);
 }
 
 function described({ device, name, memoryBytes, reason }: Candidate, notes: string[]): ChosenDevice {

@@ -61,15 +61,20 @@ export function leastMemory(costs: ModelCosts, card: Room['card'] = null): { mac
   return { machine: machine as number, card: ofCard ?? null };
 }
 
-/** Bytes by stage for a picture of `pixels`, weights and activations. */
+/** Bytes of a stage, of its weights and with a picture of `pixels` in it, and whether they are the card's. */
 export function stageMemory(
   costs: ModelCosts,
-  plan: Pick<ModelPlan, 'accuracy' | 'tileAbovePixels'>,
+  { accuracy, tileAbovePixels }: Pick<ModelPlan, 'accuracy' | 'tileAbovePixels'>,
   stage: Stage,
   pixels: number,
-): number {
-  const weights = weightMemory(costs.weights[stage], plan.accuracy);
-  return weights + costs.activations(stage, decodedAtOnce(stage, pixels, plan.tileAbovePixels), plan.accuracy);
+  card: Room['card'],
+): { weightBytes: number; bytes: number; isOfCard: boolean } {
+  const places = placesIn(costs, { machineBytes: 0, card });
+  const n = places.findIndex(({ stages }) => stages.includes(stage));
+  const place = places[n] as Place;
+  const weightBytes = Math.ceil(place.weights(stage, accuracy));
+  const active = place.activations(stage, decodedAtOnce(stage, pixels, tileAbovePixels), accuracy);
+  return { weightBytes, bytes: Math.ceil(weightBytes + active), isOfCard: n > 0 };
 }
 
 function planAccuracy(costs: ModelCosts, accuracy: ModelPlan['accuracy'], room: Room): ModelPlan {

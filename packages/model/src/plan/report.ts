@@ -2,8 +2,8 @@
 import type { ModelPlan } from '@qwen-supervisor/protocol/model-plan';
 import type { Accuracy } from '../layers.js';
 import type { Quantisation } from '../prepare/precision.js';
-import { type ModelCosts, STAGES, type Stage, weightMemory } from './costs.js';
-import { leastMemory, planModel, stageMemory } from './plan.js';
+import { type ModelCosts, STAGES, type Stage } from './costs.js';
+import { leastMemory, planModel, type Room, stageMemory } from './plan.js';
 
 /** The picture that is asked about. */
 export interface Wish {
@@ -21,6 +21,10 @@ export interface PlanReport {
   /** Bytes of the source that preparing reads, and of what it writes; null where it was done. */
   preparing: { bytesToRead: number; bytesToWrite: number } | null;
   availableBytes: number;
+  /** What computes: `cpu`, `webgpu:0`. */
+  device: string;
+  /** Its own memory, bytes; null for the processor, and where it is not known. */
+  cardBytes: number | null;
   /** Below this it cannot be run at all. */
   leastBytes: number;
   /** Null where it cannot. */
@@ -29,8 +33,8 @@ export interface PlanReport {
   /** Whether there is memory for the wish. */
   fits: boolean;
   /** Bytes by stage, of its weights and with the wish in it. */
-  stages: { stage: Stage; weightBytes: number; bytes: number }[];
-  /** Calculated from how fast this machine multiplies; null where there is no plan. */
+  stages: { stage: Stage; weightBytes: number; bytes: number; isOfCard: boolean }[];
+  /** Calculated from how fast the processor multiplies; null where there is no plan, and on a card. */
   seconds: { step: number; picture: number } | null;
 }
 
@@ -41,12 +45,13 @@ const EFFICIENCY = 0.75;
 export function reportPlan(
   model: Pick<PlanReport, 'name' | 'quantize' | 'preparing'>,
   costs: ModelCosts,
-  availableBytes: number,
+  { machineBytes, card }: Room,
+  device: string,
   wish: Wish,
   speeds: Record<Accuracy, number>,
 ): PlanReport {
   const pixels = wish.width * wish.height;
-  const plan = planModel(costs, { machineBytes: availableBytes, card: null }, pixels);
+  const plan = planModel(costs, { machineBytes, card }, pixels);
   const shown: ModelPlan['accuracy'] = plan?.accuracy ?? 0;
   const tileAbovePixels = plan?.tileAbovePixels ?? 0;
   // What is not quantised is multiplied in float32.
@@ -54,17 +59,21 @@ export function reportPlan(
   const step = ((wish.guided ? 2 : 1) * costs.operations(pixels)) / (EFFICIENCY * speed);
   return {
     ...model,
-    availableBytes,
-    leastBytes: Math.ceil(leastMemory(costs).machine),
+    availableBytes: machineBytes,
+    device,
+    cardBytes: card?.bytes ?? null,
+    leastBytes: Math.ceil(leastMemory(costs, card).machine),
     plan,
     wish,
     fits: plan !== null && plan.largestPixels >= pixels,
     stages: STAGES.map((stage) => ({
       stage,
-      weightBytes: Math.ceil(weightMemory(costs.weights[stage], shown)),
-      bytes: Math.ceil(stageMemory(costs, { accuracy: shown, tileAbovePixels }, stage, pixels)),
+      ...stageMemory(costs, { accuracy: shown, tileAbovePixels }, stage, pixels, card),
     })),
-    seconds: plan && { step, picture: wish.steps * step + costs.decodeOperations(pixels) / (EFFICIENCY * speeds[0]) },
+    seconds:
+      device === 'cpu' && plan
+        ? { step, picture: wish.steps * step + costs.decodeOperations(pixels) / (EFFICIENCY * speeds[0]) }
+        : null,
   };
 }
 
@@ -72,18 +81,21 @@ const NAMES: Record<Stage, string> = { text_encoder: 'text encoder', transformer
 
 /** As lines of text. */
 export function planLines({ name, quantize, preparing, ...report }: PlanReport): string[] {
-  const { plan, wish, stages, seconds, availableBytes, leastBytes } = report;
+  const { plan, wish, stages, seconds, availableBytes, leastBytes, device, cardBytes } = report;
   const size = `${wish.width}x${wish.height}`;
   const kept = quantize === 'none' ? 'as it is' : `in ${quantize}`;
   const lines = [`${name}, ${preparing ? 'kept' : 'prepared'} ${kept}`];
   if (preparing)
     lines.push(`to prepare it once: ${gb(preparing.bytesToRead)} are read, ${gb(preparing.bytesToWrite)} written`);
-  lines.push(`memory that is there: ${gb(availableBytes)}`, '');
+  const onCard = cardBytes === null ? '' : `, and ${gb(cardBytes)} on ${device}`;
+  lines.push(`memory that is there: ${gb(availableBytes)}${onCard}`, '');
   lines.push(`${''.padEnd(14)}${'weights'.padStart(10)}${`with ${size}`.padStart(18)}`);
-  for (const { stage, weightBytes, bytes } of stages)
-    lines.push(`${NAMES[stage].padEnd(14)}${gb(weightBytes).padStart(10)}${gb(bytes).padStart(18)}`);
+  for (const { stage, weightBytes, bytes, isOfCard } of stages)
+    lines.push(
+      `${NAMES[stage].padEnd(14)}${gb(weightBytes).padStart(10)}${gb(bytes).padStart(18)}${isOfCard ? '  on the card' : ''}`,
+    );
   lines.push('');
-  if (!plan || !seconds) return [...lines, `does not fit: it needs ${gb(leastBytes)} for the smallest picture`];
+  if (!plan) return [...lines, `does not fit: it needs ${gb(leastBytes)} for the smallest picture`];
   lines.push(
     wish.width * wish.height <= plan.residentPixels
       ? 'all parts stay in memory'
@@ -98,6 +110,7 @@ export function planLines({ name, quantize, preparing, ...report }: PlanReport):
   );
   if (!report.fits) lines.push(`there is no memory for ${size}`);
   const passes = wish.guided ? ', with guidance' : '';
+  if (!seconds) return [...lines, `how long a picture takes on ${device} is seen when one is drawn`];
   lines.push(
     `calculated for ${size}: ${duration(seconds.step)} a step${passes}, ${duration(seconds.picture)} for ${wish.steps} steps`,
   );

@@ -16,11 +16,13 @@ export interface PlanQuestion extends PreflightQuestion {
   /** Null for the model's own size. */
   size: { width: number; height: number } | null;
   steps: number | null;
+  /** What computes it. */
+  device: string;
 }
 
 /** `measure`: operations a second by accuracy, as this machine makes them. @throws CodedError MODEL_* */
 export async function planOf(
-  { target, dataDir, memoryBytes, heldBytes, size, steps }: PlanQuestion,
+  { target, dataDir, memoryBytes, heldBytes, card, device, size, steps }: PlanQuestion,
   measure: () => Promise<Record<Accuracy, number>>,
 ): Promise<PlanReport> {
   const opened = openUnlessLarge(dataDir, target);
@@ -28,19 +30,19 @@ export async function planOf(
   const { architecture, folder } = checkpoint;
   const description = describeModel(checkpoint, opened?.name ?? nameOf(folder));
   const { width, height, numInferenceSteps, trueCfgScale } = description.defaults;
-  const memory = memoryBytes ?? availableMemory() + heldBytes;
+  const room = { machineBytes: memoryBytes ?? availableMemory() + heldBytes, card };
   const wish = { width, height, ...size, steps: steps ?? numInferenceSteps, guided: trueCfgScale > 1 };
   const graphs = buildGraphs(checkpoint);
   if (opened) {
     const quantize = opened.registration?.quantize ?? 'none';
     const model = { name: opened.registration?.name ?? description.id, quantize, preparing: null };
-    return reportPlan(model, costsOf(architecture, graphs, 'none'), memory, wish, await measure());
+    return reportPlan(model, costsOf(architecture, graphs, 'none'), room, device, wish, await measure());
   }
-  const quantize = precisionFor(checkpoint, memory, width * height);
+  const quantize = precisionFor(checkpoint, room.machineBytes, width * height);
   const recipe = { source: '', quality: 'standard' as const };
   const { bytesToRead, bytesToWrite } = planPreparation(checkpoint, quantize, new Map(), recipe);
   const model = { name: description.id, quantize, preparing: { bytesToRead, bytesToWrite } };
-  return reportPlan(model, costsOf(architecture, graphs, quantize), memory, wish, await measure());
+  return reportPlan(model, costsOf(architecture, graphs, quantize), room, device, wish, await measure());
 }
 
 /** Null for a folder of real size that was not added. */

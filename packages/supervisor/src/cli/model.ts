@@ -2,13 +2,13 @@ import { fileURLToPath } from 'node:url';
 import type { PreflightQuestion } from '@qwen-supervisor/model/preflight';
 import type { Config } from '@qwen-supervisor/protocol/config';
 import { CodedError } from '@qwen-supervisor/protocol/errors';
-import { harmless } from '@qwen-supervisor/protocol/harmless-text';
 import { SIDE_MAX, SIDE_MIN, SIDE_MULTIPLE, STEPS_MAX } from '@qwen-supervisor/protocol/job-request';
 import type { Command } from 'commander';
 import { execa } from 'execa';
 import { modelQuestion } from '../config/config-parts.js';
 import { QUIET } from '../processes/spawn-child.js';
 import { askRunning, configOf, dataDirOf, withDataDir } from './client.js';
+import { printError } from './printer.js';
 
 type Options = { dataDir?: string; json?: boolean };
 interface AddOptions extends Options {
@@ -75,7 +75,7 @@ export function addModel(program: Command): void {
         await look(options, { do: verb, name });
         const { model: started } = configOf(options);
         if (verb === 'use' && !process.exitCode && started !== name)
-          console.error(harmless(`note: the configuration names another model, ${started}, and that is what starts`));
+          printError(`note: the configuration names another model, ${started}, and that is what starts`);
       });
   }
   withOptions(model.command('plan'))
@@ -90,7 +90,8 @@ export function addModel(program: Command): void {
       const question = await questionOf(config, memory);
       const asked = { ...question, target: target ?? config.model, size: sizeOf(size), steps: stepsOf(steps) };
       const { threads } = config;
-      return runEntry('@qwen-supervisor/inference/plan-main', [JSON.stringify({ ...asked, threads, json })]);
+      const whole = { ...asked, ...(await deviceFor(config)), threads, json };
+      return runEntry('@qwen-supervisor/inference/plan-main', [JSON.stringify(whole)]);
     });
   withOptions(model.command('check'))
     .description('compare what a checkpoint computes here with golden tensors')
@@ -117,11 +118,28 @@ async function questionOf(config: Config, memory: string | undefined): Promise<P
   const given = bytesOf(memory);
   const status = await askRunning(config['data-dir'], ({ link }) => link.request('status', {}));
   const workers = (status?.children ?? []).filter(({ name }) => name !== 'api');
-  const question = modelQuestion(
-    config,
-    workers.reduce((sum, { rssBytes }) => sum + (rssBytes ?? 0), 0),
-  );
+  const held = workers.reduce((sum, { rssBytes }) => sum + (rssBytes ?? 0), 0);
+  const question = modelQuestion(config, held);
   return given === null ? question : { ...question, memoryBytes: given };
+}
+
+/** The device that a start would try first and that works, and its memory. */
+async function deviceFor(config: Config): Promise<{ device: string; card: PreflightQuestion['card'] }> {
+  const [{ findDevices }, { candidatesFor }, { cardOf }] = await Promise.all([
+    import('../devices/find-devices.js'),
+    import('../devices/devices.js'),
+    import('../devices/check-device.js'),
+  ]);
+  const { candidates } = candidatesFor(config.device, 'cpu', await findDevices(config['data-dir']));
+  for (const candidate of candidates) {
+    try {
+      return { device: candidate.device, card: await cardOf(candidate, 0) };
+    } catch (error) {
+      if (!(error instanceof CodedError)) throw error;
+      printError(`note: ${error.code}: ${error.message}; the next device is looked at`);
+    }
+  }
+  return { device: 'cpu', card: null };
 }
 
 /** @throws CodedError USAGE_INVALID */

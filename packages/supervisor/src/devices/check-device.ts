@@ -1,5 +1,6 @@
 /** Whether a device computes, and computes right: asked of a process of its own, for a driver may take it down. */
 import { fileURLToPath } from 'node:url';
+import type { Room } from '@qwen-supervisor/model/plan/plan';
 import type { DeviceAbility, DeviceAnswer } from '@qwen-supervisor/protocol/device';
 import { deviceFault } from '@qwen-supervisor/protocol/device-fault';
 import { CodedError } from '@qwen-supervisor/protocol/errors';
@@ -39,6 +40,18 @@ export async function checkDevice(
       ? deviceFault(device, answer.error.message, result.stderr)
       : CodedError.from(answer.error);
   return answer;
+}
+
+/**
+ * What a device that works has for a model; null for the processor, and where its memory is not known. `heldBytes`: of
+ * a worker that will have ended. @throws CodedError as `checkDevice`
+ */
+export async function cardOf(device: Device, heldBytes: number, signal?: AbortSignal): Promise<Room['card']> {
+  if (device.device === 'cpu') return null;
+  const { attention } = await checkDevice(device, signal);
+  const { memoryBytes, freeBytes } = device;
+  const bytes = freeBytes === null ? memoryBytes : freeBytes + heldBytes;
+  return bytes === null ? null : { bytes, attention };
 }
 
 function answerIn(text: string): DeviceAnswer | null {
