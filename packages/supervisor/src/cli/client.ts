@@ -54,9 +54,9 @@ export function withDataDir(command: Command): Command {
   return command.option('--data-dir <folder>', 'data folder of the supervisor');
 }
 
-/** The configuration that a start with this flag would have. @throws CodedError CONFIG_* */
-export function configOf(options: { dataDir?: string }): Config {
-  const flags: Record<string, string> = options.dataDir === undefined ? {} : { 'data-dir': options.dataDir };
+/** The configuration that a start with this flag, and `others`, would have. @throws CodedError CONFIG_* */
+export function configOf(options: { dataDir?: string }, others: Record<string, string> = {}): Config {
+  const flags = { ...(options.dataDir === undefined ? {} : { 'data-dir': options.dataDir }), ...others };
   return loadConfig(flags, process.env.QWEN_SUPERVISOR_CONFIG, process.env);
 }
 

@@ -3,6 +3,7 @@ import { inspect } from 'node:util';
 import { VERSION } from '@qwen-supervisor/ipc/version';
 import { CodedError, ERRORS, toCodedError } from '@qwen-supervisor/protocol/errors';
 import { Command, CommanderError } from 'commander';
+import { addBench } from './bench.js';
 import { addCrashes } from './crashes.js';
 import { addDevice } from './device.js';
 import { addEvents } from './events.js';
@@ -30,6 +31,7 @@ const COMMANDS = [
   addModel,
   addDevice,
   addGpu,
+  addBench,
 ];
 
 /** What people try besides --version. */

@@ -1,13 +1,11 @@
-import { fileURLToPath } from 'node:url';
 import type { PreflightQuestion } from '@qwen-supervisor/model/preflight';
 import type { Config } from '@qwen-supervisor/protocol/config';
 import { CodedError } from '@qwen-supervisor/protocol/errors';
 import { SIDE_MAX, SIDE_MIN, SIDE_MULTIPLE, STEPS_MAX } from '@qwen-supervisor/protocol/job-request';
 import type { Command } from 'commander';
-import { execa } from 'execa';
 import { modelQuestion } from '../config/config-parts.js';
-import { QUIET } from '../processes/spawn-child.js';
 import { askRunning, configOf, dataDirOf, withDataDir } from './client.js';
+import { runEntry } from './entry.js';
 import { printError } from './printer.js';
 
 type Options = { dataDir?: string; json?: boolean };
@@ -178,11 +176,4 @@ function oneOf(flag: string, value: string, values: string[]): void {
 function look(options: Options, command: object): Promise<void> {
   const whole = { ...command, dataDir: dataDirOf(options), json: options.json ?? false };
   return runEntry('@qwen-supervisor/model/registry/models-main', [JSON.stringify(whole)]);
-}
-
-/** In a process of its own: the command line loads neither models nor ONNX Runtime. It reports its errors itself. */
-async function runEntry(entry: string, args: string[]): Promise<void> {
-  const path = fileURLToPath(import.meta.resolve(entry));
-  const { exitCode } = await execa(process.execPath, [path, ...args], { stdio: 'inherit', env: QUIET, reject: false });
-  process.exitCode = exitCode ?? 1;
 }

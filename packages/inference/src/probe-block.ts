@@ -1,0 +1,142 @@
+/** What one block of the transformer at Qwen-Image's own width takes on a device, and whether it comes out right. */
+import { VERSION } from '@qwen-supervisor/ipc/version';
+import type { AttentionKind } from '@qwen-supervisor/model/layers';
+import { OnnxGraph } from '@qwen-supervisor/model/onnx';
+import { syntheticBlock, WIDTHS } from '@qwen-supervisor/model/synthetic-block';
+import { jointRotary, type TransformerPart } from '@qwen-supervisor/model/transformer';
+import { placeWeights } from '@qwen-supervisor/model/weights';
+import { env, InferenceSession, Tensor } from 'onnxruntime-node';
+import type { BenchCommand } from './bench-main.js';
+import { processorName, threadCount } from './processors.js';
+import { attentionFor, providerOf } from './recipe/device.js';
+import { fromRuntime } from './recipe/runtime-error.js';
+
+const TEXT_TOKENS = 64;
+/** Of a float32 product that says what the device can do at most, of the tokens of the smallest picture. */
+const [K, N] = [3072, 3072];
+const PEAK_RUNS = 3;
+/** Tokens at which the device is compared with the processor: few, because the processor computes them as well. */
+const COMPARED = 16;
+
+export interface BlockProbe {
+  device: string;
+  name: string;
+  driver: string | null;
+  runtime: string;
+  attention: AttentionKind;
+  /** Operations a second of one float32 product. */
+  peak: number;
+  /** Relative difference from the processor's result; null on the processor itself. */
+  difference: number | null;
+  blocks: { side: number; milliseconds: number; operationsPerSecond: number; residentBytes: number }[];
+}
+
+/** @throws CodedError DEVICE_* */
+export async function probeBlock(
+  { device, name, driver, threads: wanted, sides }: BenchCommand,
+  folder: string,
+  say: (line: string) => void,
+): Promise<BlockProbe> {
+  const threads = threadCount(wanted);
+  const attention = await attentionFor(device);
+  const runtime = `qwen-supervisor ${VERSION}, onnxruntime ${env.versions.node}, ${processorName()}, ${threads} threads`;
+  say(`${device} ${name}${driver === null ? '' : `, ${driver}`}; ${runtime}`);
+  const peak = await measurePeak(device, threads, ((sides[0] as number) / 16) ** 2);
+  say(`attention ${attention}; one product in float32: ${(peak / 1e12).toFixed(2)} TFLOPS`);
+  // Rounded to eight bits two devices differ in what they round: exactly they are compared without.
+  const difference = device === 'cpu' ? null : await compare(device, attention, threads, folder);
+  if (difference !== null) say(`differs from the processor by ${difference.toExponential(1)}`);
+  const part = syntheticBlock(folder, 4, attention);
+  const session = await open(part, device, threads, folder);
+  // The first run is another: shaders are compiled, and memory is taken.
+  await run(session, part, COMPARED);
+  const blocks: BlockProbe['blocks'] = [];
+  for (const side of sides) {
+    const tokens = (side / 16) ** 2;
+    const begunMs = performance.now();
+    await run(session, part, tokens);
+    const milliseconds = performance.now() - begunMs;
+    const operationsPerSecond = (1000 * operationsOf(tokens)) / milliseconds;
+    blocks.push({ side, milliseconds, operationsPerSecond, residentBytes: process.memoryUsage().rss });
+    const share = Math.round((100 * operationsPerSecond) / peak);
+    const ms = milliseconds.toFixed(milliseconds < 100 ? 1 : 0);
+    say(
+      `${side}x${side}: ${ms} ms a block, ${(operationsPerSecond / 1e12).toFixed(2)} TFLOPS, ${share} % of the product; ` +
+        `60 blocks: ${((60 * milliseconds) / 1000).toFixed(1)} s a pass; ${(process.memoryUsage().rss / 1e9).toFixed(2)} GB of this machine's memory`,
+    );
+  }
+  await session.release();
+  return { device, name, driver, runtime, attention, peak, difference, blocks };
+}
+
+/** Multiplications and additions of a block: its weights, and attention. */
+function operationsOf(tokens: number): number {
+  const { dim } = WIDTHS;
+  // Of each stream: four products for attention, and two of four times the width for the MLP.
+  const weights = 12 * dim * dim;
+  return 2 * weights * (tokens + TEXT_TOKENS) + 4 * dim * (tokens + TEXT_TOKENS) ** 2;
+}
+
+async function compare(device: string, attention: AttentionKind, threads: number, folder: string): Promise<number> {
+  const outputs: Float32Array[] = [];
+  for (const [on, kind] of [['cpu', 'fused'] as const, [device, attention] as const]) {
+    const part = syntheticBlock(folder, 0, kind);
+    const session = await open(part, on, threads, folder);
+    outputs.push(await run(session, part, COMPARED));
+    await session.release();
+  }
+  const [expected, actual] = outputs as [Float32Array, Float32Array];
+  const sum = (of: (value: number, i: number) => number) =>
+    expected.reduce((total, value, i) => total + of(value, i), 0);
+  return Math.sqrt(sum((value, i) => (value - (actual[i] as number)) ** 2) / sum((value) => value ** 2));
+}
+
+async function open(part: TransformerPart, device: string, threads: number, folder: string): Promise<InferenceSession> {
+  const placed = placeWeights(part.graph, folder, () => {});
+  try {
+    return await InferenceSession.create(placed.model, {
+      executionProviders: [providerOf(device)],
+      intraOpNumThreads: threads,
+      logSeverityLevel: 3,
+      extra: { session: { model_external_initializers_file_folder_path: placed.folder } },
+    });
+  } catch (cause) {
+    throw fromRuntime(cause, 'MODEL_LOAD_FAILED', 'one block');
+  }
+}
+
+async function run(session: InferenceSession, { rows }: TransformerPart, tokens: number): Promise<Float32Array> {
+  const side = Math.ceil(Math.sqrt(tokens));
+  const { cos, sin } = jointRotary(WIDTHS, TEXT_TOKENS, side, side);
+  const waves = (length: number) => Float32Array.from({ length }, (_, i) => Math.sin(1.3 * i));
+  const rotary = [1, TEXT_TOKENS + side * side, WIDTHS.headDim / 2];
+  const { nextImage } = await session.run({
+    latents: new Tensor('float32', waves(side * side * WIDTHS.inChannels), [side * side, WIDTHS.inChannels]),
+    text: new Tensor('float32', waves(TEXT_TOKENS * WIDTHS.jointAttentionDim), [TEXT_TOKENS, WIDTHS.jointAttentionDim]),
+    cos: new Tensor('float32', cos, rotary),
+    sin: new Tensor('float32', sin, rotary),
+    modulation: new Tensor('float32', waves(rows * WIDTHS.dim), [rows * WIDTHS.dim]),
+  });
+  return (nextImage as Tensor).data as Float32Array;
+}
+
+/** The fastest of some runs: others may disturb one. */
+async function measurePeak(device: string, threads: number, m: number): Promise<number> {
+  const g = new OnnxGraph('product');
+  const weights = g.floats(new Float32Array(K * N).fill(0.5), [K, N]);
+  g.output('y', g.node('MatMul', [g.input('x', ['m', K]), weights]), ['m', N]);
+  const session = await InferenceSession.create(g.encode(new Map()), {
+    executionProviders: [providerOf(device)],
+    intraOpNumThreads: threads,
+  });
+  const feeds = { x: new Tensor('float32', new Float32Array(m * K).fill(0.5), [m, K]) };
+  await session.run(feeds);
+  let best = Number.POSITIVE_INFINITY;
+  for (let n = 0; n < PEAK_RUNS; n++) {
+    const begunMs = performance.now();
+    await session.run(feeds);
+    best = Math.min(best, performance.now() - begunMs);
+  }
+  await session.release();
+  return (2000 * m * K * N) / best;
+}
