@@ -5,7 +5,7 @@ import { isTerminal, type Job } from '@qwen-supervisor/protocol/job';
 import { execa } from 'execa';
 import sharp from 'sharp';
 import { afterEach, describe, expect, test } from 'vitest';
-import { REPOSITORY, temporaryFolder } from '../fixture-files.js';
+import { POCKET, REPOSITORY, temporaryFolder } from '../fixture-files.js';
 import { swiftShader } from '../swiftshader.js';
 import { cli, NASTY, type Product, startProduct, until } from './product.js';
 
@@ -83,6 +83,27 @@ describe('without a graphics card', () => {
       { device: 'cuda:0', works: false, step: expect.stringContaining('qwen-supervisor gpu install') },
       { device: 'cpu', works: true },
     ]);
+  });
+});
+
+test('a model is planned again when the memory or the device may be others, and kept where there is nothing else', async () => {
+  const script = join(REPOSITORY, 'test/fixtures/children/plans-again.mjs');
+  const { stdout } = await execa(process.execPath, [script, POCKET, temporaryFolder()]);
+  const [kept, another, waiting] = [
+    { isOld: false, isAnother: false, hasNext: false },
+    { isOld: false, isAnother: true, hasNext: false },
+    { isOld: true, isAnother: false, hasNext: false },
+  ];
+  expect(JSON.parse(stdout)).toEqual({
+    opened: kept,
+    unloaded: waiting,
+    'looked at': another,
+    crashed: kept,
+    'out of memory': waiting,
+    'looked at after that': another,
+    'without another device': waiting,
+    'after a restart of the API': waiting,
+    'after a restart of the worker': another,
   });
 });
 

@@ -100,7 +100,7 @@ export class Daemon implements RunningDaemon, Supervised {
     this.#parts = parts;
     this.#config = config;
     this.#keys = parts.keys;
-    this.#limits = limitsOf(config, model.info.plan, model.device.device);
+    this.#limits = limitsOf(config, model.info.plan, model.hasNextDevice(config));
     this.#model = model;
     this.#crashes = new CrashLog(dataDir);
     this.#control = new ControlSocket(socket, { dataDir, url: httpPort.url, log }, (link) => answer(link, this));
@@ -299,8 +299,8 @@ export class Daemon implements RunningDaemon, Supervised {
   }
 
   async #planAgain(): Promise<void> {
-    if (!(await this.#model.lookAgain(this.#config, workerMemory(this.#state), this.#parts.log.logger))) return;
-    this.#limits = limitsOf(this.#config, this.#model.info.plan, this.#model.device.device);
+    await this.#model.lookAgain(this.#config, workerMemory(this.#state), this.#parts.log.logger);
+    this.#limits = limitsOf(this.#config, this.#model.info.plan, this.#model.hasNextDevice(this.#config));
     this.#links.api?.notify('welcome', this.#welcome());
   }
 
@@ -345,7 +345,7 @@ export class Daemon implements RunningDaemon, Supervised {
       report.restarted.push('api');
     this.#keys = keys;
     this.#config = config;
-    this.#limits = limitsOf(config, this.#model.info.plan, this.#model.device.device);
+    this.#limits = limitsOf(config, this.#model.info.plan, this.#model.hasNextDevice(config));
     this.jobs.bounds = boundsOf(config);
     log.logger.level = config['log-level'];
     this.#links.api?.notify('welcome', this.#welcome());

@@ -44,6 +44,8 @@ interface Plan {
 export class PlannedModel {
   #now: Plan;
   #isOld = false;
+  /** Nothing else than what is used now could be used. */
+  #isLast = false;
   /** Devices that have failed while they computed, and why. */
   readonly #failed = new Map<string, string>();
 
@@ -76,7 +78,7 @@ export class PlannedModel {
   /** Others have taken the memory, or may have by the time when the model is loaded again; or the device has failed. */
   hear(event: Event, effects: Effect[]): void {
     // Somebody who knows wants it to be tried again.
-    if (event.type === 'restart' && this.#failed.size > 0) {
+    if (event.type === 'restart' && event.name !== 'api' && this.#failed.size > 0) {
       this.#failed.clear();
       this.#isOld = true;
     }
@@ -92,18 +94,24 @@ export class PlannedModel {
   async look(config: Config, held: HeldMemory): Promise<void> {
     this.#now = await plan(config, held, this.#failed);
     this.#isOld = false;
+    this.#isLast = false;
   }
 
-  /** As `look`; where there is no plan now, the one of before is tried, and false is given. */
-  async lookAgain(config: Config, held: HeldMemory, log: Logger): Promise<boolean> {
+  /** As `look`; where there is no plan now, the one of before is kept. */
+  async lookAgain(config: Config, held: HeldMemory, log: Logger): Promise<void> {
     try {
       await this.look(config, held);
+      log.info({ ...this.info.plan, ...this.device }, 'the model was planned again');
     } catch (error) {
       log.warn(`the plan of before is kept: ${(error as Error).message}`);
-      return false;
+      // Else a device that fails would be left for itself, again and again.
+      this.#isLast = true;
     }
-    log.info({ ...this.info.plan, ...this.device }, 'the model was planned again');
-    return true;
+  }
+
+  /** Whether a worker whose device fails can be started on another. */
+  hasNextDevice(config: Config): boolean {
+    return this.device.device !== 'cpu' && config['device-fallback'] === 'cpu' && !this.#isLast;
   }
 
   #limits({ 'max-steps': maxSteps, 'max-pixels': maxPixels }: Config): JobLimits {

@@ -21,8 +21,8 @@ export function modelQuestion(config: Config, heldBytes: number): PreflightQuest
   return { target, dataDir, memoryBytes: bytes(config['memory-gigabytes']), heldBytes, card: null };
 }
 
-/** `plan`: of the model that is loaded, `device`: what it is computed on. */
-export function limitsOf(config: Config, plan: ModelPlan, device: string): Limits {
+/** `plan`: of the model that is loaded. */
+export function limitsOf(config: Config, plan: ModelPlan, hasNextDevice: boolean): Limits {
   const shared = {
     max: config['restart-max'],
     windowMs: config['restart-window-seconds'] * 1000,
@@ -37,7 +37,7 @@ export function limitsOf(config: Config, plan: ModelPlan, device: string): Limit
     delayCapMs: WORKER_DELAY_CAP_MS,
     softBytes: bytes(config['memory-soft-gigabytes']),
     hardBytes: bytes(config['memory-hard-gigabytes']) ?? hardLimit(plan),
-    hasNextDevice: device !== 'cpu' && config['device-fallback'] === 'cpu',
+    hasNextDevice,
   };
   // Without it nobody is answered: a fault that may pass is waited for, however long.
   const hardBytes = bytes(config['api-memory-gigabytes']);
