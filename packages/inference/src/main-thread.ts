@@ -207,12 +207,7 @@ async function attempt(run: Run, { sessions, colours, fingerprint: modelFingerpr
   try {
     // It may be of another time, when there was another model, or more memory.
     requireDrawable(request, settings, settings.plan.largestPixels);
-    const fit = fitOf(
-      request,
-      modelFingerprint,
-      `${sessions.rounding}, decoded ${decodingOf(request)}`,
-      settings.device,
-    );
+    const fit = fitOf(request, modelFingerprint, runtimeFor(request, sessions), settings.device);
     const { checkpoint, reason } = findCheckpoint(settings.dataDir, run.jobId, fit, run.step);
     Atomics.store(flags, FLAG.step, checkpoint?.step ?? 0);
     Atomics.store(flags, FLAG.stepShare, 0);
@@ -239,8 +234,10 @@ function giveUp(error: CodedError): Promise<never> {
   return new Promise(() => {});
 }
 
-function decodingOf({ width, height }: JobRequest): string {
-  return width * height > settings.plan.tileAbovePixels ? 'in tiles' : 'whole';
+/** What is drawn over is encoded in tiles or whole, and that is in the latents; how they are decoded is not. */
+function runtimeFor({ width, height, initImage }: JobRequest, { rounding }: Sessions): string {
+  if (initImage === null) return rounding;
+  return `${rounding}, encoded ${width * height > settings.plan.tileAbovePixels ? 'in tiles' : 'whole'}`;
 }
 
 /** The picture that is drawn over, and where. */

@@ -23,16 +23,14 @@ import { decide } from './core/supervisor.js';
 import { describeSystem } from './core/system-status.js';
 import { measureDevice, probeDevice } from './devices/device-memory.js';
 import { JobDesk } from './jobs/job-desk.js';
-import type { JobStore } from './jobs/job-store.js';
 import { removePresence } from './machine/data-folder.js';
-import { type HttpPort, refuseUnlessOpen } from './machine/http-port.js';
-import type { SystemdNotifier } from './machine/systemd.js';
-import { PLANNED_FROM, type PlannedModel } from './planned-model.js';
+import { refuseUnlessOpen } from './machine/http-port.js';
+import type { Parts } from './parts.js';
+import { PLANNED_FROM } from './planned-model.js';
 import { apiSettings, workerSettings } from './processes/child-settings.js';
 import { type Exit, type Incarnation, Processes } from './processes/processes.js';
 import { CrashLog } from './records/crash-log.js';
 import { EventLog } from './records/event-log.js';
-import type { Log } from './records/log.js';
 import { logChange } from './records/log-change.js';
 import { Metrics } from './records/metrics.js';
 
@@ -52,21 +50,6 @@ export interface RunningDaemon {
   ended: Promise<ErrorObject | null>;
 }
 
-/** What a supervisor is made of, opened and checked. */
-export interface Parts {
-  config: Config;
-  readConfig: () => Config;
-  model: PlannedModel;
-  dataDir: string;
-  store: JobStore;
-  httpPort: HttpPort;
-  log: Log;
-  socket: string;
-  keys: ApiKey[];
-  systemd: SystemdNotifier | null;
-  watchdogMs: number | null;
-}
-
 export class Daemon implements RunningDaemon, Supervised {
   readonly ended: Promise<ErrorObject | null>;
   readonly jobs: JobDesk;
@@ -84,10 +67,11 @@ export class Daemon implements RunningDaemon, Supervised {
   #config: Config;
   #keys: ApiKey[];
   #limits: Limits;
-  readonly #model: PlannedModel;
+  readonly #model: Parts['model'];
   #state: State = initialState();
   #links: Partial<Record<ChildName, PeerLink>> = {};
-  #reloading: Promise<unknown> = Promise.resolve();
+  /** Reloads, and looks at the model. */
+  #acting: Promise<unknown> = Promise.resolve();
   /** Crashes whose last lines are still awaited. */
   readonly #recording = new Set<Promise<void>>();
   #timer: NodeJS.Timeout | undefined;
@@ -122,12 +106,7 @@ export class Daemon implements RunningDaemon, Supervised {
       metrics: async () => this.#metrics.text(await this.#status()),
       apiKeys: () => this.#keys,
       // One after the other: each is compared with what the one before has made.
-      reload: () => {
-        const next = () => this.#reload();
-        const reloading = this.#reloading.then(next, next);
-        this.#reloading = reloading;
-        return reloading;
-      },
+      reload: () => this.#inLine(() => this.#reload()),
       stop: (reason) => this.stop(reason),
     };
     this.events.subscribe(this.#metrics, null);
@@ -167,6 +146,7 @@ export class Daemon implements RunningDaemon, Supervised {
   }
 
   kill(): void {
+    this.#model.stopLooking();
     this.#processes.killAll();
     this.send({ type: 'stop', how: 'now', atMs: this.nowMs() });
   }
@@ -226,6 +206,7 @@ export class Daemon implements RunningDaemon, Supervised {
       case 'ask-stop':
         return this.#links[effect.name]?.notify('shutdown', { forGood: effect.forGood });
       case 'kill':
+        if (effect.name !== 'api') this.#model.stopLooking();
         if (effect.noteThreads) this.#processes.noteThreads(effect.name);
         return this.#processes.kill(effect.name, effect.tree);
       case 'measure-device':
@@ -299,9 +280,16 @@ export class Daemon implements RunningDaemon, Supervised {
   }
 
   async #planAgain(): Promise<void> {
-    await this.#model.lookAgain(this.#config, workerMemory(this.#state), this.#parts.log.logger);
+    // In line with reloads: what was asked for last is in force.
+    await this.#inLine(() => this.#model.lookAgain(this.#config, workerMemory(this.#state), this.#parts.log.logger));
     this.#limits = limitsOf(this.#config, this.#model.info.plan, this.#model.hasNextDevice(this.#config));
     this.#links.api?.notify('welcome', this.#welcome());
+  }
+
+  #inLine<T>(act: () => Promise<T>): Promise<T> {
+    const acting = this.#acting.then(act, act);
+    this.#acting = acting;
+    return acting;
   }
 
   #spawnNow(name: ChildName, incarnation: number): void {

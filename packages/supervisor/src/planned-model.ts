@@ -15,6 +15,8 @@ import { findDevices } from './devices/find-devices.js';
 
 /** What of the configuration a plan depends on. */
 export const PLANNED_FROM = ['model', 'memory-gigabytes', 'device', 'device-fallback'] as const;
+/** A worker waits for the look no longer: it must have connected within its limit. */
+const LOOK_MS = 20_000;
 /** Ends that tell of less memory than there was when the plan was made. */
 const MEMORY_CAUSES: ExitCause[] = ['oom-killed', 'memory-limit', 'device-memory'];
 /** What keeps a model from one device, and not from the next. */
@@ -46,6 +48,7 @@ export class PlannedModel {
   #isOld = false;
   /** Nothing else than what is used now could be used. */
   #isLast = false;
+  #looking = new AbortController();
   /** Devices that have failed while they computed, and why. */
   readonly #failed = new Map<string, string>();
 
@@ -78,7 +81,7 @@ export class PlannedModel {
   /** Others have taken the memory, or may have by the time when the model is loaded again; or the device has failed. */
   hear(event: Event, effects: Effect[]): void {
     // Somebody who knows wants it to be tried again.
-    if (event.type === 'restart' && event.name !== 'api' && this.#failed.size > 0) {
+    if (event.type === 'restart' && event.name !== 'api') {
       this.#failed.clear();
       this.#isOld = true;
     }
@@ -90,23 +93,37 @@ export class PlannedModel {
     if (event.type === 'unload-model') this.#isOld = true;
   }
 
-  /** @throws CodedError MODEL_*, DEVICE_*: then nothing has changed */
-  async look(config: Config, held: HeldMemory): Promise<void> {
-    this.#now = await plan(config, held, this.#failed);
+  /** @throws CodedError MODEL_*, DEVICE_*, SUPERVISOR_STOPPING where `signal` says so: then nothing has changed */
+  async look(config: Config, held: HeldMemory, signal?: AbortSignal): Promise<void> {
+    // What is heard meanwhile is for the next look.
     this.#isOld = false;
-    this.#isLast = false;
+    try {
+      this.#now = await plan(config, held, this.#failed, signal);
+      this.#isLast = false;
+    } catch (error) {
+      this.#isOld = true;
+      throw error;
+    }
   }
 
-  /** As `look`; where there is no plan now, the one of before is kept. */
+  /** As `look`; where there is no plan now, or not in time, the one of before is kept. */
   async lookAgain(config: Config, held: HeldMemory, log: Logger): Promise<void> {
+    const late = AbortSignal.timeout(LOOK_MS);
+    this.#looking = new AbortController();
     try {
-      await this.look(config, held);
+      await this.look(config, held, AbortSignal.any([late, this.#looking.signal]));
       log.info({ ...this.info.plan, ...this.device }, 'the model was planned again');
     } catch (error) {
-      log.warn(`the plan of before is kept: ${(error as Error).message}`);
+      const why = late.aborted ? `the look at it took more than ${LOOK_MS / 1000} s` : (error as Error).message;
+      log.warn(`the plan of before is kept: ${why}`);
       // Else a device that fails would be left for itself, again and again.
       this.#isLast = true;
     }
+  }
+
+  /** Nobody waits for the worker any more. */
+  stopLooking(): void {
+    this.#looking.abort();
   }
 
   /** Whether a worker whose device fails can be started on another. */

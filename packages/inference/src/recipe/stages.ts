@@ -86,8 +86,6 @@ export async function openStages(
   /** Stages that were there once. */
   const seen = new Set<Stage>();
   async function openNow(stage: Stage, isCancelled: () => boolean) {
-    // Of a load that failed.
-    await releaseOpening();
     if (seen.has(stage)) return open(stage, 0, bytesOf(stage), isCancelled);
     const before = [...seen].reduce((sum, other) => sum + bytesOf(other), 0);
     const sessions = await open(stage, before, bytesTotal, isCancelled);
@@ -103,6 +101,8 @@ export async function openStages(
       isAlone = pixels > residentPixels;
     },
     async use(stage, isCancelled = () => false) {
+      // Of a load that failed.
+      await releaseOpening();
       // Their memory is wanted for this one.
       if (isAlone) for (const other of STAGES) if (other !== stage) await releaseStage(other);
       return loaded[stage] ?? openNow(stage, isCancelled);

@@ -35,7 +35,7 @@ export interface Room {
  * not even a small one fits.
  */
 export function planModel(costs: ModelCosts, room: Room, pixels: number): ModelPlan | null {
-  const plans = ACCURACIES.map((accuracy) => planAccuracy(costs, accuracy, room));
+  const plans = ACCURACIES.map((accuracy) => planAccuracy(costs, accuracy, room, pixels));
   const [largest] = plans.toSorted((a, b) => b.largestPixels - a.largestPixels);
   const plan = plans.find(({ largestPixels }) => largestPixels >= pixels) ?? largest;
   return plan && plan.largestPixels >= Math.min(pixels, PIXELS_MIN) ? plan : null;
@@ -77,13 +77,15 @@ export function stageMemory(
   return { weightBytes, bytes: Math.ceil(weightBytes + active), isOfCard: n > 0 };
 }
 
-function planAccuracy(costs: ModelCosts, accuracy: ModelPlan['accuracy'], room: Room): ModelPlan {
+/** `usualPixels`: of most pictures. */
+function planAccuracy(costs: ModelCosts, accuracy: ModelPlan['accuracy'], room: Room, usualPixels: number): ModelPlan {
   const places = placesIn(costs, room);
   const fits = (residency: Residency, pixels: number, tileAbove: number) =>
     places.every((place) => memoryIn(place, accuracy, residency, pixels, tileAbove) <= SHARE * place.bytes);
   const largestPixels = largest((pixels) => fits('stages', pixels, 0));
   const resident = largest((pixels) => fits('resident', pixels, 0));
-  const residentPixels = resident < PIXELS_MIN ? 0 : resident;
+  // Loaded for pictures that nearly nobody draws, all parts would only have to make way for the usual one.
+  const residentPixels = resident < Math.max(PIXELS_MIN, Math.min(usualPixels, largestPixels)) ? 0 : resident;
   // Loading anew for each picture costs more than tiles do: what is decoded whole must fit beside all parts.
   const [usual, limit] = residentPixels > 0 ? (['resident', resident] as const) : (['stages', largestPixels] as const);
   const whole = largest((pixels) => pixels <= limit && fits(usual, pixels, pixels));
@@ -95,6 +97,7 @@ function planAccuracy(costs: ModelCosts, accuracy: ModelPlan['accuracy'], room: 
       Math.max(
         memoryIn(place, accuracy, 'stages', Math.max(PIXELS_MIN, largestPixels), tileAbovePixels),
         residentPixels > 0 ? memoryIn(place, accuracy, 'resident', residentPixels, tileAbovePixels) : 0,
+        memoryIn(place, accuracy, usual, Math.min(tileAbovePixels, limit), tileAbovePixels),
       ),
     );
   const [machine, card] = places;

@@ -114,11 +114,18 @@ async function requireUnused(dataDir: string, name: string): Promise<void> {
  */
 async function questionOf(config: Config, memory: string | undefined): Promise<PreflightQuestion> {
   const given = bytesOf(memory);
-  const status = await askRunning(config['data-dir'], ({ link }) => link.request('status', {}));
+  if (given !== null) return { ...modelQuestion(config, 0), memoryBytes: given };
+  const status = await askRunning(config['data-dir'], ({ link }) => link.request('status', {})).catch((error) => {
+    // One of another version, or that stands still, keeps nobody from planning.
+    if (!(error instanceof CodedError)) throw error;
+    printError(`note: ${error.code}: what the running worker holds is not counted as free`);
+    return null;
+  });
   const workers = (status?.children ?? []).filter(({ name }) => name !== 'api');
-  const held = workers.reduce((sum, { rssBytes }) => sum + (rssBytes ?? 0), 0);
-  const question = modelQuestion(config, held);
-  return given === null ? question : { ...question, memoryBytes: given };
+  return modelQuestion(
+    config,
+    workers.reduce((sum, { rssBytes }) => sum + (rssBytes ?? 0), 0),
+  );
 }
 
 /** The device that a start would try first and that works, and its memory. */
