@@ -14,7 +14,7 @@ export function addBench(program: Command): void {
     .option('--json', 'print one JSON object')
     .action(async (options: { probe?: boolean; device?: string; dataDir?: string; json?: boolean }) => {
       if (!options.probe) throw new CodedError('USAGE_INVALID', 'bench: name what is to be measured: --probe');
-      const [{ findDevices }, { candidatesFor }, { checkDevice }] = await Promise.all([
+      const [{ findDevices }, { candidatesFor }, { firstWorking }] = await Promise.all([
         import('../devices/find-devices.js'),
         import('../devices/devices.js'),
         import('../devices/check-device.js'),
@@ -22,19 +22,10 @@ export function addBench(program: Command): void {
       const config = configOf(options, options.device === undefined ? {} : { device: options.device });
       const fallback = config.device === 'auto' ? 'cpu' : 'none';
       const { candidates } = candidatesFor(config.device, fallback, await findDevices(config['data-dir']));
-      for (const candidate of candidates) {
-        const { device, name, driver, env } = candidate;
-        // Of `auto` the first that works; one that was named has to.
-        if (device !== 'cpu') {
-          const fault = await checkDevice(candidate).then(
-            () => null,
-            (error: Error) => error,
-          );
-          if (fault && config.device !== 'auto') throw fault;
-          if (fault) continue;
-        }
-        const command = { device, name, driver, threads: config.threads, sides: SIDES, json: options.json ?? false };
-        return runEntry('@qwen-supervisor/inference/bench-main', [JSON.stringify(command)], env);
-      }
+      // Of `auto` the first that works; one that was named has to.
+      const { candidate } = await firstWorking(candidates, () => {});
+      const { device, name, driver, env } = candidate;
+      const command = { device, name, driver, threads: config.threads, sides: SIDES, json: options.json ?? false };
+      return runEntry('@qwen-supervisor/inference/bench-main', [JSON.stringify(command)], env);
     });
 }

@@ -130,21 +130,16 @@ async function questionOf(config: Config, memory: string | undefined): Promise<P
 
 /** The device that a start would try first and that works, and its memory. */
 async function deviceFor(config: Config): Promise<{ device: string; card: PreflightQuestion['card'] }> {
-  const [{ findDevices }, { candidatesFor }, { cardOf }] = await Promise.all([
+  const [{ findDevices }, { candidatesFor }, { firstWorking }] = await Promise.all([
     import('../devices/find-devices.js'),
     import('../devices/devices.js'),
     import('../devices/check-device.js'),
   ]);
   const { candidates } = candidatesFor(config.device, 'cpu', await findDevices(config['data-dir']));
-  for (const candidate of candidates) {
-    try {
-      return { device: candidate.device, card: await cardOf(candidate, 0) };
-    } catch (error) {
-      if (!(error instanceof CodedError)) throw error;
-      printError(`note: ${error.code}: ${error.message}; the next device is looked at`);
-    }
-  }
-  return { device: 'cpu', card: null };
+  const { candidate, card } = await firstWorking(candidates, ({ code, message }) =>
+    printError(`note: ${code}: ${message}; the next device is looked at`),
+  );
+  return { device: candidate.device, card };
 }
 
 /** @throws CodedError USAGE_INVALID */

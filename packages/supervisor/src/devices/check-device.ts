@@ -6,7 +6,7 @@ import { deviceFault } from '@qwen-supervisor/protocol/device-fault';
 import { CodedError } from '@qwen-supervisor/protocol/errors';
 import { execa } from 'execa';
 import { QUIET } from '../processes/spawn-child.js';
-import type { Device } from './devices.js';
+import type { Candidate, Device } from './devices.js';
 
 /** The first use of a card may compile shaders, and wake the card. */
 const LIMIT_MS = 60_000;
@@ -52,6 +52,24 @@ export async function cardOf(device: Device, heldBytes: number, signal?: AbortSi
   const { memoryBytes, freeBytes } = device;
   const bytes = freeBytes === null ? memoryBytes : freeBytes + heldBytes;
   return bytes === null ? null : { bytes, attention };
+}
+
+/**
+ * The first of `candidates`, one at least, that works, and its memory; `onFault` hears of those before
+ * it. @throws CodedError of the last, where none works
+ */
+export async function firstWorking(
+  candidates: Candidate[],
+  onFault: (fault: CodedError) => void,
+): Promise<{ candidate: Candidate; card: Room['card'] }> {
+  const [candidate, ...others] = candidates as [Candidate, ...Candidate[]];
+  try {
+    return { candidate, card: await cardOf(candidate, 0) };
+  } catch (error) {
+    if (!(error instanceof CodedError) || others.length === 0) throw error;
+    onFault(error);
+    return firstWorking(others, onFault);
+  }
 }
 
 function answerIn(text: string): DeviceAnswer | null {
