@@ -97,3 +97,17 @@ test('a body that comes drop by drop is given up, and its client told', { timeou
   clearInterval(drops);
   await until(async () => (await holders(server)) === 0);
 });
+
+test('a connection is promised for less long than it is kept, and what came in time is answered', async () => {
+  const { server, port } = await serve(10);
+  const accepted = new Promise<Socket>((resolve) => server.once('connection', resolve));
+  const { socket } = await client(port, GET('/'));
+  const answered = () => new Promise<string>((resolve) => socket.once('data', (chunk) => resolve(String(chunk))));
+  const [, promised] = /keep-alive: timeout=(\d+)/i.exec(await answered()) ?? [];
+  expect(Number(promised) * 1000).toBeLessThan(server.timeout - 5000);
+  // The clock of a process that was busy has run out before it has read what lies there.
+  const again = answered();
+  socket.write(GET('/'));
+  server.emit('timeout', await accepted);
+  expect(await again).toMatch(/^HTTP\/1.1 200/);
+});

@@ -19,8 +19,13 @@ const LOOK_MS = 1000;
 /** A body may begin slowly; from then on it must come at this many bytes a second. */
 const BODY_GRACE_MS = 15_000;
 const BODY_BYTES_PER_SECOND = 16 << 10;
-/** An answer of which nothing is read for this long is not waited for. */
+/** An answer of which nothing is read for this long is not waited for, nor is a next request. */
 const UNREAD_MS = 30_000;
+/**
+ * What answers promise of a connection (`Keep-Alive: timeout=20`): less than it is kept, so that a request that sets
+ * out at the last moment still finds it open.
+ */
+const PROMISED_MS = 20_000;
 /** Requests that a client may have sent at once and still be taken for one that waits. */
 const ASKED_MAX = 8;
 /** What is said to a broken request must be read within this. */
@@ -74,9 +79,18 @@ export function watchConnections(server: Server, max: number): void {
 
   // Node knows whether a write goes on; its clock ends also what is kept open for a next request.
   server.timeout = UNREAD_MS;
+  server.keepAliveTimeout = PROMISED_MS;
   server.on('timeout', (socket: Socket) => {
-    const waits = (open.get(socket)?.unanswered ?? 0) > 0;
-    if (!waits || socket.writableLength > 0) socket.destroy();
+    const { bytesRead } = socket;
+    // A request that came while this process was busy with others is read first.
+    setImmediate(() => {
+      const { unanswered = 0, idleSinceMs = 0 } = open.get(socket) ?? {};
+      const idleMs = performance.now() - idleSinceMs;
+      if (unanswered > 0 && socket.writableLength > 0) socket.destroy();
+      else if (unanswered > 0 || socket.bytesRead > bytesRead) return;
+      else if (idleMs < UNREAD_MS && socket.writableLength === 0) socket.setTimeout(Math.ceil(UNREAD_MS - idleMs));
+      else socket.destroy();
+    });
   });
 
   server.on('request', (request, response) => {
