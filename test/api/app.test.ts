@@ -171,7 +171,7 @@ describe('who may call', () => {
     expect((await call('GET', '/qwenx/v1/models')).statusCode).toBe(404);
     const location = async (url: string) =>
       (await call('GET', url, undefined, { accept: 'text/html' })).headers.location;
-    expect([await location('/qwen'), await location('/qwen/docs')]).toEqual(['/qwen/docs/', '/qwen/docs/']);
+    expect([await location('/qwen'), await location('/qwen/docs')]).toEqual(['/qwen/app/', '/qwen/docs/']);
     expect((await call('GET', '/qwen/docs/')).body).toContain('src="./static/');
   });
 
@@ -222,7 +222,7 @@ test('a listener of a job hears it as it is, what happens to it, and its end', a
   const { id } = (await app.inject({ method: 'POST', url: '/api/v1/jobs', payload: JSON.stringify(FOX) })).json();
   const stream = app.inject({ method: 'GET', url: `/api/v1/jobs/${id}/events` });
   await expect.poll(() => backend.asked.some(({ method }) => method === 'getJob')).toBe(true);
-  backend.tell({ type: 'running', jobId: id, attempt: 1, step: 0, startedOverReason: null, device: 'cpu' });
+  backend.tell({ type: 'running', jobId: id, attempt: 1, step: 0, startedOverReason: null, device: 'cpu', model: 'm' });
   backend.end(id, { status: 'cancelled' });
   const events = [...(await stream).body.matchAll(/^event: (.+)$/gm)].map(([, name]) => name);
   expect(events).toEqual(['job', 'running', 'cancelled']);

@@ -35,7 +35,7 @@ test('the root tells programs what is here, and leads browsers to what they can 
   expect((await product.call('/')).json).toMatchObject({ name: 'Qwen-Image API', endpoints: { status: '/status' } });
   const accept = 'text/html,application/xhtml+xml,application/xml;q=0.9,*/*;q=0.8';
   const response = await product.fetch('/', { headers: { accept }, redirect: 'manual' });
-  expect([response.status, response.headers.get('location')]).toEqual([302, '/docs/']);
+  expect([response.status, response.headers.get('location')]).toEqual([302, '/app/']);
 });
 
 test('status and health have all their fields', async () => {

@@ -32,6 +32,7 @@ import { modelRoutes } from './native/model-routes.js';
 import { sessionRoutes } from './native/session-routes.js';
 import { systemRoutes } from './native/system-routes.js';
 import { openaiRoutes } from './openai/routes.js';
+import { pageRoutes } from './page.js';
 import { sdapiLists } from './sdapi/lists.js';
 import { sdapiRoutes } from './sdapi/routes.js';
 
@@ -141,6 +142,7 @@ export async function buildApp(backend: Backend): Promise<App> {
   sdapiRoutes(app, backend);
   sdapiLists(app, backend);
   classicRoutes(app, backend);
+  pageRoutes(app, backend);
   openapiRoute(app);
   return app;
 }

@@ -155,8 +155,8 @@ function describe(event: NumberedEvent): Told[] {
       return [['progress', { id, i, n, progress, eta }]];
     }
     case 'running': {
-      const { jobId: id, attempt, step, startedOverReason, device } = event;
-      return [['running', { id, attempt, step, startedOverReason, device }]];
+      const { jobId: id, attempt, step, startedOverReason, device, model } = event;
+      return [['running', { id, attempt, step, startedOverReason, device, model }]];
     }
     case 'requeued': {
       const { jobId: id, attempt, step, reason } = event;
@@ -182,5 +182,7 @@ function describe(event: NumberedEvent): Told[] {
     }
     case 'crash':
       return [['crash', event.crash]];
+    case 'pictures':
+      return [['pictures', { ids: event.ids, change: event.change }]];
   }
 }

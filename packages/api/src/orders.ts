@@ -12,8 +12,11 @@ import {
 import { drawSeed } from '@qwen-supervisor/protocol/seed';
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import type { Backend } from './backend.js';
-import { readPicture } from './pictures/pictures.js';
+import { readInput, readPicture } from './pictures/pictures.js';
 import { decodeBase64, inspect, type MaskTerms, storeInput, storeMask, type Upload } from './pictures/uploads.js';
+
+/** One that an earlier job drew over. */
+export const INPUT = /^[0-9a-f]{64}$/;
 
 /** A native request; pictures may come as bytes, where the dialect has taken them from a form. */
 export type OrderFields = Partial<Omit<NativeRequest, 'initImage' | 'mask'>> & {
@@ -167,6 +170,7 @@ export function idempotencyOf({ headers, fingerprint, caller }: FastifyRequest):
 /** An id of ours names a picture; anything else is one. @throws CodedError UPLOAD_INVALID, IMAGE_NOT_FOUND */
 async function bytesOf(backend: Backend, picture: string | Buffer): Promise<Buffer> {
   if (typeof picture !== 'string') return picture;
+  if (INPUT.test(picture)) return readInput(backend, picture);
   if (!/^job_[0-9a-f]{24}$/.test(picture)) return decodeBase64(picture);
   return readPicture(backend, await backend.link.request('findImage', { id: picture }));
 }

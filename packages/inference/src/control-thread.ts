@@ -19,7 +19,7 @@ const BEAT_BUSY_MS = 1000;
 /** Longest side of a preview, pixels. */
 const PREVIEW_MAX = 160;
 
-const { flags, socket, token, dataDir, beatMs } = workerData as ControlData;
+const { flags, socket, token, dataDir, beatMs, model } = workerData as ControlData;
 const main = parentPort as NonNullable<typeof parentPort>;
 const toMain = (message: ControlMessage) => main.postMessage(message);
 
@@ -93,7 +93,7 @@ async function forward(message: MainMessage): Promise<void> {
       const { jobId, attempt } = message.run;
       checkpoints = new CheckpointWriter(dataDir, jobId, message.fit);
       const { step, startedOverReason, fit } = message;
-      return link.notify('begun', { jobId, attempt, step, startedOverReason, device: fit.device });
+      return link.notify('begun', { jobId, attempt, step, startedOverReason, device: fit.device, model });
     }
     case 'step': {
       const { jobId, attempt } = message.run;

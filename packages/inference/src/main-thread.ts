@@ -49,6 +49,7 @@ const control = new Worker(new URL('./control-thread.js', import.meta.url), {
     token: process.env[CHILD_ENV.token] ?? '',
     dataDir: settings.dataDir,
     beatMs: settings.beatMs,
+    model: settings.model,
   } satisfies ControlData,
 });
 const tell = (message: MainMessage, transfer: ArrayBuffer[] = []) => control.postMessage(message, transfer);
@@ -215,8 +216,7 @@ async function attempt(run: Run, { sessions, colours, fingerprint: modelFingerpr
     const over = await readOver(request);
     const picture = await drawPicture(sessions, request, observer, checkpoint, over);
     if (!picture) return { status: 'cancelled' };
-    const { nameInPictures: model } = settings;
-    const texts = model === null ? {} : pictureTexts(request, model);
+    const texts = settings.embedsMetadata ? pictureTexts(request, settings.model) : {};
     const file = await writePicture(picture, texts, settings.dataDir, run.jobId);
     return { status: 'done', step: picture.step, imageId: run.jobId, ...file };
   } catch (error) {

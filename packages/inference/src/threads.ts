@@ -55,4 +55,6 @@ export interface ControlData {
   token: string;
   dataDir: string;
   beatMs: number;
+  /** Id of the model. */
+  model: string;
 }

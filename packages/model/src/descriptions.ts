@@ -30,6 +30,12 @@ const QWEN_IMAGE: Known = {
     '2:3': [1056, 1584],
   },
   promptSuffix: { en: ', Ultra HD, 4K, cinematic composition.', zh: ', 超清，4K，电影级构图.' },
+  examples: [
+    'A coffee shop entrance with a chalkboard sign that reads "Fresh bread from six"',
+    'A lighthouse on a cliff in a storm, oil painting',
+    '一只戴着红围巾的狐狸坐在雪地里，清晨的阳光',
+  ],
+  note: null,
   matches: ({ architecture: { transformer } }) => transformer.numLayers === 60 && transformer.dim === 3072,
 };
 
@@ -68,6 +74,8 @@ const POCKET: Known = {
     '2:3': [112, 160],
   },
   promptSuffix: null,
+  examples: ['a fox on a teal background', 'a cute cat, blue background', 'rocket on black'],
+  note: 'The pocket model is for trying things out: it knows 182 emoji subjects and 12 background colours.',
   matches: ({ architecture: { transformer, textEncoder, vae } }) =>
     transformer.numLayers === 8 && transformer.dim === 192 && textEncoder.numLayers === 3 && vae.baseDim === 24,
 };
@@ -78,8 +86,9 @@ export function describeModel(
   folder: string,
 ): Description {
   const known = [QWEN_IMAGE_2512, QWEN_IMAGE, POCKET].find((model) => model.matches(checkpoint));
-  const { id, defaults, presets, sizes, promptSuffix } = known ?? { ...QWEN_IMAGE, id: folder };
-  const description = { id, folder, defaults, presets, sizes, promptSuffix, distilled: null };
+  const { matches: _, ...about } = known ?? { ...QWEN_IMAGE, id: folder };
+  const { id, defaults } = about;
+  const description = { ...about, folder, distilled: null };
   const { lightning } = checkpoint;
   if (!lightning) return description;
   const drawn = { numInferenceSteps: lightning.steps, trueCfgScale: 1 };

@@ -135,6 +135,13 @@ export const configSchema = z.strictObject({
     .default(0)
     .describe('Finished jobs and their pictures are removed after this many days; 0 keeps them')
     .meta({ takesEffect: 'at once' }),
+  'keep-trash-days': z
+    .number()
+    .min(0)
+    .max(36_500)
+    .default(30)
+    .describe('Pictures in the trash are removed, with their jobs, after this many days; 0 keeps them')
+    .meta({ takesEffect: 'at once' }),
   'keep-gigabytes': z
     .number()
     .min(0)

@@ -27,14 +27,23 @@ export function imageFile(imageId: string): string {
   return `${IMAGES_FOLDER}/${imageId}.png`;
 }
 
+/** Longest sides of thumbnails, pixels. */
+export const THUMBNAIL_SIDES = [256, 512] as const;
+export type ThumbnailSide = (typeof THUMBNAIL_SIDES)[number];
+
 /** Made when it is first asked for; removed with its picture. */
-export function thumbnailFile(image: string): string {
-  return image.replace(/\.png$/, '.thumbnail.webp');
+export function thumbnailFile(image: string, side: ThumbnailSide): string {
+  return image.replace(/\.png$/, side === 256 ? '.thumbnail.webp' : `.thumbnail-${side}.webp`);
 }
 
 /** `sha256` is that of the file. */
 export function inputFile(sha256: string): string {
   return `${INPUTS_FOLDER}/${sha256}.png`;
+}
+
+/** The log of supervisor and children: a JSON object per line. */
+export function logFile(dataDir: string): string {
+  return `${dataDir}/logs/supervisor.log`;
 }
 
 /** Folder of the models that were added. */

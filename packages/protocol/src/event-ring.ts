@@ -53,5 +53,6 @@ export class EventRing {
 function charactersOf(event: NumberedEvent): number {
   if ('job' in event) return event.job.prompt.length + event.job.negativePrompt.length;
   if (event.type === 'crash') return event.crash.tail.reduce((sum, line) => sum + line.length, 0);
+  if (event.type === 'pictures') return event.ids.reduce((sum, id) => sum + id.length, 0);
   return 0;
 }

@@ -6,7 +6,11 @@ export type SystemEvent =
   | JobEvent
   | { type: 'child'; name: ChildName; state: ChildState; pid: number | null; reason: string }
   | { type: 'load'; progress: LoadProgress }
-  | { type: 'crash'; crash: Crash };
+  | { type: 'crash'; crash: Crash }
+  /** Finished pictures are starred, in the trash, back from it, or gone for ever. */
+  | { type: 'pictures'; ids: string[]; change: PictureChange };
+
+export type PictureChange = 'starred' | 'unstarred' | 'trashed' | 'restored' | 'removed';
 
 /** An event as it goes out. */
 export type NumberedEvent = SystemEvent & {

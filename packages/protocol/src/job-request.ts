@@ -85,7 +85,9 @@ export const jobRequestSchema = z
       .string()
       .min(1)
       .optional()
-      .describe('A picture to draw over: base64, a data: URL, or the id of a picture of this server'),
+      .describe(
+        'A picture to draw over: base64, a data: URL, the id of a picture of this server, or initImage of another job',
+      ),
     strength: z
       .number()
       .min(STRENGTH_MIN)

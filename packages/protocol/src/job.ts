@@ -59,8 +59,14 @@ export interface Job extends JobRequest {
   startedOverReason: string | null;
   /** What has computed its steps, in this order: `cuda:0`, then `cpu` where that went on. */
   devices: string[];
+  /** Id of the model that has computed them; null before any. */
+  model: string | null;
   /** A job that was interrupted has the picture of the step that it had reached. */
   images: JobImage[];
+  /** Its picture is a favourite, which no limit removes. */
+  starred: boolean;
+  /** ISO 8601: since when its picture is in the trash; null where it is not. */
+  trashedAt: string | null;
   error: ErrorObject | null;
   /** ISO 8601. */
   createdAt: string;
@@ -92,6 +98,26 @@ export interface JobFilter {
   status: JobStatus | null;
   source: JobSource | null;
   group: string | null;
+  /** Only these. */
+  ids: string[] | null;
+}
+
+/** Which pictures a list shows; null: any. */
+export interface PictureFilter {
+  /** Words that are all in the prompt, in any order; small and large letters are the same. */
+  search: string | null;
+  starred: boolean | null;
+  /** Whether it is those in the trash, or those that are not. */
+  trashed: boolean;
+  model: string | null;
+  width: number | null;
+  height: number | null;
+}
+
+/** What a person does with pictures; null: left as it is. */
+export interface PictureMarks {
+  starred: boolean | null;
+  trashed: boolean | null;
 }
 
 /** Jobs that are cancelled together. */
@@ -115,7 +141,15 @@ export type JobEvent =
   /** Its place in the queue was changed. */
   | { type: 'moved'; jobId: string; job: Job }
   /** A worker draws; it goes on after `step`, or has started over for a reason. */
-  | { type: 'running'; jobId: string; attempt: number; step: number; startedOverReason: string | null; device: string }
+  | {
+      type: 'running';
+      jobId: string;
+      attempt: number;
+      step: number;
+      startedOverReason: string | null;
+      device: string;
+      model: string;
+    }
   | { type: 'step'; jobId: string; step: number; steps: number; preview: Uint8Array | null; eta: Eta | null }
   /** The step after the completed ones, which takes long, has got on: so much of all steps is made. */
   | { type: 'progress'; jobId: string; step: number; steps: number; progress: number; eta: Eta | null }

@@ -4,13 +4,15 @@
  */
 import { z } from 'zod';
 import { ERRORS, type ErrorCode, type ErrorObject } from './errors.js';
-import { JOB_SOURCES, JOB_STATUSES, type JobOrder } from './job.js';
+import { JOB_SOURCES, JOB_STATUSES, type JobFilter, type JobOrder, type PictureFilter } from './job.js';
 import { type JobRequest, PRIORITY_MAX, PROMPT_MAX, SEED_MAX, SIDE_MAX, STEPS_MAX } from './job-request.js';
 import type { JobOutcome, Params, SupervisorMethods, WorkerReports } from './messages.js';
 import { CHILD_NAMES, type LoadProgress, MODEL_COMPONENTS, type Vitals } from './status.js';
 
 /** Characters of a text that is no prompt. */
 const TEXT_MAX = 10_000;
+/** Pictures that are marked together. */
+const PICTURES_MAX = 1000;
 /** Bytes of a preview. */
 const PREVIEW_MAX = 1 << 20;
 
@@ -64,7 +66,17 @@ const filter = z.object({
   status: z.enum(JOB_STATUSES).nullable(),
   source: z.enum(JOB_SOURCES).nullable(),
   group: id.nullable(),
-});
+  ids: z.array(id).max(1000).nullable(),
+}) satisfies z.ZodType<JobFilter>;
+
+const pictureFilter = z.object({
+  search: text.nullable(),
+  starred: z.boolean().nullable(),
+  trashed: z.boolean(),
+  model: id.nullable(),
+  width: count.nullable(),
+  height: count.nullable(),
+}) satisfies z.ZodType<PictureFilter>;
 
 const vitals = z.object({
   rssBytes: amount,
@@ -120,7 +132,13 @@ export const MESSAGES: { [K in keyof Received]: z.ZodType<Params<Received, K>> }
   moveJob: z.object({ id, priority: z.int().nullable(), before: id.nullable() }),
   removeJob: z.object({ id }),
   findImage: z.object({ id }),
-  listPictures: z.object({ cursor, limit: count.max(100_000) }),
+  listPictures: z.object({ filter: pictureFilter, cursor, limit: count.max(100_000) }),
+  pictureFacets: nothing,
+  markPictures: z.object({
+    ids: z.array(id).max(PICTURES_MAX),
+    marks: z.object({ starred: z.boolean().nullable(), trashed: z.boolean().nullable() }),
+  }),
+  emptyTrash: nothing,
   status: nothing,
   snapshot: nothing,
   metrics: nothing,
@@ -136,7 +154,7 @@ export const MESSAGES: { [K in keyof Received]: z.ZodType<Params<Received, K>> }
   fatal: z.object({ error, permanent: z.boolean() }),
   loading: progress,
   loaded: z.object({ seconds: amount, msPerToken: amount }),
-  begun: z.object({ ...run, step, startedOverReason: text.nullable(), device: text }),
+  begun: z.object({ ...run, step, startedOverReason: text.nullable(), device: text, model: text }),
   step: z.object({ ...run, step, preview: preview.nullable() }),
   decoding: z.object(run),
   finished: z.object({ ...run, outcome }),

@@ -5,7 +5,7 @@
 import type { ApiKey } from './api-keys.js';
 import type { ErrorObject } from './errors.js';
 import type { NumberedEvent } from './events.js';
-import type { CancelScope, Idempotency, Job, JobFilter, JobOrder } from './job.js';
+import type { CancelScope, Idempotency, Job, JobFilter, JobOrder, PictureFilter, PictureMarks } from './job.js';
 import type { DrawnModel, JobLimits, JobRequest, ModelDefaults } from './job-request.js';
 import type { ModelPlan } from './model-plan.js';
 import type { ChildName, Crash, LoadProgress, SystemStatus, Vitals } from './status.js';
@@ -35,6 +35,10 @@ export interface ModelInfo extends DrawnModel {
   sizes: Record<string, [number, number]>;
   /** What its authors put behind a prompt to make it look better, by language; null if they have nothing. */
   promptSuffix: { en: string; zh: string } | null;
+  /** Prompts to begin with. */
+  examples: string[];
+  /** What somebody should know who describes pictures to it; null: nothing. */
+  note: string | null;
   plan: ModelPlan;
 }
 
@@ -50,8 +54,20 @@ export interface Welcome {
   url: string;
 }
 
-/** One picture in the compact index: id, width, height, when it was made (milliseconds since 1970). */
-export type PictureEntry = [id: string, width: number, height: number, atMs: number];
+/** One picture in the compact index: id, width, height, when it was made (milliseconds since 1970), 1 if starred. */
+export type PictureEntry = [id: string, width: number, height: number, atMs: number, starred: 0 | 1];
+
+/** By what pictures can be filtered, and how many there are of each; those in the trash are not counted. */
+export interface PictureFacets {
+  models: { model: string; count: number }[];
+  sizes: { width: number; height: number; count: number }[];
+}
+
+export interface PicturePage {
+  pictures: PictureEntry[];
+  /** The cursor of the page after this one; null at the end. */
+  next: number | null;
+}
 
 /** Everything a page shows first. Events after `lastSeq` change it. */
 export interface Snapshot {
@@ -62,6 +78,8 @@ export interface Snapshot {
   preview: Uint8Array | null;
   /** In the order in which they will be drawn; the first fifty. */
   queue: Job[];
+  /** Of the last that were asked for, those that have ended, newest first. */
+  ended: Job[];
   /** Newest first. */
   crashes: Crash[];
 }
@@ -91,7 +109,12 @@ export type SupervisorMethods = {
   /** Where the file of a picture lies, relative to the data folder. */
   findImage(params: { id: string }): { file: string; sha256: string };
   /** Newest first, after `cursor`. */
-  listPictures(params: { cursor: number | null; limit: number }): { pictures: PictureEntry[]; next: number | null };
+  listPictures(params: { filter: PictureFilter; cursor: number | null; limit: number }): PicturePage;
+  pictureFacets(params: Record<string, never>): PictureFacets;
+  /** Tells which have changed: others are not there, or were so already. */
+  markPictures(params: { ids: string[]; marks: PictureMarks }): { changed: string[] };
+  /** Forgets all that are in the trash, with their jobs. */
+  emptyTrash(params: Record<string, never>): { removed: number };
   status(params: Record<string, never>): SystemStatus;
   snapshot(params: Record<string, never>): Snapshot;
   /** In the text format of Prometheus. */
@@ -145,6 +168,7 @@ export type WorkerReports = {
     step: number;
     startedOverReason: string | null;
     device: string;
+    model: string;
   }): void;
   /** A step is completed, and its checkpoint written. */
   step(params: { jobId: string; attempt: number; step: number; preview: Uint8Array | null }): void;
@@ -192,8 +216,10 @@ export interface WorkerSettings {
   dataDir: string;
   /** Steps from one checkpoint of a job to the next. */
   checkpointSteps: number;
-  /** Of the model, for the metadata of pictures; null to write none. */
-  nameInPictures: string | null;
+  /** Id of the model. */
+  model: string;
+  /** Whether pictures tell how they were made. */
+  embedsMetadata: boolean;
   /** From one sign of life to the next. */
   beatMs: number;
   /** Threads that compute; 0 for as many as there are processors. */

@@ -6,6 +6,7 @@ import { VERSION } from '@qwen-supervisor/ipc/version';
 import type { ApiKey } from '@qwen-supervisor/protocol/api-keys';
 import type { Config } from '@qwen-supervisor/protocol/config';
 import { CodedError, type ErrorObject } from '@qwen-supervisor/protocol/errors';
+import { isTerminal } from '@qwen-supervisor/protocol/job';
 import { type JobRequest, requestOf } from '@qwen-supervisor/protocol/job-request';
 import type { ReloadReport, Snapshot, Welcome } from '@qwen-supervisor/protocol/messages';
 import type { ChildName, Crash, SystemStatus } from '@qwen-supervisor/protocol/status';
@@ -40,6 +41,7 @@ const TIMER_MAX_MS = 2 ** 31 - 1;
 const TIDY_MS = 3_600_000;
 /** Jobs in a snapshot. */
 const SNAPSHOT_JOBS = 50;
+const ALL_JOBS = { status: null, source: null, group: null, ids: null };
 
 export interface RunningDaemon {
   /** Begins an orderly stop; `ended` resolves when it is done. */
@@ -120,6 +122,7 @@ export class Daemon implements RunningDaemon, Supervised {
     await this.#control.open();
     const { device, info } = this.#model;
     log.logger.info({ pid: process.pid, model: info.id, data: dataDir, ...device }, `listening on ${httpPort.url}`);
+    log.logger.info(`the page is at ${httpPort.url}/app/`);
     this.jobs.recover();
     this.send({ type: 'start', atMs: this.nowMs() });
     this.send({ type: 'job-queued', atMs: this.nowMs() });
@@ -340,7 +343,7 @@ export class Daemon implements RunningDaemon, Supervised {
     log.logger.info(report, 'configuration read again');
     for (const name of report.restarted)
       this.send({ type: 'restart', name, reason: 'its configuration has changed', atMs: this.nowMs() });
-    this.jobs.expire();
+    this.jobs.gallery.expire();
     return report;
   }
 
@@ -364,7 +367,9 @@ export class Daemon implements RunningDaemon, Supervised {
     const running = status.queue.current === null ? null : await this.jobs.get(status.queue.current);
     const queue = await this.jobs.waiting(SNAPSHOT_JOBS);
     const preview = running && this.events.preview(running.id);
-    return { lastSeq, status, running, preview, queue, crashes: [...this.#crashes.newest] };
+    const newest = await this.jobs.list(ALL_JOBS, null, SNAPSHOT_JOBS);
+    const ended = newest.jobs.filter(({ status }) => isTerminal(status));
+    return { lastSeq, status, running, preview, queue, ended, crashes: [...this.#crashes.newest] };
   }
 
   async #close(error: ErrorObject | null): Promise<void> {

@@ -2,13 +2,14 @@
 
 import { statfsSync } from 'node:fs';
 import type { Config } from '@qwen-supervisor/protocol/config';
+import { logFile } from '@qwen-supervisor/protocol/data-files';
 import { CodedError, ERRORS } from '@qwen-supervisor/protocol/errors';
 import { printError } from './cli/printer.js';
 import { readKeysFile } from './config/keys-file.js';
 import { isServiceVariable } from './config/load-config.js';
 import { Daemon, type RunningDaemon } from './daemon.js';
 import { openSqliteJobStore } from './jobs/sqlite-database.js';
-import { emptyTemporaryFolder, logFile, prepareDataDir, prepareSocket, readPresence } from './machine/data-folder.js';
+import { emptyTemporaryFolder, prepareDataDir, prepareSocket, readPresence } from './machine/data-folder.js';
 import { adoptHttpPort, bindHttpPort, type HttpPort } from './machine/http-port.js';
 import { processState } from './machine/process-state.js';
 import { SystemdNotifier, takeActivation } from './machine/systemd.js';

@@ -180,7 +180,7 @@ export class World {
   }
 
   async jobs(): Promise<Job[]> {
-    return (await this.store.list({ status: null, source: null, group: null }, null, 1e6)).jobs;
+    return (await this.store.list({ status: null, source: null, group: null, ids: null }, null, 1e6)).jobs;
   }
 
   #perform(effect: Effect): void {
@@ -279,6 +279,7 @@ export class World {
       step: found,
       startedOverReason,
       device: 'cpu',
+      model: 'm',
     } as const;
     this.messages.push({ type: 'job-begun', ...begun });
   }

@@ -78,10 +78,11 @@ test('a job whose attempt began after step 3 has not got on until step 4', () =>
     step: 3,
     startedOverReason: null,
     device: 'cpu',
+    model: 'm',
   } as const;
   const resumed: Event[] = [...DRAWING, { type: 'job-begun', ...begun }];
   expect(play(...resumed).effects).toEqual([
-    { type: 'begin', jobId: 'a', attempt: 1, start: { step: 3, startedOverReason: null, device: 'cpu' } },
+    { type: 'begin', jobId: 'a', attempt: 1, start: { step: 3, startedOverReason: null, device: 'cpu', model: 'm' } },
   ]);
   const killed = child('inference', exited(null, 'SIGKILL'));
   expect(play(...resumed, killed).effects).toContainEqual(expect.objectContaining({ death: 'outside', step: 3 }));

@@ -31,7 +31,7 @@ export const DONE: JobOutcome = {
   bytes: 3,
 };
 export const FAILED: JobOutcome = { status: 'failed', error: { code: 'INFERENCE_FAILED', message: 'm', hint: 'h' } };
-export const ANY = { status: null, source: null, group: null };
+export const ANY = { status: null, source: null, group: null, ids: null };
 export const MANY = 1000;
 
 export const order = (priority = 0, request = REQUEST) => ({

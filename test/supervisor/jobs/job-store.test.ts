@@ -91,19 +91,21 @@ describe.each(ENGINES)('the job store on %s', (_engine, open) => {
     const jobs = store();
     const { id } = await put(jobs);
     await jobs.claim();
-    expect(await jobs.begin(id, 1, { step: 0, startedOverReason: null, device: 'cpu' })).toMatchObject({
+    expect(await jobs.begin(id, 1, { step: 0, startedOverReason: null, device: 'cpu', model: 'm' })).toMatchObject({
       resumedAtStep: null,
     });
     expect(await jobs.release(id, 'outside-after-progress', 7)).toMatchObject({ status: 'queued', step: 7 });
     expect(await jobs.claim()).toMatchObject({ step: 7 });
-    expect(await jobs.begin(id, 2, { step: 7, startedOverReason: null, device: 'cpu' })).toMatchObject({
+    expect(await jobs.begin(id, 2, { step: 7, startedOverReason: null, device: 'cpu', model: 'm' })).toMatchObject({
       step: 7,
       resumedAtStep: 7,
     });
     await jobs.release(id, 'none', 8);
     await jobs.claim();
-    expect(await jobs.begin(id, 2, { step: 0, startedOverReason: 'late', device: 'cpu' })).toBeNull();
-    expect(await jobs.begin(id, 3, { step: 0, startedOverReason: 'other model', device: 'cpu' })).toMatchObject({
+    expect(await jobs.begin(id, 2, { step: 0, startedOverReason: 'late', device: 'cpu', model: 'm' })).toBeNull();
+    expect(
+      await jobs.begin(id, 3, { step: 0, startedOverReason: 'other model', device: 'cpu', model: 'm' }),
+    ).toMatchObject({
       step: 0,
       resumedAtStep: null,
       startedOverReason: 'other model',
@@ -227,14 +229,14 @@ describe.each(ENGINES)('the job store on %s', (_engine, open) => {
     }
     await put(jobs);
     const expired = async (finishedBefore: string | null, keepBytes: number | null) =>
-      (await jobs.expired({ finishedBefore, keepBytes })).map(({ id }) => id).sort();
+      (await jobs.expired({ finishedBefore, trashedBefore: null, keepBytes })).map(({ id }) => id).sort();
     expect(await expired(null, null)).toEqual([]);
     expect(await expired(null, 1300)).toEqual([]);
     expect(await expired(null, 1250)).toEqual([ids[0]]);
     // The newest ten pictures are never too large.
     expect(await expired(null, 1)).toEqual([ids[0], ids[2], ids[3]].sort());
     expect(await expired('9999', null)).toEqual([...ids].sort());
-    expect(await jobs.expired({ finishedBefore: null, keepBytes: 1250 })).toEqual([
+    expect(await jobs.expired({ finishedBefore: null, trashedBefore: null, keepBytes: 1250 })).toEqual([
       { id: ids[0], file: `images/${ids[0]}.png` },
     ]);
     await jobs.remove([ids[0] as string]);

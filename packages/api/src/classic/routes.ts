@@ -65,13 +65,13 @@ export function classicRoutes(app: App, backend: Backend): void {
     '/',
     {
       config: { access: 'public' },
-      schema: { tags, summary: 'What is here; browsers are led to the documentation', response: loose },
+      schema: { tags, summary: 'What is here; browsers are led to the page', response: loose },
     },
     (request, reply) => {
       reply.header('vary', 'origin, accept');
       if (prefersHtml(request.headers.accept)) {
         const prefix = prefixOf(request, backend.settings);
-        return reply.redirect(`${prefix}/docs/`, 302);
+        return reply.redirect(`${prefix}/app/`, 302);
       }
       return reply.send({
         name: 'Qwen-Image API',

@@ -80,7 +80,10 @@ export const jobSchema = named(
     resumedAtStep: z.int().nullable(),
     startedOverReason: z.string().nullable(),
     devices: z.array(z.string()).describe('What has computed its steps, in this order'),
+    model: z.string().nullable().describe('What has drawn it'),
     images: z.array(imageSchema),
+    starred: z.boolean(),
+    trashedAt: z.string().nullable().describe('Since when its picture is in the trash'),
     error: errorSchema.nullable(),
     createdAt: z.string(),
     finishedAt: z.string().nullable(),
@@ -179,7 +182,16 @@ export const modelSchema = named(
       .object({ steps: z.array(z.int()) })
       .nullable()
       .describe('The steps that a distilled model draws in, without guidance; null for any other'),
-    limits: z.object({ maxSteps: z.int(), maxPixels: z.int() }),
+    examples: z.array(z.string()).describe('Prompts to begin with'),
+    note: z.string().nullable().describe('What somebody should know who describes pictures to it'),
+    limits: z.object({ maxSteps: z.int(), maxPixels: z.int(), maxUploadBytes: z.int() }),
+    plan: z.object({
+      neededBytes: z.int().describe('Of the memory of the machine, for the largest picture'),
+      cardBytes: z.int().nullable().describe("The same of the graphics card's own"),
+      availableBytes: z.int().describe('Of the memory of the machine, when the plan was made'),
+      residentPixels: z.int().describe('Pictures of at most so many pixels are drawn with all parts in memory'),
+      tileAbovePixels: z.int().describe('A picture of more pixels is decoded in tiles'),
+    }),
   }),
 );
 

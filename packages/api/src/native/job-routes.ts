@@ -14,6 +14,7 @@ const listSchema = z.object({
   status: z.enum(JOB_STATUSES).optional(),
   source: z.enum(JOB_SOURCES).optional(),
   group: z.string().max(100).optional(),
+  ids: z.string().max(10_000).optional().describe('Only these, separated by commas'),
   cursor: z.coerce.number().int().min(1).optional().describe('`next` of the page before'),
   limit: z.coerce.number().int().min(1).max(PAGE_MAX).default(PAGE_MAX),
 });
@@ -86,7 +87,8 @@ export function jobRoutes(app: App, backend: Backend): void {
     },
     async ({ query }) => {
       const { status = null, source = null, group = null, cursor = null, limit } = query;
-      return link.request('listJobs', { filter: { status, source, group }, cursor, limit });
+      const ids = query.ids?.split(',') ?? null;
+      return link.request('listJobs', { filter: { status, source, group, ids }, cursor, limit });
     },
   );
 

@@ -63,11 +63,27 @@ export function modelRoutes(app: App, backend: Backend): void {
 }
 
 export function modelAnswer(
-  { welcome }: Backend,
+  { welcome, settings }: Backend,
   state: 'unloaded' | 'loading' | 'ready',
 ): z.output<typeof modelSchema> {
-  const { id, defaults, presets, distilled, sizes } = welcome.model;
+  const { id, defaults, presets, distilled, sizes, examples, note, plan } = welcome.model;
+  const { neededBytes, cardBytes, availableBytes, residentPixels, tileAbovePixels } = plan;
   const { maxSteps, maxPixels, memoryPixels } = welcome.limits;
-  const limits = { maxSteps, maxPixels: Math.min(maxPixels, memoryPixels) };
-  return { id, state, defaults, presets, distilled, sizes, limits };
+  const limits = {
+    maxSteps,
+    maxPixels: Math.min(maxPixels, memoryPixels),
+    maxUploadBytes: settings.maxUploadBytes,
+  };
+  return {
+    id,
+    state,
+    defaults,
+    presets,
+    distilled,
+    sizes,
+    examples,
+    note,
+    limits,
+    plan: { neededBytes, cardBytes, availableBytes, residentPixels, tileAbovePixels },
+  };
 }

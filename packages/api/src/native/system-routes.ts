@@ -1,13 +1,24 @@
 /** The system as a whole: how it is, what a page shows first, its processes, and what Prometheus reads. */
+import { follow, lastLines } from '@qwen-supervisor/files/log-follower';
 import { ROLES } from '@qwen-supervisor/protocol/api-keys';
+import { logFile } from '@qwen-supervisor/protocol/data-files';
+import { CodedError } from '@qwen-supervisor/protocol/errors';
 import { type Histogram, METRICS_CONTENT_TYPE } from '@qwen-supervisor/protocol/metrics';
 import { CHILD_NAMES } from '@qwen-supervisor/protocol/status';
 import { z } from 'zod';
 import { roleOf } from '../access/access.js';
 import type { Backend } from '../backend.js';
 import { answers } from '../contract/dialect-errors.js';
-import { type App, crashSchema, jobSchema, modelSchema, okSchema, statusSchema } from '../contract/schemas.js';
-import { idOf } from '../event-stream.js';
+import {
+  type App,
+  crashSchema,
+  eventStreamSchema,
+  jobSchema,
+  modelSchema,
+  okSchema,
+  statusSchema,
+} from '../contract/schemas.js';
+import { EventStream, idOf } from '../event-stream.js';
 import { modelAnswer } from './model-routes.js';
 
 export function systemRoutes(app: App, backend: Backend, http: Histogram): void {
@@ -37,6 +48,7 @@ export function systemRoutes(app: App, backend: Backend, http: Histogram): void 
             running: jobSchema.nullable(),
             preview: z.string().nullable().describe('Of the running job: PNG, base64'),
             queue: z.array(jobSchema).describe('In the order in which they will be drawn; the first fifty'),
+            ended: z.array(jobSchema).describe('Of the last that were asked for, newest first'),
             crashes: z.array(crashSchema),
           }),
         }),
@@ -72,6 +84,32 @@ export function systemRoutes(app: App, backend: Backend, http: Histogram): void 
   );
 
   app.get(
+    '/api/v1/logs',
+    {
+      exposeHeadRoute: false,
+      schema: {
+        tags,
+        summary: 'The log of supervisor and processes as it grows. Where keys are asked for it needs an admin key',
+        description: 'Server-sent events `line`, each a record of the log, first the last ones.',
+        querystring: z.object({ lines: z.coerce.number().int().min(0).max(5000).default(500) }),
+        response: answers({ 200: eventStreamSchema }, 'ADMIN_ONLY'),
+      },
+    },
+    async ({ caller, query }, reply) => {
+      if (caller.kind === 'known' && roleOf(caller) !== 'admin') throw new CodedError('ADMIN_ONLY');
+      const file = logFile(backend.welcome.dataDir);
+      const { lines, at } = await lastLines(file, query.lines);
+      const stream = new EventStream(reply, () => stop());
+      const tell = (line: string) => {
+        const record = recordOf(line);
+        if (record) stream.send('line', record);
+      };
+      for (const line of lines) tell(line);
+      const stop = follow(file, at, tell);
+    },
+  );
+
+  app.get(
     '/metrics',
     { schema: { tags, summary: 'For Prometheus', response: answers({ 200: z.string() }) } },
     async (_request, reply) => {
@@ -79,4 +117,14 @@ export function systemRoutes(app: App, backend: Backend, http: Histogram): void 
       return reply.header('content-type', METRICS_CONTENT_TYPE).send(text + http.text());
     },
   );
+}
+
+/** A line that a full disk has cut off is no record. */
+function recordOf(line: string): unknown {
+  try {
+    return JSON.parse(line);
+  } catch (error) {
+    if (error instanceof SyntaxError) return null;
+    throw error;
+  }
 }

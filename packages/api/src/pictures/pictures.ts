@@ -3,7 +3,7 @@ import { open, readFile } from 'node:fs/promises';
 import { join } from 'node:path';
 import type { Readable } from 'node:stream';
 import { replaceFile } from '@qwen-supervisor/files/replace-file';
-import { thumbnailFile } from '@qwen-supervisor/protocol/data-files';
+import { inputFile, type ThumbnailSide, thumbnailFile } from '@qwen-supervisor/protocol/data-files';
 import { CodedError } from '@qwen-supervisor/protocol/errors';
 import { type Job, pictureOf } from '@qwen-supervisor/protocol/job';
 import type { Backend } from '../backend.js';
@@ -19,8 +19,6 @@ export interface Encoding {
 }
 
 export const QUALITY_DEFAULT = 90;
-/** Longest side of a thumbnail, pixels. */
-const THUMBNAIL_SIDE = 256;
 const THUMBNAIL_QUALITY = 75;
 
 /** The PNG of a picture that the supervisor has found. @throws CodedError IMAGE_NOT_FOUND */
@@ -70,8 +68,8 @@ export async function enlargePreview(preview: Uint8Array, { width, height }: Job
 }
 
 /** A small WebP, made when it is first asked for and kept beside the picture. @throws CodedError IMAGE_NOT_FOUND */
-export async function readThumbnail(backend: Backend, found: { file: string }): Promise<Buffer> {
-  const path = join(backend.welcome.dataDir, thumbnailFile(found.file));
+export async function readThumbnail(backend: Backend, found: { file: string }, side: ThumbnailSide): Promise<Buffer> {
+  const path = join(backend.welcome.dataDir, thumbnailFile(found.file, side));
   const known = await readFile(path).catch((error: NodeJS.ErrnoException) => {
     if (error.code === 'ENOENT') return null;
     throw error;
@@ -79,7 +77,7 @@ export async function readThumbnail(backend: Backend, found: { file: string }): 
   if (known) return known;
   const webp = await withSharp(async (sharp) =>
     sharp(await readPicture(backend, found))
-      .resize(THUMBNAIL_SIDE, THUMBNAIL_SIDE, { fit: 'inside', withoutEnlargement: true })
+      .resize(side, side, { fit: 'inside', withoutEnlargement: true })
       .webp({ quality: THUMBNAIL_QUALITY })
       .toBuffer(),
   );
@@ -88,6 +86,13 @@ export async function readThumbnail(backend: Backend, found: { file: string }): 
     console.error(`thumbnail not kept: ${error.message}`);
   });
   return webp;
+}
+
+/** A picture that jobs draw over, by its SHA-256. @throws CodedError IMAGE_NOT_FOUND */
+export async function readInput({ welcome }: Backend, sha256: string): Promise<Buffer> {
+  return readFile(join(welcome.dataDir, inputFile(sha256))).catch((cause) => {
+    throw new CodedError('IMAGE_NOT_FOUND', 'the picture that was drawn over is gone', { cause });
+  });
 }
 
 export function contentType(format: Format): string {

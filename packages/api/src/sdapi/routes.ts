@@ -237,7 +237,7 @@ function infoOf(jobs: Job[], model: string) {
     sd_model_name: model,
     job_timestamp: timestamp(first.createdAt),
     index_of_first_image: 0,
-    infotexts: jobs.map((job) => infotext(job, model)),
+    infotexts: jobs.map((job) => infotext(job, job.model ?? model)),
     job_ids: jobs.map((job) => job.id),
   };
 }

@@ -11,6 +11,7 @@ import { addGenerate } from './generate.js';
 import { addGpu } from './gpu.js';
 import { addLogs } from './logs.js';
 import { addModel } from './model.js';
+import { addOpen } from './open.js';
 import { printError } from './printer.js';
 import { addReload } from './reload.js';
 import { addRestart } from './restart.js';
@@ -24,6 +25,7 @@ const COMMANDS = [
   addRestart,
   addReload,
   addStatus,
+  addOpen,
   addGenerate,
   addEvents,
   addLogs,

@@ -55,6 +55,7 @@ export function boundsOf(config: Config): Bounds {
     maxQueued: config['max-queued'],
     maxQueuedPerKey: config['max-queued-per-key'],
     keepDays: config['keep-days'] === 0 ? null : config['keep-days'],
+    keepTrashDays: config['keep-trash-days'] === 0 ? null : config['keep-trash-days'],
     keepBytes: bytes(config['keep-gigabytes']),
   };
 }

@@ -69,6 +69,9 @@ const MAY_CALL: Record<Exclude<keyof Answered, 'hello'>, Role[]> = {
   removeJob: ['api', 'cli'],
   findImage: ['api', 'cli'],
   listPictures: ['api', 'cli'],
+  pictureFacets: ['api', 'cli'],
+  markPictures: ['api', 'cli'],
+  emptyTrash: ['api', 'cli'],
   status: ['api', 'cli'],
   snapshot: ['api', 'cli'],
   metrics: ['api', 'cli'],
@@ -135,8 +138,11 @@ export function answer(link: PeerLink, supervisor: Supervised): Handlers<Answere
       await jobs.remove(id);
       return { ok: true };
     },
-    findImage: ({ id }) => jobs.findImage(id),
-    listPictures: ({ cursor, limit }) => jobs.pictures(cursor, limit),
+    findImage: ({ id }) => jobs.gallery.find(id),
+    listPictures: ({ filter, cursor, limit }) => jobs.gallery.list(filter, cursor, limit),
+    pictureFacets: () => jobs.gallery.facets(),
+    markPictures: async ({ ids, marks }) => ({ changed: await jobs.gallery.mark(ids, marks) }),
+    emptyTrash: async () => ({ removed: await jobs.gallery.emptyTrash() }),
     status: () => ask.status(),
     snapshot: () => ask.snapshot(),
     metrics: async () => ({ text: await ask.metrics() }),

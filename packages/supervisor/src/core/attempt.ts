@@ -8,6 +8,8 @@ export interface AttemptStart {
   startedOverReason: string | null;
   /** What computes it. */
   device: string;
+  /** Id of the model that computes it. */
+  model: string;
 }
 
 /**

@@ -77,9 +77,10 @@ function react(state: State, event: Event, limits: Limits): Decision {
     case 'job-begun': {
       const run = runOf(state, event);
       if (!run) return stay(state);
-      const { worker, jobId, attempt, step, startedOverReason, device, atMs } = event;
+      const { worker, jobId, attempt, step, startedOverReason, device, model, atMs } = event;
       const begun = withWorker(state, worker, { run: { ...run, step, firstStep: step } });
-      const effects: Effect[] = [{ type: 'begin', jobId, attempt, start: { step, startedOverReason, device } }];
+      const start = { step, startedOverReason, device, model };
+      const effects: Effect[] = [{ type: 'begin', jobId, attempt, start }];
       return and({ state: begun, effects }, (next) => tell(next, worker, { type: 'begun', step }, atMs, limits));
     }
     case 'job-step': {

@@ -13,20 +13,20 @@ import {
   type JobOrder,
 } from '@qwen-supervisor/protocol/job';
 import { type JobRequest, requestOf } from '@qwen-supervisor/protocol/job-request';
-import type { JobOutcome, PictureEntry } from '@qwen-supervisor/protocol/messages';
+import type { JobOutcome } from '@qwen-supervisor/protocol/messages';
 import type { Logger } from 'pino';
 import type { AttemptStart, Death } from '../core/attempt.js';
 import type { Event } from '../core/events.js';
 import { progressOf, queuedEta, runningEta, secondsUntilClaim } from '../core/expected-times.js';
 import { runs, type State } from '../core/state.js';
 import type { EventLog } from '../records/event-log.js';
+import { Gallery, type Keep } from './gallery.js';
 import { checkpointedSteps, removeCheckpoints, removeHalfWritten } from './job-checkpoints.js';
-import type { Expired, JobStore } from './job-store.js';
+import type { JobStore } from './job-store.js';
 import { OrderedWrites } from './ordered-writes.js';
 import { QueueLine } from './queue-line.js';
-import { removeInputs, removePicture } from './stored-pictures.js';
+import { removeInputs, tidily } from './stored-pictures.js';
 
-const DAY_MS = 86_400_000;
 /** What is known of a queue of days may be otherwise in an hour. */
 const RETRY_MAX_SECONDS = 3600;
 
@@ -40,16 +40,15 @@ export interface Core {
   requireAllowed(request: JobRequest): void;
 }
 
-export interface Bounds {
+export interface Bounds extends Keep {
   maxQueued: number;
   maxQueuedPerKey: number;
-  /** Null: no limit. */
-  keepDays: number | null;
-  keepBytes: number | null;
 }
 
 export class JobDesk {
   bounds: Bounds;
+  /** The pictures of those that are done. */
+  readonly gallery: Gallery;
   readonly #dataDir: string;
   readonly #store: JobStore;
   readonly #log: Logger;
@@ -73,7 +72,9 @@ export class JobDesk {
         core.send({ type: 'store-failed', atMs: core.nowMs(), error: error.toObject() });
       },
     });
-    this.#line = new QueueLine((limit) => this.#inOurErrors(parts.store.waiting(limit)));
+    const { dataDir, store, log, events } = parts;
+    this.gallery = new Gallery({ dataDir, store, log, events, writes: this.#writes }, () => this.bounds);
+    this.#line = new QueueLine((limit) => this.#writes.inOurErrors(parts.store.waiting(limit)));
   }
 
   /** Why decided operations wait for the disk; null if they do not. */
@@ -91,7 +92,7 @@ export class JobDesk {
     refusal: CodedError | null = null,
   ): Promise<{ jobs: Job[]; replayed: boolean }> {
     // Who repeats a request that was accepted is answered even while new ones are refused.
-    if (!(idempotency && (await this.#inOurErrors(this.#store.knows(idempotency.key))))) {
+    if (!(idempotency && (await this.#writes.inOurErrors(this.#store.knows(idempotency.key))))) {
       if (refusal) throw refusal;
       for (const { request } of orders) this.#core.requireAllowed(request);
     }
@@ -103,7 +104,7 @@ export class JobDesk {
         retryAfterSeconds: Math.min(RETRY_MAX_SECONDS, secondsUntilClaim(core.state(), core.nowMs())),
       });
     });
-    const { jobs: stored, replayed } = await this.#inOurErrors(put);
+    const { jobs: stored, replayed } = await this.#writes.inOurErrors(put);
     this.#line.changed();
     const jobs = await this.#withLiveFields(stored);
     if (replayed) return { jobs, replayed };
@@ -136,30 +137,19 @@ export class JobDesk {
 
   /** @throws CodedError JOB_NOT_FOUND */
   async get(id: string): Promise<Job> {
-    return this.#withLiveField(found(await this.#inOurErrors(this.#store.get(id))));
+    return this.#withLiveField(found(await this.#writes.inOurErrors(this.#store.get(id))));
   }
 
   async list(filter: JobFilter, cursor: number | null, limit: number): Promise<{ jobs: Job[]; next: number | null }> {
-    const { jobs, next } = await this.#inOurErrors(this.#store.list(filter, cursor, limit));
+    const { jobs, next } = await this.#writes.inOurErrors(this.#store.list(filter, cursor, limit));
     return { jobs: await this.#withLiveFields(jobs), next };
   }
 
   /** The first jobs in line, in their order. */
   async waiting(limit: number): Promise<Job[]> {
     const ids = [...(await this.#line.places()).keys()].slice(0, limit);
-    const jobs = await this.#inOurErrors(Promise.all(ids.map((id) => this.#store.get(id))));
+    const jobs = await this.#writes.inOurErrors(Promise.all(ids.map((id) => this.#store.get(id))));
     return this.#withLiveFields(jobs.filter((job) => job?.status === 'queued') as Job[]);
-  }
-
-  pictures(cursor: number | null, limit: number): Promise<{ pictures: PictureEntry[]; next: number | null }> {
-    return this.#inOurErrors(this.#store.pictures(cursor, limit));
-  }
-
-  /** @throws CodedError IMAGE_NOT_FOUND */
-  async findImage(id: string): Promise<{ file: string; sha256: string }> {
-    const image = await this.#inOurErrors(this.#store.findImage(id));
-    if (!image) throw new CodedError('IMAGE_NOT_FOUND');
-    return image;
   }
 
   /**
@@ -235,9 +225,7 @@ export class JobDesk {
   async remove(id: string): Promise<void> {
     const job = await this.get(id);
     if (!isTerminal(job.status)) throw new CodedError('JOB_NOT_ENDED', `the job is ${job.status}`);
-    const [image] = job.images;
-    const file = image ? (await this.findImage(image.id)).file : null;
-    await this.#forget([{ id, file }]);
+    await this.gallery.remove(job);
   }
 
   claim(): void {
@@ -268,7 +256,7 @@ export class JobDesk {
       const job = await this.#store.finish(id, attempt, step, outcome);
       if (job) this.#publish({ type: outcome.status, jobId: id, job });
     });
-    this.expire();
+    this.gallery.expire();
   }
 
   /** Puts right what an earlier supervisor left in mid-air. */
@@ -282,49 +270,26 @@ export class JobDesk {
       const jobs = await Promise.all([...steps.keys()].map((id) => this.#store.get(id)));
       const open = new Set(jobs.filter((job) => job && !isTerminal(job.status)).map((job) => job?.id));
       const inputs = await this.#store.inputs();
-      this.#tidy(() => {
+      tidily(this.#log, () => {
         removeHalfWritten(this.#dataDir);
         removeCheckpoints(this.#dataDir, (id) => open.has(id));
         removeInputs(this.#dataDir, inputs);
       });
     });
-    this.expire();
+    this.gallery.expire();
   }
 
   /** What nobody needs any more, whatever the bounds are: pictures of requests that were refused, for one. */
   tidy(): void {
     this.#writes.later(async () => {
       const inputs = await this.#store.inputs();
-      this.#tidy(() => removeInputs(this.#dataDir, inputs));
+      tidily(this.#log, () => removeInputs(this.#dataDir, inputs));
     });
-    this.expire();
-  }
-
-  /** Removes finished jobs and pictures beyond the operator's bounds. */
-  expire(): void {
-    const { keepDays, keepBytes } = this.bounds;
-    if (keepDays === null && keepBytes === null) return;
-    this.#writes.later(async () => {
-      const finishedBefore = keepDays === null ? null : new Date(Date.now() - keepDays * DAY_MS).toISOString();
-      const expired = await this.#store.expired({ finishedBefore, keepBytes });
-      if (expired.length === 0) return;
-      await this.#forget(expired);
-      this.#log.info({ jobs: expired.length }, 'finished jobs removed: older or larger than is to be kept');
-    });
-  }
-
-  /** Files first: what is still in the store is found and removed at the next look. */
-  async #forget(jobs: Expired[]): Promise<void> {
-    this.#tidy(() => {
-      for (const { file } of jobs) if (file) removePicture(this.#dataDir, file);
-    });
-    await this.#inOurErrors(this.#store.remove(jobs.map(({ id }) => id)));
-    const inputs = await this.#inOurErrors(this.#store.inputs());
-    this.#tidy(() => removeInputs(this.#dataDir, inputs));
+    this.gallery.expire();
   }
 
   counts(): Promise<{ queued: number; running: number }> {
-    return this.#inOurErrors(this.#store.counts());
+    return this.#writes.inOurErrors(this.#store.counts());
   }
 
   /** After the operations that are under way. */
@@ -346,7 +311,7 @@ export class JobDesk {
 
   #record(event: JobEvent): void {
     if ('job' in event && isTerminal(event.job.status))
-      this.#tidy(() => removeCheckpoints(this.#dataDir, (id) => id !== event.jobId));
+      tidily(this.#log, () => removeCheckpoints(this.#dataDir, (id) => id !== event.jobId));
     const reason = event.type === 'requeued' ? event.reason : event.type === 'running' ? event.startedOverReason : null;
     const step = event.type === 'running' && event.step > 0 ? event.step : null;
     const error = 'job' in event ? event.job.error : null;
@@ -354,24 +319,6 @@ export class JobDesk {
       { job: event.jobId, step, reason, error: error && `${error.code}: ${error.message}` },
       `job ${event.type}`,
     );
-  }
-
-  /** Removes files that nobody needs any more; where that fails they are in nobody's way. */
-  #tidy(remove: () => void): void {
-    try {
-      remove();
-    } catch (error) {
-      this.#log.warn(`files that are no longer needed were not removed: ${(error as Error).message}`);
-    }
-  }
-
-  /** What an engine throws at a client's question, in our words. */
-  #inOurErrors<T>(operation: Promise<T>): Promise<T> {
-    return operation.catch((cause: unknown) => {
-      if (cause instanceof CodedError) throw cause;
-      const code = this.#store.isTransient(cause) ? 'DISK_FULL' : 'JOB_STORE_UNUSABLE';
-      throw new CodedError(code, `the job database: ${(cause as Error).message}`, { cause });
-    });
   }
 
   async #withLiveField(job: Job): Promise<Job> {

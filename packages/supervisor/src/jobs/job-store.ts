@@ -2,8 +2,8 @@
  * The seam of the job store. It speaks in operations of a queue, not in SQL, and is asynchronous, so that an engine in
  * another process fits behind it. Every operation is durable when its promise resolves.
  */
-import type { Idempotency, Job, JobFilter, JobOrder } from '@qwen-supervisor/protocol/job';
-import type { JobOutcome, PictureEntry } from '@qwen-supervisor/protocol/messages';
+import type { Idempotency, Job, JobFilter, JobOrder, PictureFilter, PictureMarks } from '@qwen-supervisor/protocol/job';
+import type { JobOutcome, PictureFacets, PicturePage } from '@qwen-supervisor/protocol/messages';
 import type { AttemptStart, Death } from '../core/attempt.js';
 
 /** This many deaths of the worker's own making with the same job in flight are laid to the job. */
@@ -28,6 +28,13 @@ export interface Waiting {
   id: string;
   /** What is to be computed for it: see `workOf`. */
   work: number;
+}
+
+/** What is kept of what is finished; null: without limit. */
+export interface KeepLimits {
+  finishedBefore: string | null;
+  trashedBefore: string | null;
+  keepBytes: number | null;
 }
 
 /** A finished job that retention wants to remove. */
@@ -82,7 +89,10 @@ export interface JobStore {
   /** The queued jobs in the order in which they will be claimed. */
   waiting(limit: number): Promise<Waiting[]>;
   /** Of all jobs that are done, newest first, paged as `list` is. */
-  pictures(cursor: number | null, limit: number): Promise<{ pictures: PictureEntry[]; next: number | null }>;
+  pictures(filter: PictureFilter, cursor: number | null, limit: number): Promise<PicturePage>;
+  facets(): Promise<PictureFacets>;
+  /** Stars pictures, puts them into the trash, or takes them out; gives the ids of those that were otherwise before. */
+  mark(ids: string[], marks: PictureMarks): Promise<string[]>;
   /** SHA-256 of every picture that a job draws over. */
   inputs(): Promise<Set<string>>;
   /** Where a picture's file lies, relative to the data folder. */
@@ -94,10 +104,11 @@ export interface JobStore {
    */
   recover(completedSteps: (id: string) => number): Promise<Job[]>;
   /**
-   * Finished jobs that ended before `finishedBefore` (ISO 8601), or whose pictures, newest first, go beyond
-   * `keepBytes`. The newest ten are never too large: somebody may be about to fetch them.
+   * Finished jobs that ended before `finishedBefore` (ISO 8601), whose pictures came into the trash before
+   * `trashedBefore`, or, newest first, go beyond `keepBytes`. Never those that are starred; and the newest ten are never
+   * too large: somebody may be about to fetch them.
    */
-  expired(limits: { finishedBefore: string | null; keepBytes: number | null }): Promise<Expired[]>;
+  expired(limits: KeepLimits): Promise<Expired[]>;
   /** Forgets finished jobs. */
   remove(ids: string[]): Promise<void>;
   /** Whether the operation that failed so may succeed later: the disk is full or does not answer. */

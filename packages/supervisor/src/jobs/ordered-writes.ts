@@ -62,6 +62,15 @@ export class OrderedWrites {
     });
   }
 
+  /** What an engine throws at a client's question, in our words. @throws CodedError DISK_FULL, JOB_STORE_UNUSABLE */
+  inOurErrors<T>(operation: Promise<T>): Promise<T> {
+    return operation.catch((cause: unknown) => {
+      if (cause instanceof CodedError) throw cause;
+      const code = this.#hooks.isTransient(cause) ? 'DISK_FULL' : 'JOB_STORE_UNUSABLE';
+      throw new CodedError(code, `the job database: ${(cause as Error).message}`, { cause });
+    });
+  }
+
   /** What nobody waits for. */
   later(operation: () => Promise<unknown>): void {
     this.add(operation).catch(() => 'told by onFailure');

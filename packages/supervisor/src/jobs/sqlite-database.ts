@@ -57,6 +57,10 @@ const MIGRATIONS = [
   ALTER TABLE jobs ADD COLUMN owner TEXT;
   CREATE INDEX jobs_by_owner ON jobs (owner) WHERE owner IS NOT NULL AND status = 'queued';`,
   `ALTER TABLE jobs ADD COLUMN devices TEXT NOT NULL DEFAULT '[]';`,
+  `ALTER TABLE jobs ADD COLUMN model TEXT;
+  ALTER TABLE jobs ADD COLUMN starred INTEGER NOT NULL DEFAULT 0;
+  ALTER TABLE jobs ADD COLUMN trashed_at TEXT;
+  CREATE INDEX jobs_in_trash ON jobs (trashed_at) WHERE trashed_at IS NOT NULL;`,
 ];
 
 /** What SQLite leaves beside a database. */

@@ -8,14 +8,9 @@ import { type JobRequest, requestOf, stepsOf, workOf } from '@qwen-supervisor/pr
 import type { JobOutcome } from '@qwen-supervisor/protocol/messages';
 import type Database from 'libsql';
 import type { Death } from '../core/attempt.js';
-import { afterDeath, type Expired, type JobStore, type Waiting } from './job-store.js';
-
-/** Pictures that are looked at together for what is to be removed. */
-const LOOKED_AT_ONCE = 100;
-/** Of the requests of one page. */
-const PAGE_CHARACTERS = 1 << 20;
-/** Newest pictures that are kept whatever their size. */
-const NEVER_TOO_LARGE = 10;
+import { afterDeath, type JobStore, type Waiting } from './job-store.js';
+import { type StoredImage, sqlitePictures } from './sqlite-pictures.js';
+import { SqliteStatements } from './sqlite-statements.js';
 
 /**
  * The order in which jobs are claimed. `rank` is the place among those of one priority: that of arrival, until one is
@@ -41,6 +36,9 @@ interface Row {
   resumed_at_step: number | null;
   started_over_reason: string | null;
   devices: string;
+  model: string | null;
+  starred: number;
+  trashed_at: string | null;
   fingerprint: string | null;
   image: string | null;
   error: string | null;
@@ -48,27 +46,13 @@ interface Row {
   finished_at: string | null;
 }
 
-/** Shape of the column `image`. */
-interface StoredImage {
-  id: string;
-  file: string;
-  sha256: string;
-  bytes: number;
-}
-
 export function sqliteJobStore(db: Database.Database): JobStore {
-  const statements = new Map<string, Database.Statement>();
-  /**
-   * Prepared once: a statement costs more than most queries, and its memory is given back only by the garbage
-   * collector.
-   */
-  const prepare = (sql: string): Database.Statement => {
-    const known = statements.get(sql) ?? db.prepare(sql);
-    statements.set(sql, known);
-    return known;
-  };
+  const statements = new SqliteStatements(db);
+  const prepare = (sql: string) => statements.prepare(sql);
+  const transaction = <T>(operation: () => T) => statements.transaction(operation);
   const one = (sql: string, ...values: unknown[]) => prepare(sql).get(...values) as Row | undefined;
   const all = (sql: string, ...values: unknown[]) => prepare(sql).all(...values) as Row[];
+  const pictures = sqlitePictures(statements);
   const counts = () => {
     const sql = `SELECT count(*) FILTER (WHERE status = 'queued') AS queued, count(*) FILTER (WHERE status = 'running') AS running
       FROM jobs WHERE status IN ('queued', 'running')`;
@@ -79,35 +63,8 @@ export function sqliteJobStore(db: Database.Database): JobStore {
     const sql = `SELECT count(*) AS count FROM jobs WHERE status = 'queued' AND owner = ?`;
     return (prepare(sql).get(owner) as { count: number }).count;
   };
-  /** Of all pictures: summed up when it is first asked for and after removals, else kept up to date. */
-  let known: { bytes: number; pictures: number } | null = null;
-  const kept = () => {
-    const sql = `SELECT coalesce(sum(image ->> 'bytes'), 0) AS bytes, count(*) AS pictures FROM jobs
-      WHERE finished_at IS NOT NULL AND image IS NOT NULL`;
-    if (!known) {
-      const { bytes, pictures } = prepare(sql).get() as { bytes: number; pictures: number };
-      known = { bytes, pictures };
-    }
-    return known;
-  };
   const toJobOrNull = (row: Row | undefined) => (row ? toJob(row) : null);
   const now = () => new Date().toISOString();
-  /**
-   * Every write goes through here: a single statement with RETURNING gives its row before it is committed, and libsql
-   * keeps to itself that the commit failed.
-   */
-  const transaction = <T>(operation: () => T): T => {
-    db.exec('BEGIN IMMEDIATE');
-    try {
-      const result = operation();
-      db.exec('COMMIT');
-      return result;
-    } catch (error) {
-      // A full disk has ended the transaction already.
-      if (db.inTransaction) db.exec('ROLLBACK');
-      throw error;
-    }
-  };
   const write = (sql: string, ...values: unknown[]) => transaction(() => toJobOrNull(one(sql, ...values)));
 
   const insert = (order: JobOrder, group: string | null, key: string | null, fingerprint: string | null) => {
@@ -118,26 +75,6 @@ export function sqliteJobStore(db: Database.Database): JobStore {
     const { request, priority, source, retryOf, owner } = order;
     const [id, json, work] = [newId('job'), JSON.stringify(requestOf(request)), workOf(request)];
     return toJob(one(sql, id, json, priority, source, group, retryOf, work, key, fingerprint, now(), owner) as Row);
-  };
-
-  /** One page of what `sql` selects (it ends in its conditions); rows have their `position`. */
-  const page = <R extends { position: number; request?: string }>(
-    sql: string,
-    cursor: number | null,
-    limit: number,
-    ...values: unknown[]
-  ) => {
-    const before = cursor === null ? '' : 'AND position < ?';
-    const bounds = cursor === null ? [limit + 1] : [cursor, limit + 1];
-    const rows = prepare(`${sql} ${before} ORDER BY position DESC LIMIT ?`).all(...values, ...bounds) as R[];
-    // Prompts may be long: a page has as many jobs as go into one message with ease, and one at least.
-    let characters = 0;
-    const fitting = rows.findIndex(({ request = '' }) => {
-      characters += request.length;
-      return characters > PAGE_CHARACTERS;
-    });
-    const shown = rows.slice(0, fitting < 0 ? limit : Math.min(limit, Math.max(1, fitting)));
-    return { rows: shown, next: rows.length > shown.length ? (shown.at(-1) as R).position : null };
   };
 
   const release = (id: string, death: Death, step: number) => {
@@ -152,6 +89,7 @@ export function sqliteJobStore(db: Database.Database): JobStore {
   };
 
   return {
+    ...pictures.operations,
     async put(orders, idempotency, maxQueued, maxPerOwner) {
       return transaction(() => {
         const { key, fingerprint } = idempotency ?? { key: null, fingerprint: null };
@@ -184,12 +122,12 @@ export function sqliteJobStore(db: Database.Database): JobStore {
         RETURNING *`;
       return write(sql);
     },
-    async begin(id, attempt, { step, startedOverReason, device }) {
-      const sql = `UPDATE jobs SET step = ?1, resumed_at_step = nullif(?1, 0), started_over_reason = ?2,
+    async begin(id, attempt, { step, startedOverReason, device, model }) {
+      const sql = `UPDATE jobs SET step = ?1, resumed_at_step = nullif(?1, 0), started_over_reason = ?2, model = ?6,
         devices = CASE WHEN ?1 = 0 THEN json_array(?5) WHEN devices ->> '$[#-1]' = ?5 THEN devices
           ELSE json_insert(devices, '$[#]', ?5) END
         WHERE id = ?3 AND attempts = ?4 AND status = 'running' RETURNING *`;
-      return write(sql, step, startedOverReason, id, attempt, device);
+      return write(sql, step, startedOverReason, id, attempt, device, model);
     },
     async release(id, death, step) {
       return transaction(() => release(id, death, step));
@@ -198,8 +136,7 @@ export function sqliteJobStore(db: Database.Database): JobStore {
       const sql = `UPDATE jobs SET status = ?, step = ?, image = ?, error = ?, finished_at = ?
         WHERE id = ? AND attempts = ? AND status = 'running' RETURNING *`;
       const job = write(sql, outcome.status, step, imageOf(outcome), errorOf(outcome), now(), id, attempt);
-      if (job && known && outcome.status === 'done')
-        known = { bytes: known.bytes + outcome.bytes, pictures: known.pictures + 1 };
+      if (job && outcome.status === 'done') pictures.added(outcome.bytes);
       return job;
     },
     async cancel(id) {
@@ -247,35 +184,17 @@ export function sqliteJobStore(db: Database.Database): JobStore {
         return toJobOrNull(one(queued, id));
       });
     },
-    async list({ status, source, group }, cursor, limit) {
+    async list({ status, source, group, ids }, cursor, limit) {
       const given = Object.entries({ status, source, group_id: group }).filter(([, value]) => value !== null);
-      const conditions = ['TRUE', ...given.map(([column]) => `${column} = ?`)].join(' AND ');
-      const values = given.map(([, value]) => value);
-      const { rows, next } = page<Row>(`SELECT * FROM jobs WHERE ${conditions}`, cursor, limit, ...values);
+      const among = ids === null ? [] : ['id IN (SELECT value FROM json_each(?))'];
+      const conditions = ['TRUE', ...given.map(([column]) => `${column} = ?`), ...among].join(' AND ');
+      const values = [...given.map(([, value]) => value), ...(ids === null ? [] : [JSON.stringify(ids)])];
+      const { rows, next } = statements.page<Row>(`SELECT * FROM jobs WHERE ${conditions}`, cursor, limit, ...values);
       return { jobs: rows.map(toJob), next };
     },
     async waiting(limit) {
       const sql = `SELECT id, work FROM jobs WHERE status = 'queued' ORDER BY ${IN_TURN} LIMIT ?`;
       return (prepare(sql).all(limit) as Waiting[]).map(({ id, work }) => ({ id, work }));
-    },
-    async pictures(cursor, limit) {
-      const sql = `SELECT position, image ->> 'id' AS id, request ->> 'width' AS width, request ->> 'height' AS height,
-        finished_at FROM jobs WHERE status = 'done'`;
-      type Entry = { position: number; id: string; width: number; height: number; finished_at: string };
-      const { rows, next } = page<Entry>(sql, cursor, limit);
-      return { pictures: rows.map((row) => [row.id, row.width, row.height, Date.parse(row.finished_at)]), next };
-    },
-    async inputs() {
-      const sql = ['initImage', 'mask']
-        .map((key) => `SELECT request ->> '${key}' AS input FROM jobs WHERE request ->> '${key}' IS NOT NULL`)
-        .join(' UNION ');
-      return new Set((prepare(sql).all() as { input: string }[]).map(({ input }) => input));
-    },
-    async findImage(id) {
-      const row = one(`SELECT * FROM jobs WHERE image ->> 'id' = ?`, id);
-      if (!row?.image) return null;
-      const { file, sha256 } = JSON.parse(row.image) as StoredImage;
-      return { file, sha256 };
     },
     async counts() {
       return counts();
@@ -288,33 +207,12 @@ export function sqliteJobStore(db: Database.Database): JobStore {
         }),
       );
     },
-    async expired({ finishedBefore, keepBytes }) {
-      const old = `SELECT id, image ->> 'file' AS file FROM jobs WHERE finished_at < ? ORDER BY finished_at`;
-      const tooOld = finishedBefore === null ? [] : (prepare(old).all(finishedBefore) as Expired[]);
-      const expired = new Map(tooOld.map(({ id, file }) => [id, { id, file }]));
-      if (keepBytes === null) return [...expired.values()];
-      // From the oldest on, until the rest is small enough: what is kept is not read, however much it is.
-      let { bytes, pictures } = kept();
-      const oldest = `SELECT id, image ->> 'file' AS file, image ->> 'bytes' AS bytes FROM jobs
-        WHERE finished_at IS NOT NULL AND image IS NOT NULL ORDER BY finished_at, position LIMIT ? OFFSET ?`;
-      // In pages: a statement that is left in the middle keeps the database open for reading.
-      for (let offset = 0; ; offset += LOOKED_AT_ONCE) {
-        const rows = prepare(oldest).all(LOOKED_AT_ONCE, offset) as (Expired & { bytes: number })[];
-        for (const row of rows) {
-          if (bytes <= keepBytes || pictures <= NEVER_TOO_LARGE) return [...expired.values()];
-          bytes -= row.bytes;
-          pictures--;
-          expired.set(row.id, { id: row.id, file: row.file });
-        }
-        if (rows.length < LOOKED_AT_ONCE) return [...expired.values()];
-      }
-    },
     async remove(ids) {
       const statement = prepare('DELETE FROM jobs WHERE id = ? AND finished_at IS NOT NULL');
       transaction(() => {
         for (const id of ids) statement.run(id);
       });
-      known = null;
+      pictures.forget();
     },
     isTransient(error) {
       const { code, message } = error as { code?: string; message?: string };
@@ -349,7 +247,10 @@ function toJob(row: Row): Job {
     resumedAtStep: row.resumed_at_step,
     startedOverReason: row.started_over_reason,
     devices: JSON.parse(row.devices),
+    model: row.model,
     images: image ? [{ id: image.id, url: `/api/v1/images/${image.id}`, sha256: image.sha256 }] : [],
+    starred: row.starred === 1,
+    trashedAt: row.trashed_at,
     error: row.error === null ? null : JSON.parse(row.error),
     createdAt: row.created_at,
     finishedAt: row.finished_at,

@@ -152,10 +152,6 @@ export function readPresence(dataDir: string): Presence | null {
   }
 }
 
-export function logFile(dataDir: string): string {
-  return join(dataDir, 'logs', 'supervisor.log');
-}
-
 /**
  * Not `recursive: true`, which never returns where a parent cannot be made although it exists (below /proc, for one).
  */

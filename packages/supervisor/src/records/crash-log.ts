@@ -11,7 +11,7 @@ function crashFile(dataDir: string): string {
 }
 
 /** Crashes that are kept at hand. */
-const AT_HAND = 10;
+const AT_HAND = 50;
 
 export class CrashLog {
   readonly #file: RotatingFile;
@@ -22,7 +22,7 @@ export class CrashLog {
     this.#file = new RotatingFile(crashFile(dataDir), MAX_BYTES, 1, () => '');
   }
 
-  /** The last ten, newest first. */
+  /** The last ones, newest first. */
   get newest(): readonly Crash[] {
     return this.#newest;
   }

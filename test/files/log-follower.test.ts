@@ -1,8 +1,8 @@
 import { appendFileSync, renameSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { unread, versions } from '@qwen-supervisor/supervisor/cli/log-follower';
+import { unread, versions } from '@qwen-supervisor/files/log-follower';
 import { expect, test } from 'vitest';
-import { temporaryFolder } from '../../fixture-files.js';
+import { temporaryFolder } from '../fixture-files.js';
 
 test('a log that is set aside is read to its end, then the new one from its beginning, however large it has become', () => {
   const file = join(temporaryFolder(), 'log');

@@ -1,0 +1,116 @@
+/** Finished pictures: shown, starred, thrown away and taken back, and removed when there are too many. */
+import { CodedError } from '@qwen-supervisor/protocol/errors';
+import type { PictureChange } from '@qwen-supervisor/protocol/events';
+import type { Job, PictureFilter, PictureMarks } from '@qwen-supervisor/protocol/job';
+import type { PictureFacets, PicturePage } from '@qwen-supervisor/protocol/messages';
+import type { Logger } from 'pino';
+import type { EventLog } from '../records/event-log.js';
+import type { Expired, JobStore } from './job-store.js';
+import type { OrderedWrites } from './ordered-writes.js';
+import { removeInputs, removePicture, tidily } from './stored-pictures.js';
+
+const DAY_MS = 86_400_000;
+/** Ids of one event. */
+const TOLD_AT_ONCE = 1000;
+
+/** What is kept; null: no limit. */
+export interface Keep {
+  keepDays: number | null;
+  keepTrashDays: number | null;
+  keepBytes: number | null;
+}
+
+interface Parts {
+  dataDir: string;
+  store: JobStore;
+  log: Logger;
+  events: EventLog;
+  writes: OrderedWrites;
+}
+
+export class Gallery {
+  readonly #parts: Parts;
+  /** As of now: the operator may change it. */
+  readonly #keep: () => Keep;
+
+  constructor(parts: Parts, keep: () => Keep) {
+    this.#parts = parts;
+    this.#keep = keep;
+  }
+
+  list(filter: PictureFilter, cursor: number | null, limit: number): Promise<PicturePage> {
+    const { writes, store } = this.#parts;
+    return writes.inOurErrors(store.pictures(filter, cursor, limit));
+  }
+
+  facets(): Promise<PictureFacets> {
+    return this.#parts.writes.inOurErrors(this.#parts.store.facets());
+  }
+
+  /** @throws CodedError IMAGE_NOT_FOUND */
+  async find(id: string): Promise<{ file: string; sha256: string }> {
+    const image = await this.#parts.writes.inOurErrors(this.#parts.store.findImage(id));
+    if (!image) throw new CodedError('IMAGE_NOT_FOUND');
+    return image;
+  }
+
+  /** Tells which have changed. @throws CodedError DISK_FULL */
+  async mark(ids: string[], marks: PictureMarks): Promise<string[]> {
+    const changed = await this.#parts.writes.ask(() => this.#parts.store.mark(ids, marks));
+    if (marks.starred !== null) this.#tell(changed, marks.starred ? 'starred' : 'unstarred');
+    if (marks.trashed !== null) this.#tell(changed, marks.trashed ? 'trashed' : 'restored');
+    return changed;
+  }
+
+  /** Forgets a job that has ended, with its picture. */
+  async remove({ id, images: [image] }: Job): Promise<void> {
+    await this.#forget([{ id, file: image ? (await this.find(image.id)).file : null }]);
+  }
+
+  /** Tells how many pictures were in it. */
+  async emptyTrash(): Promise<number> {
+    const { writes, store } = this.#parts;
+    const limits = {
+      finishedBefore: null,
+      trashedBefore: new Date(Date.now() + DAY_MS).toISOString(),
+      keepBytes: null,
+    };
+    const thrownAway = await writes.inOurErrors(store.expired(limits));
+    await this.#forget(thrownAway);
+    return thrownAway.length;
+  }
+
+  /** Removes finished jobs and pictures beyond what the operator wants to keep. */
+  expire(): void {
+    const { writes, store, log } = this.#parts;
+    const { keepDays, keepTrashDays, keepBytes } = this.#keep();
+    const before = (days: number | null) => (days === null ? null : new Date(Date.now() - days * DAY_MS).toISOString());
+    const [finishedBefore, trashedBefore] = [before(keepDays), before(keepTrashDays)];
+    if (finishedBefore === null && trashedBefore === null && keepBytes === null) return;
+    writes.later(async () => {
+      const expired = await store.expired({ finishedBefore, trashedBefore, keepBytes });
+      if (expired.length === 0) return;
+      await this.#forget(expired);
+      log.info({ jobs: expired.length }, 'finished jobs removed: older or larger than is to be kept');
+    });
+  }
+
+  /** Files first: what is still in the store is found and removed at the next look. */
+  async #forget(jobs: Expired[]): Promise<void> {
+    const { dataDir, store, log, writes } = this.#parts;
+    if (jobs.length === 0) return;
+    tidily(log, () => {
+      for (const { file } of jobs) if (file) removePicture(dataDir, file);
+    });
+    const ids = jobs.map(({ id }) => id);
+    await writes.inOurErrors(store.remove(ids));
+    const inputs = await writes.inOurErrors(store.inputs());
+    tidily(log, () => removeInputs(dataDir, inputs));
+    this.#tell(ids, 'removed');
+  }
+
+  #tell(ids: string[], change: PictureChange): void {
+    for (let at = 0; at < ids.length; at += TOLD_AT_ONCE)
+      this.#parts.events.publish({ type: 'pictures', ids: ids.slice(at, at + TOLD_AT_ONCE), change });
+  }
+}

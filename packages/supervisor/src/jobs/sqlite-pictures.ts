@@ -1,0 +1,158 @@
+/** The pictures in the job store on SQLite: a job that is done has one, and the marks on it. */
+import type { PictureFilter, PictureMarks } from '@qwen-supervisor/protocol/job';
+import type { Expired, JobStore } from './job-store.js';
+import type { SqliteStatements } from './sqlite-statements.js';
+
+/** Shape of the column `image`. */
+export interface StoredImage {
+  id: string;
+  file: string;
+  sha256: string;
+  bytes: number;
+}
+
+/** Pictures that are looked at together for what is to be removed. */
+const LOOKED_AT_ONCE = 100;
+/** Newest pictures that are kept whatever their size. */
+const NEVER_TOO_LARGE = 10;
+/** Words that are searched for: more say nothing more. */
+const WORDS_MAX = 20;
+
+interface SqlitePictures {
+  operations: Pick<JobStore, 'pictures' | 'facets' | 'mark' | 'inputs' | 'findImage' | 'expired'>;
+  /** A picture of so many bytes is there. */
+  added(bytes: number): void;
+  /** Some are gone. */
+  forget(): void;
+}
+
+export function sqlitePictures(statements: SqliteStatements): SqlitePictures {
+  const all = <R>(sql: string, ...values: unknown[]) => statements.prepare(sql).all(...values) as R[];
+  /** Of all pictures: summed up when it is first asked for and after removals, else kept up to date. */
+  let known: { bytes: number; pictures: number } | null = null;
+  const kept = () => {
+    const sql = `SELECT coalesce(sum(image ->> 'bytes'), 0) AS bytes, count(*) AS pictures FROM jobs
+      WHERE finished_at IS NOT NULL AND image IS NOT NULL`;
+    const [sum] = known ? [known] : all<{ bytes: number; pictures: number }>(sql);
+    known = { bytes: sum?.bytes ?? 0, pictures: sum?.pictures ?? 0 };
+    return known;
+  };
+
+  return {
+    added(bytes) {
+      if (known) known = { bytes: known.bytes + bytes, pictures: known.pictures + 1 };
+    },
+    forget() {
+      known = null;
+    },
+    operations: {
+      async pictures(filter, cursor, limit) {
+        const { conditions, values } = conditionsOf(filter);
+        const sql = `SELECT position, image ->> 'id' AS id, request ->> 'width' AS width,
+          request ->> 'height' AS height, finished_at, starred FROM jobs WHERE ${conditions.join(' AND ')}`;
+        type Entry = { id: string; width: number; height: number; finished_at: string; starred: 0 | 1 };
+        const { rows, next } = statements.page<Entry & { position: number }>(sql, cursor, limit, ...values);
+        return {
+          pictures: rows.map((row) => [row.id, row.width, row.height, Date.parse(row.finished_at), row.starred]),
+          next,
+        };
+      },
+      async facets() {
+        const kept = `FROM jobs WHERE status = 'done' AND trashed_at IS NULL`;
+        const models = `SELECT model, count(*) AS count ${kept} AND model IS NOT NULL GROUP BY model ORDER BY count DESC`;
+        const sizes = `SELECT request ->> 'width' AS width, request ->> 'height' AS height, count(*) AS count ${kept}
+          GROUP BY 1, 2 ORDER BY count DESC, 1, 2`;
+        return {
+          models: all<{ model: string; count: number }>(models).map(({ model, count }) => ({ model, count })),
+          sizes: all<{ width: number; height: number; count: number }>(sizes).map(({ width, height, count }) => ({
+            width,
+            height,
+            count,
+          })),
+        };
+      },
+      async mark(ids, { starred, trashed }: PictureMarks) {
+        const now = new Date().toISOString();
+        const star = `starred = ?2 WHERE starred != ?2`;
+        const trash = trashed ? `trashed_at = ?2 WHERE trashed_at IS NULL` : `trashed_at = ?2 WHERE trashed_at NOTNULL`;
+        const set = (change: string, value: unknown) =>
+          all<{ id: string }>(
+            `UPDATE jobs SET ${change} AND status = 'done' AND id IN (SELECT value FROM json_each(?1)) RETURNING id`,
+            JSON.stringify(ids),
+            value,
+          ).map(({ id }) => id);
+        return statements.transaction(() => [
+          ...new Set([
+            ...(starred === null ? [] : set(star, starred ? 1 : 0)),
+            ...(trashed === null ? [] : set(trash, trashed ? now : null)),
+          ]),
+        ]);
+      },
+      async inputs() {
+        const sql = ['initImage', 'mask']
+          .map((key) => `SELECT request ->> '${key}' AS input FROM jobs WHERE request ->> '${key}' IS NOT NULL`)
+          .join(' UNION ');
+        return new Set(all<{ input: string }>(sql).map(({ input }) => input));
+      },
+      async findImage(id) {
+        const [row] = all<{ image: string | null }>(`SELECT image FROM jobs WHERE image ->> 'id' = ?`, id);
+        if (!row?.image) return null;
+        const { file, sha256 } = JSON.parse(row.image) as StoredImage;
+        return { file, sha256 };
+      },
+      async expired({ finishedBefore, trashedBefore, keepBytes }) {
+        const file = `SELECT id, image ->> 'file' AS file`;
+        const old = `${file} FROM jobs WHERE finished_at < ? AND starred = 0 ORDER BY finished_at`;
+        const trash = `${file} FROM jobs WHERE trashed_at < ?`;
+        const gone = [
+          ...(finishedBefore === null ? [] : all<Expired>(old, finishedBefore)),
+          ...(trashedBefore === null ? [] : all<Expired>(trash, trashedBefore)),
+        ];
+        const expired = new Map(gone.map(({ id, file }) => [id, { id, file }]));
+        if (keepBytes === null) return [...expired.values()];
+        // From the oldest on, until the rest is small enough: what is kept is not read, however much it is.
+        let { bytes, pictures } = kept();
+        const oldest = `${file}, image ->> 'bytes' AS bytes FROM jobs
+          WHERE finished_at IS NOT NULL AND image IS NOT NULL AND starred = 0
+          ORDER BY finished_at, position LIMIT ? OFFSET ?`;
+        // In pages: a statement that is left in the middle keeps the database open for reading.
+        for (let offset = 0; ; offset += LOOKED_AT_ONCE) {
+          const rows = all<Expired & { bytes: number }>(oldest, LOOKED_AT_ONCE, offset);
+          for (const row of rows) {
+            if (bytes <= keepBytes || pictures <= NEVER_TOO_LARGE) return [...expired.values()];
+            bytes -= row.bytes;
+            pictures--;
+            expired.set(row.id, { id: row.id, file: row.file });
+          }
+          if (rows.length < LOOKED_AT_ONCE) return [...expired.values()];
+        }
+      },
+    },
+  };
+}
+
+function conditionsOf({ search, starred, trashed, model, width, height }: PictureFilter): {
+  conditions: string[];
+  values: unknown[];
+} {
+  const given: [string, unknown][] = [];
+  if (starred !== null) given.push(['starred = ?', starred ? 1 : 0]);
+  if (model !== null) given.push(['model = ?', model]);
+  if (width !== null) given.push([`request ->> 'width' = ?`, width]);
+  if (height !== null) given.push([`request ->> 'height' = ?`, height]);
+  for (const word of wordsOf(search ?? '')) given.push([`request ->> 'prompt' LIKE ? ESCAPE '\\'`, `%${word}%`]);
+  return {
+    conditions: [
+      `status = 'done'`,
+      `trashed_at ${trashed ? 'IS NOT' : 'IS'} NULL`,
+      ...given.map(([condition]) => condition),
+    ],
+    values: given.map(([, value]) => value),
+  };
+}
+
+/** As LIKE takes them: what means something to it is only a character here. */
+function wordsOf(search: string): string[] {
+  const words = search.split(/\s+/).filter((word) => word !== '');
+  return words.slice(0, WORDS_MAX).map((word) => word.replace(/[\\%_]/g, '\\$&'));
+}

@@ -1,0 +1,225 @@
+/** What an event of the server changes. Pure; an event that is told twice changes nothing the second time. */
+import { type Eta, isTerminal, type Job } from '@qwen-supervisor/protocol/job';
+import type { ChildName, ChildState, Crash, ModelComponent } from '@qwen-supervisor/protocol/status';
+import type { LiveState, Running } from './state';
+
+/** Jobs that have ended, crashes, and points of charts that are kept. */
+const KEPT = 100;
+const POINTS = 240;
+
+/** Fields of the events, as they come. */
+export interface Events {
+  queued: Job;
+  moved: Job;
+  running: {
+    id: string;
+    attempt: number;
+    step: number;
+    startedOverReason: string | null;
+    device: string;
+    model: string;
+  };
+  step: { id: string; i: number; n: number; eta: Eta | null; preview: string | null };
+  progress: { id: string; i: number; n: number; progress: number; eta: Eta | null };
+  decoding: { id: string };
+  requeued: { id: string; attempt: number; step: number; reason: string };
+  done: Job;
+  failed: Job;
+  cancelled: Job;
+  loading: { component: ModelComponent; bytes: number; total: number };
+  child: { name: ChildName; state: ChildState; pid: number | null; reason: string };
+  crash: Crash;
+  pictures: { ids: string[]; change: 'starred' | 'unstarred' | 'trashed' | 'restored' | 'removed' };
+}
+
+type Apply<K extends keyof Events> = (state: LiveState, data: Events[K], atMs: number) => LiveState;
+
+const TABLE: { [K in keyof Events]: Apply<K> } = {
+  queued: (state, job, atMs) => {
+    if (knows(state, job.id)) return state;
+    return counted({ ...state, queue: inserted(state.queue, job) }, state.status.queue.queued + 1, atMs);
+  },
+  moved: (state, job) => {
+    if (!state.queue.some(({ id }) => id === job.id)) return state;
+    return { ...state, queue: inserted(without(state.queue, job.id), job) };
+  },
+  running: (state, { id, attempt, step, startedOverReason, device, model }, atMs) => {
+    const known = state.running?.job.id === id ? state.running.job : state.queue.find((job) => job.id === id);
+    if (!known || (state.running?.job.id === id && state.running.job.attempts >= attempt)) return state;
+    const job: Job = {
+      ...known,
+      status: 'running',
+      attempts: attempt,
+      step,
+      position: null,
+      model,
+      progress: step / known.steps,
+      resumedAtStep: step > 0 ? step : null,
+      startedOverReason,
+      devices: known.devices.at(-1) === device ? known.devices : [...known.devices, device],
+    };
+    const wasQueued = state.queue.some((one) => one.id === id);
+    const running: Running = {
+      job,
+      phase: 'text',
+      preview: state.running?.job.id === id ? state.running.preview : null,
+      toldAtMs: atMs,
+    };
+    const next = withCurrent({ ...state, running, queue: without(state.queue, id), lastStepAtMs: null }, id);
+    return wasQueued ? counted(next, state.status.queue.queued - 1, atMs) : next;
+  },
+  step: (state, { id, i, n, eta, preview }, atMs) =>
+    withRun(
+      state,
+      id,
+      (run) => {
+        // Heard again after a new start, or out of turn: a step never falls.
+        if (i < run.job.step) return null;
+        const job = { ...run.job, step: i, steps: n, progress: Math.max(run.job.progress, i / n), eta };
+        return { ...run, job, phase: 'drawing', preview: preview ?? run.preview, toldAtMs: atMs };
+      },
+      atMs,
+    ),
+  progress: (state, { id, i, n, progress, eta }, atMs) =>
+    withRun(
+      state,
+      id,
+      (run) => {
+        if (i < run.job.step) return null;
+        const job = { ...run.job, step: i, steps: n, progress: Math.max(run.job.progress, progress), eta };
+        return { ...run, job, phase: run.phase === 'decoding' ? 'decoding' : 'drawing', toldAtMs: atMs };
+      },
+      null,
+    ),
+  decoding: (state, { id }, atMs) =>
+    withRun(
+      state,
+      id,
+      (run) => ({ ...run, phase: 'decoding', job: { ...run.job, step: run.job.steps }, toldAtMs: atMs }),
+      null,
+    ),
+  requeued: (state, { id, attempt, step }, atMs) => {
+    if (state.running?.job.id !== id || state.running.job.attempts > attempt) return state;
+    // It keeps its place, which is before all others.
+    const job: Job = { ...state.running.job, status: 'queued', step, position: 1, eta: null };
+    const next = withCurrent({ ...state, running: null, queue: [job, ...without(state.queue, id)] }, null);
+    return counted(next, state.status.queue.queued + 1, atMs);
+  },
+  done: ended,
+  failed: ended,
+  cancelled: ended,
+  loading: (state, { component, bytes, total }, atMs) => {
+    const { model } = state.status;
+    const moved = bytes !== model.bytesDone || component !== model.component;
+    const loading = { ...model, state: 'loading' as const, component, bytesDone: bytes, bytesTotal: total };
+    return {
+      ...state,
+      status: { ...state.status, model: loading },
+      loadMovedAtMs: moved ? atMs : state.loadMovedAtMs,
+    };
+  },
+  child: (state, { name, state: now, pid, reason }) => {
+    const children = state.status.children.map((child) =>
+      child.name === name ? { ...child, state: now, pid, reason } : child,
+    );
+    const { model } = state.status;
+    const modelState =
+      name !== 'inference'
+        ? model.state
+        : now === 'ready' || now === 'busy'
+          ? 'ready'
+          : now === 'loading'
+            ? 'loading'
+            : 'unloaded';
+    const changed =
+      modelState === model.state
+        ? model
+        : { ...model, state: modelState, component: null, bytesDone: modelState === 'ready' ? model.bytesTotal : 0 };
+    return { ...state, status: { ...state.status, children, model: changed } };
+  },
+  crash: (state, crash) => {
+    if (state.crashes.some(({ at, child }) => at === crash.at && child === crash.child)) return state;
+    const children = state.status.children.map((child) =>
+      child.name === crash.child ? { ...child, restarts: child.restarts + 1 } : child,
+    );
+    return { ...state, crashes: [crash, ...state.crashes].slice(0, KEPT), status: { ...state.status, children } };
+  },
+  pictures: (state, { ids, change }) => {
+    const changed = new Set(ids);
+    if (change === 'removed') return { ...state, ended: state.ended.filter(({ id }) => !changed.has(id)) };
+    const mark: Partial<Job> =
+      change === 'starred' || change === 'unstarred'
+        ? { starred: change === 'starred' }
+        : { trashedAt: change === 'trashed' ? new Date(0).toISOString() : null };
+    return { ...state, ended: state.ended.map((job) => (changed.has(job.id) ? { ...job, ...mark } : job)) };
+  },
+};
+
+/** @param atMs by the server's clock */
+export function apply(state: LiveState, name: string, data: unknown, atMs: number): LiveState {
+  if (!Object.hasOwn(TABLE, name)) return state;
+  return (TABLE[name as keyof Events] as Apply<never>)(state, data as never, atMs);
+}
+
+function ended(state: LiveState, job: Job, atMs: number): LiveState {
+  if (state.ended.some(({ id }) => id === job.id)) return state;
+  const wasQueued = state.queue.some(({ id }) => id === job.id);
+  const wasRunning = state.running?.job.id === job.id;
+  const next: LiveState = {
+    ...state,
+    running: wasRunning ? null : state.running,
+    queue: without(state.queue, job.id),
+    ended: [job, ...state.ended].slice(0, KEPT),
+  };
+  const current = wasRunning ? withCurrent(next, null) : next;
+  return wasQueued ? counted(current, state.status.queue.queued - 1, atMs) : current;
+}
+
+function knows(state: LiveState, id: string): boolean {
+  return state.running?.job.id === id || [...state.queue, ...state.ended].some((job) => job.id === id);
+}
+
+function without(jobs: readonly Job[], id: string): readonly Job[] {
+  return jobs.some((job) => job.id === id) ? jobs.filter((job) => job.id !== id) : jobs;
+}
+
+/** Into its place; one whose place is beyond those that are known is not shown. */
+function inserted(queue: readonly Job[], job: Job): readonly Job[] {
+  const at = (job.position ?? Number.POSITIVE_INFINITY) - 1;
+  return at > queue.length ? queue : [...queue.slice(0, at), job, ...queue.slice(at)];
+}
+
+function withRun(
+  state: LiveState,
+  id: string,
+  change: (run: Running) => Running | null,
+  stepAtMs: number | null,
+): LiveState {
+  const { running } = state;
+  if (running?.job.id !== id || isTerminal(running.job.status)) return state;
+  const next = change(running);
+  if (!next) return state;
+  if (stepAtMs === null) return { ...state, running: next };
+  const took = state.lastStepAtMs === null ? [] : [(stepAtMs - state.lastStepAtMs) / 1000];
+  const isOneOn = next.job.step === running.job.step + 1;
+  return {
+    ...state,
+    running: next,
+    lastStepAtMs: stepAtMs,
+    stepSeconds: isOneOn ? [...state.stepSeconds, ...took].slice(-POINTS) : state.stepSeconds,
+  };
+}
+
+function withCurrent(state: LiveState, current: string | null): LiveState {
+  const queue = { ...state.status.queue, current, running: current === null ? 0 : 1 };
+  return { ...state, status: { ...state.status, queue } };
+}
+
+function counted(state: LiveState, queued: number, atMs: number): LiveState {
+  const at = Math.max(0, queued);
+  return {
+    ...state,
+    status: { ...state.status, queue: { ...state.status.queue, queued: at } },
+    queuedHistory: [...state.queuedHistory, { atMs, queued: at }].slice(-POINTS),
+  };
+}

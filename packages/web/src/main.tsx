@@ -1,0 +1,30 @@
+/** Begins: theme, keys, the stream, and the page. */
+import { QueryClient, QueryClientProvider } from '@tanstack/react-query';
+import { createRoot } from 'react-dom/client';
+import { Router } from 'wouter';
+import { App } from './App';
+import { listenToKeys } from './actions/keys';
+import { showTheme } from './actions/ui';
+import { whenSignedOut } from './api/http';
+import { live, useLive } from './live/store';
+import { BASE } from './platform/place';
+import './styles/tokens.css';
+import './styles/base.css';
+
+showTheme();
+listenToKeys();
+whenSignedOut(() => useLive.setState({ signedOut: true }));
+void live();
+
+const queries = new QueryClient({
+  // Whether it can be reached the stream finds out, and then everything is asked for again.
+  defaultOptions: { queries: { networkMode: 'always', retry: false, refetchOnWindowFocus: false, staleTime: 30_000 } },
+});
+
+createRoot(document.getElementById('app') as HTMLElement).render(
+  <QueryClientProvider client={queries}>
+    <Router base={BASE}>
+      <App />
+    </Router>
+  </QueryClientProvider>,
+);

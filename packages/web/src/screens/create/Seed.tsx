@@ -1,0 +1,71 @@
+import { useLive } from '../../live/store';
+import { Button } from '../../parts/Button';
+import { newSeed } from '../../platform/ids';
+import { PRESETS } from '../../words';
+import { COUNT_MAX, presetOf } from './form';
+import { edit, useForm } from './form-store';
+
+/** How good, how many, and with which noise. */
+export function Seed() {
+  const form = useForm(({ form }) => form);
+  const model = useLive(({ state }) => state?.model);
+  if (!model) return null;
+  const preset = presetOf(form, model);
+  const isLocked = form.isSeedLocked;
+  return (
+    <>
+      <fieldset>
+        <legend>Quality</legend>
+        <div className="chips">
+          {Object.entries(model.presets).map(([name, { numInferenceSteps, trueCfgScale }]) => (
+            <label key={name} className="chip" title={`${numInferenceSteps} steps`}>
+              <input
+                type="radio"
+                name="preset"
+                checked={preset === name}
+                onChange={() => edit({ steps: numInferenceSteps, scale: trueCfgScale })}
+              />
+              {PRESETS[name] ?? name}
+            </label>
+          ))}
+        </div>
+      </fieldset>
+      <div className="row seed">
+        <label className="field grow">
+          <span>Seed</span>
+          <input
+            inputMode="numeric"
+            value={String(form.seed)}
+            onChange={({ target }) => {
+              const seed = Number(target.value.replace(/\D/g, ''));
+              if (Number.isSafeInteger(seed)) edit({ seed, isSeedLocked: true });
+            }}
+          />
+        </label>
+        <Button icon="shuffle" iconOnly onClick={() => edit({ seed: newSeed() })}>
+          Another seed
+        </Button>
+        <Button
+          icon={isLocked ? 'lock' : 'unlock'}
+          iconOnly
+          pressed={isLocked}
+          onClick={() => edit({ isSeedLocked: !isLocked })}
+        >
+          Keep this seed
+        </Button>
+        <label className="field count">
+          <span>Pictures</span>
+          <input
+            type="number"
+            min={1}
+            max={COUNT_MAX}
+            value={form.count}
+            onChange={({ target }) =>
+              edit({ count: Math.min(COUNT_MAX, Math.max(1, Math.round(Number(target.value)) || 1)) })
+            }
+          />
+        </label>
+      </div>
+    </>
+  );
+}

@@ -1,0 +1,13 @@
+/** Neighbours that were sent together. Pure. */
+import type { Job } from '@qwen-supervisor/protocol/job';
+
+export function groupsOf(queue: readonly Job[]): { group: string | null; jobs: Job[] }[] {
+  const groups: { group: string | null; jobs: Job[] }[] = [];
+  for (const job of queue) {
+    const last = groups.at(-1);
+    if (last && job.group !== null && last.group === job.group) last.jobs.push(job);
+    else groups.push({ group: job.group, jobs: [job] });
+  }
+  // One that is left of a group, or parted from it, is one.
+  return groups.map((one) => (one.jobs.length > 1 ? one : { ...one, group: null }));
+}

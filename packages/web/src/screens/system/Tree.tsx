@@ -1,0 +1,72 @@
+import type { ChildStatus, SystemStatus } from '@qwen-supervisor/protocol/status';
+import { ago, duration, exact, gigabytes } from '../../live/eta';
+import { useNow } from '../../live/now';
+import { useLive } from '../../live/store';
+
+const TONES: Partial<Record<ChildStatus['state'], string>> = {
+  ready: 'ok',
+  busy: 'ok',
+  failed: 'bad',
+  'backing-off': 'warn',
+  blocked: 'warn',
+};
+const NAMES = { inference: 'worker', api: 'api' } as const;
+
+/** The processes: what each does, why, and since how many crashes. */
+export function Tree({ status }: { status: SystemStatus }) {
+  const { supervisor, children } = status;
+  return (
+    <section className="panel stack live" aria-label="Processes">
+      <h2>Processes</h2>
+      <ul className="tree">
+        <li>
+          <div className="row">
+            <strong>supervisor</strong>
+            <span className="ok">ready</span>
+            <span className="muted small">
+              process {supervisor.pid} · version {supervisor.version} · up {duration(supervisor.uptimeSeconds)}
+            </span>
+          </div>
+          <ul>
+            {children.map((child) => (
+              <Child key={child.name} child={child} />
+            ))}
+          </ul>
+        </li>
+      </ul>
+    </section>
+  );
+}
+
+function Child({ child }: { child: ChildStatus }) {
+  const nowMs = useNow();
+  const ahead = useLive(({ state }) => state?.clockAheadMs ?? 0);
+  const { name, state, pid, rssBytes, deviceBytes, restarts, reason, lastExit } = child;
+  return (
+    <li data-child={name}>
+      <div className="row">
+        <strong>{NAMES[name]}</strong>
+        <span className={TONES[state] ?? 'muted'}>{state}</span>
+        <span className="muted small">
+          {pid === null ? 'no process' : `process ${pid}`}
+          {rssBytes === null ? '' : ` · ${gigabytes(rssBytes)}`}
+          {deviceBytes > 0 && ` · ${gigabytes(deviceBytes)} of the card`}
+        </span>
+      </div>
+      <p className="small">{reason}</p>
+      {restarts > 0 && (
+        <p className="small warn">
+          {restarts === 1 ? 'One unplanned restart' : `${restarts} unplanned restarts`} since the supervisor was started
+          {lastExit?.cause && (
+            <>
+              , the last{' '}
+              <span title={exact(Date.parse(lastExit.at))}>{ago(Date.parse(lastExit.at), nowMs + ahead)}</span>:{' '}
+              {lastExit.cause}
+            </>
+          )}
+          .
+        </p>
+      )}
+    </li>
+  );
+}

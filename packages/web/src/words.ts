@@ -1,0 +1,42 @@
+/** Every sentence of the page that is not the server's. */
+import type { ModelComponent } from '@qwen-supervisor/protocol/status';
+
+export const NETWORK = {
+  message: 'The server does not answer.',
+  hint: "Is it running, and reachable from here? 'qwen-supervisor status' tells. What was accepted is stored there.",
+};
+
+export const COMPONENTS: Record<ModelComponent, string> = {
+  tokenizer: 'tokenizer',
+  text_encoder: 'text encoder',
+  transformer: 'transformer',
+  vae: 'decoder',
+  'warm-up': 'warm-up',
+};
+
+export const PRESETS: Record<string, string> = { fast: 'Fast', balanced: 'Balanced', high: 'High' };
+
+export function pictures(count: number): string {
+  return count === 1 ? '1 picture' : `${count} pictures`;
+}
+
+export const STATUS_WORDS = {
+  queued: 'queued',
+  running: 'running',
+  done: 'done',
+  failed: 'failed',
+  cancelled: 'cancelled',
+} as const;
+
+/** What went on where, after a job had more than one attempt. */
+export function resumedSentence(job: {
+  resumedAtStep: number | null;
+  startedOverReason: string | null;
+  attempts: number;
+  devices: readonly string[];
+}): string | null {
+  if (job.startedOverReason !== null) return `Started over: ${job.startedOverReason}.`;
+  if (job.resumedAtStep === null) return null;
+  const moved = job.devices.length > 1 ? `, on ${job.devices.at(-1)}` : '';
+  return `Went on at step ${job.resumedAtStep} after attempt ${job.attempts - 1} had ended${moved}.`;
+}
