@@ -4,6 +4,8 @@ import { defineConfig } from 'vitest/config';
 const conditions = ['source', 'node', 'import', 'module', 'default'];
 /** Whole networks, and pictures of megabytes over real connections. */
 const LONG = ['test/inference/recipe/golden.test.ts', 'test/api/event-stream.test.ts'];
+/** The page in a real browser, served by the whole system. */
+const BROWSER = 'test/web/browser/*.test.ts';
 const HISTORIES = 'test/supervisor/core/simulation.test.ts';
 
 export default defineConfig({
@@ -22,13 +24,17 @@ export default defineConfig({
         test: {
           name: 'unit',
           include: ['test/!(system|full-width)/**/*.test.ts'],
-          exclude: LONG,
+          exclude: [...LONG, BROWSER],
           env: { HISTORIES: '10' },
         },
       },
       {
         extends: true,
-        test: { name: 'system', include: ['test/system/**/*.test.ts', ...LONG, HISTORIES] },
+        test: {
+          name: 'system',
+          include: ['test/system/**/*.test.ts', ...LONG, HISTORIES, BROWSER],
+          globalSetup: 'test/web/browser/install.ts',
+        },
       },
       // Gigabytes and a quarter of an hour: only where it is asked for.
       ...(process.env.FULL_WIDTH

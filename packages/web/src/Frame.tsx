@@ -36,7 +36,7 @@ export function Frame({ children }: { children: ReactNode }) {
             </Link>
           ))}
         </nav>
-        <Button kind="quiet" onClick={() => useUi.setState({ open: 'help' })}>
+        <Button icon="help" iconOnly kind="quiet" onClick={() => useUi.setState({ open: 'help' })}>
           Keys and settings
         </Button>
       </header>

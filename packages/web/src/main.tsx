@@ -1,4 +1,8 @@
 /** Begins: theme, keys, the stream, and the page. */
+// Before all others: the order of the layers is said there.
+import './styles/tokens.css';
+import './styles/base.css';
+
 import { QueryClient, QueryClientProvider } from '@tanstack/react-query';
 import { createRoot } from 'react-dom/client';
 import { Router } from 'wouter';
@@ -8,8 +12,6 @@ import { showTheme } from './actions/ui';
 import { whenSignedOut } from './api/http';
 import { live, useLive } from './live/store';
 import { BASE } from './platform/place';
-import './styles/tokens.css';
-import './styles/base.css';
 
 showTheme();
 listenToKeys();

@@ -13,7 +13,8 @@ export function scopeOf(path: string): Scope {
 export function listenToKeys(): () => void {
   const bindings: Record<string, (event: KeyboardEvent) => void> = {};
   for (const key of new Set(ACTIONS.flatMap(({ keys }) => keys))) bindings[key] = (event) => press(key, event);
-  return tinykeys(window, bindings);
+  // Which keys mean something in a field is said by the table; a key that is held is pressed once.
+  return tinykeys(window, bindings, { ignore: ({ repeat }) => repeat });
 }
 
 function press(key: string, event: KeyboardEvent): void {

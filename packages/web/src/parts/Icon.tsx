@@ -18,6 +18,7 @@ const PATHS = {
   first: 'M5 3h14M12 21V8M6 14l6-6 6 6',
   last: 'M5 21h14M12 3v13M6 10l6 6 6-6',
   info: 'M12 22a10 10 0 1 0 0-20 10 10 0 0 0 0 20M12 16v-5M12 8h.01',
+  help: 'M12 22a10 10 0 1 0 0-20 10 10 0 0 0 0 20M9 9a3 3 0 1 1 4.5 2.6c-.9.5-1.5 1-1.5 2.1M12 17h.01',
 } as const;
 
 export type IconName = keyof typeof PATHS;

@@ -5,10 +5,12 @@ interface Props {
   alt: string;
   width: number;
   height: number;
+  /** Of a finished one pixels are pixels. */
+  isPreview?: boolean;
 }
 
 /** Pictures that follow one another: the one before stays until the next can be shown, so that nothing flashes. */
-export function Sharpening({ src, alt, width, height }: Props) {
+export function Sharpening({ src, alt, width, height, isPreview = false }: Props) {
   const [shown, setShown] = useState(src);
   const newest = useRef(src);
   useEffect(() => {
@@ -21,7 +23,7 @@ export function Sharpening({ src, alt, width, height }: Props) {
     // One that cannot be decoded is shown as the browser shows such.
     next.decode().then(show, show);
   }, [src]);
-  const isSmall = Math.max(width, height) <= 512;
+  const isSmall = !isPreview && Math.max(width, height) <= 512;
   return (
     <img className="sharpening" src={shown} alt={alt} width={width} height={height} data-small={isSmall || undefined} />
   );

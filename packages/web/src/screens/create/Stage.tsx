@@ -46,6 +46,7 @@ function Drawing({ running, before }: { running: Running; before: Job | undefine
       <div className="easel" data-testid="preview">
         {preview ? (
           <Sharpening
+            isPreview
             src={`data:image/png;base64,${preview}`}
             alt={`Preview: ${job.prompt}`}
             width={job.width}

@@ -49,7 +49,7 @@ export function layout(
     const height = Math.round(Math.max(FLATTEST * wished, isLast ? Math.min(wished, full) : full));
     let x = 0;
     const cells = line.map((index) => {
-      const cell = { index, x, width: Math.min(room, ratioOf(entries[index] as Entry) * height) };
+      const cell = { index, x, width: ratioOf(entries[index] as Entry) * Math.min(height, full) };
       x += cell.width + GAP;
       return cell;
     });

@@ -18,7 +18,7 @@ function About({ job, picture, children }: { job: Job; picture: string | null; c
     <>
       <div className="thumb">{picture && <img src={picture} alt="" loading="lazy" draggable={false} />}</div>
       <div className="grow about">
-        <p className="line">{job.prompt}</p>
+        <p className="prompt-line">{job.prompt}</p>
         <p className="small muted">
           {job.width}×{job.height} · {job.numInferenceSteps} steps · seed {job.seed}
           {job.source === 'api' ? '' : ` · from ${job.source}`}

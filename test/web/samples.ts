@@ -1,0 +1,98 @@
+/** A server's state as the page hears of it. */
+import type { ModelAnswer, SnapshotAnswer } from '@qwen-supervisor/protocol/answers';
+import type { Job } from '@qwen-supervisor/protocol/job';
+import { fromSnapshot, type LiveState } from '../../packages/web/src/live/state';
+
+export const MODEL: ModelAnswer = {
+  id: 'pocket',
+  state: 'ready',
+  defaults: { width: 128, height: 128, numInferenceSteps: 20, trueCfgScale: 4, negativePrompt: ' ' },
+  sizes: { '1:1': [128, 128], '16:9': [176, 96] },
+  presets: {
+    fast: { numInferenceSteps: 10, trueCfgScale: 4 },
+    balanced: { numInferenceSteps: 20, trueCfgScale: 4 },
+    high: { numInferenceSteps: 40, trueCfgScale: 4 },
+  },
+  distilled: null,
+  examples: [],
+  note: null,
+  limits: { maxSteps: 1000, maxPixels: 4_194_304, maxUploadBytes: 32e6 },
+  plan: { neededBytes: 1e9, cardBytes: null, availableBytes: 4e9, residentPixels: 1e6, tileAbovePixels: 1e6 },
+};
+
+export function job(id: string, changes: Partial<Job> = {}): Job {
+  return {
+    id,
+    prompt: 'a fox',
+    negativePrompt: ' ',
+    width: 128,
+    height: 128,
+    numInferenceSteps: 20,
+    trueCfgScale: 4,
+    seed: 7,
+    initImage: null,
+    strength: null,
+    mask: null,
+    status: 'queued',
+    step: 0,
+    steps: 20,
+    progress: 0,
+    attempts: 0,
+    priority: 0,
+    position: 1,
+    eta: null,
+    source: 'api',
+    group: null,
+    retryOf: null,
+    resumedAtStep: null,
+    startedOverReason: null,
+    devices: [],
+    model: null,
+    images: [],
+    starred: false,
+    trashedAt: null,
+    error: null,
+    createdAt: '2026-11-27T12:00:00.000Z',
+    finishedAt: null,
+    ...changes,
+  };
+}
+
+export const SNAPSHOT: SnapshotAnswer = {
+  version: '0.1.0',
+  serverTime: '2026-11-27T12:00:00.000Z',
+  lastEventId: 'a-1',
+  role: 'use',
+  status: {
+    supervisor: { pid: 1, version: '0.1.0', uptimeSeconds: 60, url: 'http://localhost:8000' },
+    children: [child('inference', 'ready'), child('api', 'ready')],
+    device: { device: 'cpu', name: 'a processor', memoryBytes: null, reason: 'there is no graphics card' },
+    model: {
+      id: 'pocket',
+      folder: 'pocket',
+      state: 'ready',
+      component: null,
+      bytesDone: 4e7,
+      bytesTotal: 4e7,
+      etaSeconds: null,
+      loadSeconds: 1,
+    },
+    queue: { queued: 0, running: 0, current: null, problem: null },
+  },
+  models: [MODEL],
+  running: null,
+  preview: null,
+  queue: [],
+  ended: [],
+  crashes: [],
+};
+
+function child(name: 'inference' | 'api', state: 'ready') {
+  return { name, pid: 2, state, restarts: 0, rssBytes: 1e8, deviceBytes: 0, lastExit: null, reason: 'ready' } as const;
+}
+
+export const NOW_MS = Date.parse(SNAPSHOT.serverTime);
+
+export function stateOf(changes: Partial<SnapshotAnswer> = {}): LiveState {
+  return fromSnapshot({ ...SNAPSHOT, ...changes }, NOW_MS, null);
+}
