@@ -68,7 +68,7 @@ function StatusLine() {
   const { tone, text, progress } = sentenceOf(state, connection, nowMs);
   const isOther = ownVersion !== null && ownVersion !== state.version;
   return (
-    <div className="status" data-tone={tone}>
+    <section className="status" data-tone={tone} aria-label="State of the server">
       <span className="dot" aria-hidden="true" />
       <span className="grow" data-testid="status">
         {text}
@@ -80,7 +80,7 @@ function StatusLine() {
         </Button>
       )}
       <Announcements />
-    </div>
+    </section>
   );
 }
 

@@ -53,7 +53,7 @@ export function browserForTests(): {
       const page = await context.newPage();
       const one: Opened = { page, problems: [] };
       opened.push(one);
-      page.setDefaultTimeout(60_000);
+      page.setDefaultTimeout(Number(process.env.PATIENCE_MS ?? 60_000));
       const { origin } = new URL(url);
       page.on('request', (request) => {
         if (!request.url().startsWith(origin) && !/^(data|blob):/.test(request.url())) one.problems.push(request.url());

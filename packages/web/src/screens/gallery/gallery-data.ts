@@ -104,10 +104,12 @@ function hear(queries: QueryClient, name: string, data: unknown): void {
 
 /** `change` gives null where the list has to be asked for anew. */
 function changeLists(queries: QueryClient, change: (entries: Entry[], filter: Filter) => Entry[] | null): void {
-  for (const [key, entries] of queries.getQueriesData<Entry[]>({ queryKey: ['pictures'] })) {
-    const next = entries && change(entries, key[1] as Filter);
-    if (next) queries.setQueryData(key, next);
-    else void queries.invalidateQueries({ queryKey: key });
+  for (const [queryKey, entries] of queries.getQueriesData<Entry[]>({ queryKey: ['pictures'] })) {
+    // What is on its way may be of before.
+    const isAsked = queries.getQueryState(queryKey)?.fetchStatus === 'fetching';
+    const next = entries && !isAsked && change(entries, queryKey[1] as Filter);
+    if (next) queries.setQueryData(queryKey, next);
+    else void queries.cancelQueries({ queryKey }).then(() => queries.invalidateQueries({ queryKey }));
   }
 }
 
