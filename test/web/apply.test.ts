@@ -113,3 +113,11 @@ test('what a newer server tells and this page does not know changes nothing', ()
   const state = stateOf();
   expect(heard(state, ['constructor', {}], ['teleported', { id: 'a' }])).toBe(state);
 });
+
+test('a job beyond those that are known is counted, and its drawing is noted so that it is asked for', () => {
+  const status = { ...stateOf().status, queue: { queued: 70, running: 0, current: null, problem: null } };
+  const state = heard(stateOf({ status }), running('far'));
+  expect(state.status.queue).toMatchObject({ current: 'far' });
+  expect(heard(state, done('far')).status.queue).toMatchObject({ queued: 70, current: null });
+  expect(heard(stateOf({ status }), ['cancelled', job('far', { status: 'cancelled' })]).status.queue.queued).toBe(69);
+});

@@ -5,11 +5,10 @@ import {
   completeRequest,
   type NativeRequest,
   parseNativeRequest,
-  SEED_MAX,
   shrinkTo,
   sizeLike,
 } from '@qwen-supervisor/protocol/job-request';
-import { drawSeed } from '@qwen-supervisor/protocol/seed';
+import { drawSeed, seedAfter } from '@qwen-supervisor/protocol/seed';
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import type { Backend } from './backend.js';
 import { readInput, readPicture } from './pictures/pictures.js';
@@ -57,8 +56,7 @@ export async function toOrders(backend: Backend, fields: OrderFields, terms: Ord
   const maskUpload = mask === undefined ? null : await inspect(await bytesOf(backend, mask));
   const storedMask = maskUpload ? await storeMask(dataDir, maskUpload, request, crop, terms.mask ?? {}) : null;
   return Array.from({ length: terms.count ?? 1 }, (_, i) => ({
-    // After the largest comes the smallest.
-    request: { ...request, seed: (first + i) % (SEED_MAX + 1), initImage: input, mask: storedMask },
+    request: { ...request, seed: seedAfter(first, i), initImage: input, mask: storedMask },
     priority: given.priority ?? 0,
     source: terms.source,
     retryOf: null,

@@ -53,8 +53,16 @@ export async function lastLines(file: string, count: number): Promise<{ lines: s
   return { lines, at: { inode, position } };
 }
 
-/** Gives every line that comes after `at`, until the returned function is called. */
-export function follow(file: string, at: Position, onLine: (line: string) => void): () => void {
+/**
+ * Gives every line that comes after `at`, until the returned function is called; `onEnd` where it cannot be read on.
+ * @throws the error of the system where it watches no more files
+ */
+export function follow(
+  file: string,
+  at: Position,
+  onLine: (line: string) => void,
+  onEnd: (error: Error) => void,
+): () => void {
   let [position, isOver] = [at, false];
   const readOn = async () => {
     const kept = versions(file);
@@ -62,15 +70,22 @@ export function follow(file: string, at: Position, onLine: (line: string) => voi
     const [newest] = kept;
     if (newest) position = { inode: newest.inode, position: newest.size };
   };
-  // One after the other; the folder, because a watched file is followed when it is set aside.
-  let reading = readOn();
+  // The folder, because a watched file is followed when it is set aside.
   const watcher = watch(dirname(file), () => {
-    reading = reading.then(readOn);
+    reading = reading.then(readOn).catch(end);
   });
-  return () => {
+  const stop = () => {
     isOver = true;
     watcher.close();
   };
+  const end = (error: Error) => {
+    if (!isOver) onEnd(error);
+    stop();
+  };
+  watcher.on('error', end);
+  // One after the other.
+  let reading = readOn().catch(end);
+  return stop;
 }
 
 function read({ path, from, to }: Piece): AsyncIterable<string> | string[] {

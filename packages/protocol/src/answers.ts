@@ -48,7 +48,7 @@ export interface SnapshotAnswer {
   preview: string | null;
   /** In the order in which they will be drawn; the first fifty. */
   queue: Job[];
-  /** Of the last that were asked for, newest first. */
+  /** The last that have ended, newest first. */
   ended: Job[];
   crashes: Crash[];
 }

@@ -1,6 +1,7 @@
 /** What a job is asked for: everything that decides the bytes of a picture, next to the model. */
 import { z } from 'zod';
 import { CodedError } from './errors.js';
+import { SEED_MAX } from './seed.js';
 
 export interface JobRequest {
   prompt: string;
@@ -55,8 +56,6 @@ export const SIDE_MULTIPLE = 16;
 export const STEPS_MAX = 1000;
 /** Characters. Texts are cut after 512 tokens, long before; and a page of a hundred jobs must fit into one message. */
 export const PROMPT_MAX = 20_000;
-/** Seeds are exact JavaScript integers, so that every JSON client can send them back unchanged. */
-export const SEED_MAX = Number.MAX_SAFE_INTEGER;
 export const PRIORITY_MAX = 100;
 /** What image to image draws anew unless told otherwise: A1111's value. */
 export const STRENGTH_DEFAULT = 0.75;

@@ -5,8 +5,9 @@
 import { z } from 'zod';
 import { ERRORS, type ErrorCode, type ErrorObject } from './errors.js';
 import { JOB_SOURCES, JOB_STATUSES, type JobFilter, type JobOrder, type PictureFilter } from './job.js';
-import { type JobRequest, PRIORITY_MAX, PROMPT_MAX, SEED_MAX, SIDE_MAX, STEPS_MAX } from './job-request.js';
+import { type JobRequest, PRIORITY_MAX, PROMPT_MAX, SIDE_MAX, STEPS_MAX } from './job-request.js';
 import type { JobOutcome, Params, SupervisorMethods, WorkerReports } from './messages.js';
+import { SEED_MAX } from './seed.js';
 import { CHILD_NAMES, type LoadProgress, MODEL_COMPONENTS, type Vitals } from './status.js';
 
 /** Characters of a text that is no prompt. */

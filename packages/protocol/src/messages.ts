@@ -78,7 +78,7 @@ export interface Snapshot {
   preview: Uint8Array | null;
   /** In the order in which they will be drawn; the first fifty. */
   queue: Job[];
-  /** Of the last that were asked for, those that have ended, newest first. */
+  /** The last that have ended, newest first. */
   ended: Job[];
   /** Newest first. */
   crashes: Crash[];

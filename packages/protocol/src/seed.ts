@@ -1,4 +1,11 @@
-import { SEED_MAX } from './job-request.js';
+/** Seeds are exact JavaScript integers, so that every JSON client can send them back unchanged. */
+export const SEED_MAX = Number.MAX_SAFE_INTEGER;
+
+/** Of several pictures that differ in their seeds alone the one after `count` others: after the largest comes 0. */
+export function seedAfter(first: number, count: number): number {
+  const left = SEED_MAX - first;
+  return count <= left ? first + count : count - left - 1;
+}
 
 /** A seed for a request that has none: 53 random bits. */
 export function drawSeed(): number {

@@ -6,7 +6,6 @@ import { VERSION } from '@qwen-supervisor/ipc/version';
 import type { ApiKey } from '@qwen-supervisor/protocol/api-keys';
 import type { Config } from '@qwen-supervisor/protocol/config';
 import { CodedError, type ErrorObject } from '@qwen-supervisor/protocol/errors';
-import { isTerminal } from '@qwen-supervisor/protocol/job';
 import { type JobRequest, requestOf } from '@qwen-supervisor/protocol/job-request';
 import type { ReloadReport, Snapshot, Welcome } from '@qwen-supervisor/protocol/messages';
 import type { ChildName, Crash, SystemStatus } from '@qwen-supervisor/protocol/status';
@@ -41,7 +40,6 @@ const TIMER_MAX_MS = 2 ** 31 - 1;
 const TIDY_MS = 3_600_000;
 /** Jobs in a snapshot. */
 const SNAPSHOT_JOBS = 50;
-const ALL_JOBS = { status: null, source: null, group: null, ids: null };
 
 export interface RunningDaemon {
   /** Begins an orderly stop; `ended` resolves when it is done. */
@@ -367,8 +365,7 @@ export class Daemon implements RunningDaemon, Supervised {
     const running = status.queue.current === null ? null : await this.jobs.get(status.queue.current);
     const queue = await this.jobs.waiting(SNAPSHOT_JOBS);
     const preview = running && this.events.preview(running.id);
-    const newest = await this.jobs.list(ALL_JOBS, null, SNAPSHOT_JOBS);
-    const ended = newest.jobs.filter(({ status }) => isTerminal(status));
+    const ended = await this.jobs.ended(SNAPSHOT_JOBS);
     return { lastSeq, status, running, preview, queue, ended, crashes: [...this.#crashes.newest] };
   }
 

@@ -6,6 +6,11 @@ export const NETWORK = {
   hint: "Is it running, and reachable from here? 'qwen-supervisor status' tells. What was accepted is stored there.",
 };
 
+export const PROXY = {
+  message: (status: number) => `Something before the server answers with ${status}.`,
+  hint: 'A proxy may allow smaller requests than the server does (413), or know nothing of it.',
+};
+
 export const COMPONENTS: Record<ModelComponent, string> = {
   tokenizer: 'tokenizer',
   text_encoder: 'text encoder',

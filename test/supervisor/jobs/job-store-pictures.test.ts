@@ -109,6 +109,22 @@ describe.each(ENGINES)('the pictures of a store on %s', (_engine, open) => {
     const old = await store.expired({ ...KEEP, finishedBefore: LATER });
     expect(old.map(({ id }) => id).toSorted()).toEqual(drawn.slice(1).toSorted());
     const large = await store.expired({ ...KEEP, keepBytes: 0 });
-    expect(large.map(({ id }) => id)).toEqual(drawn.slice(1, 3));
+    expect(large.map(({ id }) => id)).toEqual(drawn.slice(1, 2));
+  });
+
+  test('with a star do not push the others out, and those that go with the trash make room', async () => {
+    const store = opened(open);
+    const drawn: string[] = [];
+    for (let i = 0; i < 24; i++) drawn.push(await draw(store));
+    await store.mark(drawn.slice(0, 12), { starred: true, trashed: null });
+    const large = await store.expired({ ...KEEP, keepBytes: 1 });
+    expect(
+      large.map(({ id }) => id),
+      'the ten newest without a star stay',
+    ).toEqual(drawn.slice(12, 14));
+    await store.mark(drawn.slice(20, 22), { starred: null, trashed: true });
+    // Each has three bytes.
+    const gone = await store.expired({ ...KEEP, trashedBefore: LATER, keepBytes: 22 * 3 });
+    expect(gone.map(({ id }) => id).toSorted()).toEqual(drawn.slice(20, 22).toSorted());
   });
 });

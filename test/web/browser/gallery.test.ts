@@ -159,7 +159,8 @@ describe.skipIf(!hasBrowser())('the gallery', () => {
     await page.keyboard.press('Space');
     await page.getByRole('button', { name: 'Take back' }).click();
     await page.getByText('3 pictures', { exact: true }).waitFor();
-    await page.getByRole('button', { name: /Empty the trash/ }).click();
+    await page.getByRole('button', { name: 'Empty the trash' }).click();
+    await page.getByRole('button', { name: 'Remove 3 pictures' }).click();
     await page.getByText('The trash is empty.').waitFor();
     expect(await job(MANY - 13)).toMatchObject({ error: { code: 'JOB_NOT_FOUND' } });
     expect(await job(MANY - 10)).toMatchObject({ trashedAt: null });
@@ -196,6 +197,8 @@ describe.skipIf(!hasBrowser())('the gallery', () => {
     await page.getByRole('button', { name: 'Draw over it' }).click();
     await page.getByAltText('The one that is drawn over').waitFor();
     await open();
+    // The list is there.
+    await page.locator('button:not([aria-disabled])').filter({ hasText: 'Next' }).waitFor();
     await page.getByRole('button', { name: 'Into the trash' }).click();
     await until(async () => ((await job(MANY - 60)).trashedAt === null ? null : true));
     await page.waitForURL(`**/app/gallery/${idOf(MANY - 61)}`);
@@ -206,5 +209,47 @@ describe.skipIf(!hasBrowser())('the gallery', () => {
     await page.locator(`#picture-${id}`).waitFor();
     expect(await cells().first().locator('a').getAttribute('id')).toBe(`picture-${id}`);
     await product.ended(id);
+  });
+
+  test('what happens while one is elsewhere is there on the way back', async () => {
+    await page.getByRole('link', { name: 'System' }).click();
+    await page.locator('.tree').waitFor();
+    const { id } = await product.submit({ prompt: 'while I was away', numInferenceSteps: 2 });
+    await product.ended(id);
+    await page.getByRole('link', { name: 'Gallery' }).click();
+    await page.locator(`#picture-${id}`).waitFor();
+  });
+
+  test('what was thrown away is selected no more, so that the next Delete takes the next picture', async () => {
+    await link(MANY - 32).focus();
+    await page.keyboard.press('Space');
+    await page.keyboard.press('Delete');
+    await page.getByText('1 picture in the trash.').waitFor();
+    await page.getByText('selected').waitFor({ state: 'detached' });
+    await link(MANY - 34).focus();
+    await page.keyboard.press('Delete');
+    await until(async () => ((await job(MANY - 34)).trashedAt === null ? null : true));
+  });
+
+  test('a thousand and more are starred in one go', async () => {
+    await cells().first().locator('a').focus();
+    await page.keyboard.press('Control+a');
+    await page.getByText(/^\d{4,5} pictures selected$/).waitFor();
+    await page.getByRole('toolbar').getByRole('button', { name: 'Star' }).click();
+    await until(async () => ((await job(0)).starred ? true : null));
+  });
+
+  test('back from a picture the focus is on it', async () => {
+    await link(MANY - 20).focus();
+    await page.keyboard.press('Enter');
+    await page.getByRole('region', { name: 'Details' }).waitFor();
+    for (let i = 0; i < 3; i++) {
+      const before = page.url();
+      await page.keyboard.press('ArrowRight');
+      await page.waitForURL((url) => url.href !== before);
+    }
+    await page.getByRole('region', { name: 'Details' }).waitFor();
+    await page.keyboard.press('Escape');
+    await until(async () => ((await focused()) === idOf(MANY - 23) ? true : null));
   });
 });

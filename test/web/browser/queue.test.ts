@@ -137,4 +137,40 @@ describe.skipIf(!hasBrowser())('the queue', () => {
       return newest?.id !== before && newest?.retryOf === running ? true : null;
     });
   });
+
+  test('to cancel those of a group that wait leaves the one of it that is drawn', async () => {
+    await product.call('/api/v1/jobs/cancel', { scope: 'running' });
+    const jobs = ['g1', 'g2', 'g3'].map((prompt) => ({ prompt, numInferenceSteps: 1000, width: 256, height: 256 }));
+    const group = (await product.call('/api/v1/groups', { jobs })).json as unknown as { jobs: { id: string }[] };
+    const [first = '', second = ''] = group.jobs.map(({ id }) => id);
+    await until(async () => ((await statusOf(first)) === 'running' ? true : null));
+    const page = await open();
+    await page.getByRole('button', { name: 'Cancel these 2' }).click();
+    await both(page, '');
+    expect([await statusOf(first), await statusOf(second)]).toEqual(['running', 'cancelled']);
+  });
+
+  test('with more waiting than a page knows the one that is drawn is always shown, and the number is right', async () => {
+    const jobs = Array.from({ length: 70 }, (_, i) => ({ prompt: `many ${i}`, numInferenceSteps: 2 }));
+    await product.call('/api/v1/groups', { jobs });
+    const page = await open();
+    await page.getByText('70 pictures queued').waitFor();
+    await product.call('/api/v1/jobs/cancel', { scope: 'running' });
+    const last =
+      ((await product.call('/api/v1/jobs?limit=1')).json as unknown as { jobs: { id: string }[] }).jobs[0]?.id ?? '';
+    await product.ended(last);
+    await page.getByText('Nothing is queued').waitFor();
+    await page.getByTestId('ended').filter({ hasText: 'many 69' }).waitFor();
+    await page.reload();
+    await page.getByTestId('ended').filter({ hasText: 'many 69' }).waitFor();
+  });
+
+  test('commands are found by their words, by keys alone', async () => {
+    const page = await open();
+    await page.keyboard.press('Control+k');
+    await page.keyboard.type('gallery');
+    await page.keyboard.press('Enter');
+    await page.getByText('No pictures yet').or(page.getByRole('gridcell')).first().waitFor();
+    expect(new URL(page.url()).pathname).toBe('/app/gallery');
+  });
 });

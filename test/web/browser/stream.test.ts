@@ -101,4 +101,36 @@ describe.skipIf(!hasBrowser())('the page', () => {
     expect(await page.inputValue('#prompt')).toBe('half a prompt');
     await page.getByRole('button', { name: /The server was updated/ }).waitFor({ state: 'detached' });
   });
+
+  test('forgets nothing where a reset and what comes after it arrive together', async () => {
+    const { page } = await browser.open(`${product.url}/app/queue`);
+    await page.getByRole('heading', { name: 'Nothing is queued' }).waitFor();
+    const body = 'event: reset\ndata: {}\n\nid: 0-99\nevent: decoding\ndata: {"id":"x"}\n\n';
+    const together = { headers: { 'content-type': 'text/event-stream' }, body };
+    await page.route('**/api/v1/events*', (route) => route.fulfill(together), { times: 1 });
+    const snapshot = page.waitForResponse('**/api/v1/snapshot');
+    process.kill(await product.pidOf('api'), 'SIGKILL');
+    expect((await snapshot).status()).toBe(200);
+  });
+
+  test('a tab that nobody has ever looked at lets its connection go, and is right when somebody does', async () => {
+    const { page: first } = await browser.open(`${product.url}/app/`);
+    const page = await first.context().newPage();
+    await page.clock.install();
+    await page.addInitScript(() => {
+      Object.defineProperty(document, 'visibilityState', { value: 'hidden', configurable: true, writable: true });
+    });
+    const closed = page.waitForEvent('requestfailed', (request) => request.url().includes('/api/v1/events'));
+    await page.goto(`${product.url}/app/queue`);
+    await page.getByTestId('status').waitFor();
+    await page.clock.runFor(61_000);
+    await closed;
+    const { id } = await product.submit({ prompt: 'nobody looks', numInferenceSteps: 2 });
+    await product.ended(id);
+    await page.evaluate(() => {
+      Object.defineProperty(document, 'visibilityState', { value: 'visible', configurable: true });
+      document.dispatchEvent(new Event('visibilitychange'));
+    });
+    await page.getByTestId('ended').filter({ hasText: 'nobody looks' }).waitFor();
+  });
 });

@@ -5,7 +5,8 @@
 import { totalmem } from 'node:os';
 import { CodedError } from '@qwen-supervisor/protocol/errors';
 import type { Job } from '@qwen-supervisor/protocol/job';
-import { adaptToModel, roundSide, SEED_MAX } from '@qwen-supervisor/protocol/job-request';
+import { adaptToModel, roundSide } from '@qwen-supervisor/protocol/job-request';
+import { SEED_MAX } from '@qwen-supervisor/protocol/seed';
 import type { SystemStatus } from '@qwen-supervisor/protocol/status';
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import { z } from 'zod';

@@ -48,7 +48,7 @@ export function systemRoutes(app: App, backend: Backend, http: Histogram): void 
             running: jobSchema.nullable(),
             preview: z.string().nullable().describe('Of the running job: PNG, base64'),
             queue: z.array(jobSchema).describe('In the order in which they will be drawn; the first fifty'),
-            ended: z.array(jobSchema).describe('Of the last that were asked for, newest first'),
+            ended: z.array(jobSchema).describe('The last that have ended, newest first'),
             crashes: z.array(crashSchema),
           }),
         }),
@@ -99,13 +99,20 @@ export function systemRoutes(app: App, backend: Backend, http: Histogram): void 
       if (caller.kind === 'known' && roleOf(caller) !== 'admin') throw new CodedError('ADMIN_ONLY');
       const file = logFile(backend.welcome.dataDir);
       const { lines, at } = await lastLines(file, query.lines);
+      let stop = () => {};
       const stream = new EventStream(reply, () => stop());
       const tell = (line: string) => {
         const record = recordOf(line);
         if (record) stream.send('line', record);
       };
       for (const line of lines) tell(line);
-      const stop = follow(file, at, tell);
+      try {
+        stop = follow(file, at, tell, () => stream.end());
+      } catch (error) {
+        // The system watches only so many files. What there was has been told.
+        console.error(`the log cannot be followed: ${(error as Error).message}`);
+        stream.end();
+      }
     },
   );
 

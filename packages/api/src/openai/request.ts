@@ -1,7 +1,8 @@
 /** Requests of the OpenAI Images API: their fields, and what those mean here. Reference: OpenAI API, "Images". */
 import { CodedError } from '@qwen-supervisor/protocol/errors';
 import type { Job } from '@qwen-supervisor/protocol/job';
-import { roundSide, SEED_MAX, tokensOf } from '@qwen-supervisor/protocol/job-request';
+import { roundSide, tokensOf } from '@qwen-supervisor/protocol/job-request';
+import { SEED_MAX } from '@qwen-supervisor/protocol/seed';
 import { z } from 'zod';
 import { sidesOf } from '../contract/wording.js';
 import type { OrderFields } from '../orders.js';

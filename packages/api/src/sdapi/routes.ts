@@ -5,8 +5,9 @@
  */
 import { CodedError } from '@qwen-supervisor/protocol/errors';
 import type { Job } from '@qwen-supervisor/protocol/job';
-import { adaptToModel, roundSide, SEED_MAX, STRENGTH_MIN } from '@qwen-supervisor/protocol/job-request';
+import { adaptToModel, roundSide, STRENGTH_MIN } from '@qwen-supervisor/protocol/job-request';
 import { infotext } from '@qwen-supervisor/protocol/picture-text';
+import { SEED_MAX } from '@qwen-supervisor/protocol/seed';
 import type { ChildState } from '@qwen-supervisor/protocol/status';
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import { z } from 'zod';

@@ -20,7 +20,10 @@ async function logs(options: { dataDir?: string; lines: string; follow?: boolean
   requireReadable(file);
   const { lines, at } = await lastLines(file, count);
   for (const line of lines) print(line);
-  if (options.follow) follow(file, at, print);
+  if (!options.follow) return;
+  await new Promise<never>((_resolve, reject) => {
+    follow(file, at, print, reject);
+  });
 }
 
 /** @throws CodedError NOT_RUNNING where there is none, DATA_DIR_UNUSABLE where it cannot be read */

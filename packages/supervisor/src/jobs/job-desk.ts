@@ -145,6 +145,16 @@ export class JobDesk {
     return { jobs: await this.#withLiveFields(jobs), next };
   }
 
+  /** Those that have ended, the last first. */
+  async ended(limit: number): Promise<Job[]> {
+    const any = { source: null, group: null, ids: null };
+    const lists = (['done', 'failed', 'cancelled'] as const).map((status) =>
+      this.#store.list({ status, ...any }, null, limit),
+    );
+    const jobs = (await this.#writes.inOurErrors(Promise.all(lists))).flatMap((list) => list.jobs);
+    return jobs.sort((a, b) => (b.finishedAt ?? '').localeCompare(a.finishedAt ?? '')).slice(0, limit);
+  }
+
   /** The first jobs in line, in their order. */
   async waiting(limit: number): Promise<Job[]> {
     const ids = [...(await this.#line.places()).keys()].slice(0, limit);

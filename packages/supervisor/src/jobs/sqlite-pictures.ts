@@ -28,10 +28,13 @@ interface SqlitePictures {
 
 export function sqlitePictures(statements: SqliteStatements): SqlitePictures {
   const all = <R>(sql: string, ...values: unknown[]) => statements.prepare(sql).all(...values) as R[];
-  /** Of all pictures: summed up when it is first asked for and after removals, else kept up to date. */
+  /**
+   * Bytes of all pictures, and how many of them have no star: summed up when it is first asked for and after changes,
+   * else kept up to date.
+   */
   let known: { bytes: number; pictures: number } | null = null;
   const kept = () => {
-    const sql = `SELECT coalesce(sum(image ->> 'bytes'), 0) AS bytes, count(*) AS pictures FROM jobs
+    const sql = `SELECT coalesce(sum(image ->> 'bytes'), 0) AS bytes, count(*) FILTER (WHERE starred = 0) AS pictures FROM jobs
       WHERE finished_at IS NOT NULL AND image IS NOT NULL`;
     const [sum] = known ? [known] : all<{ bytes: number; pictures: number }>(sql);
     known = { bytes: sum?.bytes ?? 0, pictures: sum?.pictures ?? 0 };
@@ -81,6 +84,7 @@ export function sqlitePictures(statements: SqliteStatements): SqlitePictures {
             JSON.stringify(ids),
             value,
           ).map(({ id }) => id);
+        known = null;
         return statements.transaction(() => [
           ...new Set([
             ...(starred === null ? [] : set(star, starred ? 1 : 0)),
@@ -101,25 +105,32 @@ export function sqlitePictures(statements: SqliteStatements): SqlitePictures {
         return { file, sha256 };
       },
       async expired({ finishedBefore, trashedBefore, keepBytes }) {
-        const file = `SELECT id, image ->> 'file' AS file`;
+        const file = `SELECT id, image ->> 'file' AS file, coalesce(image ->> 'bytes', 0) AS bytes, image, starred`;
+        type Found = Expired & { bytes: number; image: string | null; starred: number };
         const old = `${file} FROM jobs WHERE finished_at < ? AND starred = 0 ORDER BY finished_at`;
         const trash = `${file} FROM jobs WHERE trashed_at < ?`;
         const gone = [
-          ...(finishedBefore === null ? [] : all<Expired>(old, finishedBefore)),
-          ...(trashedBefore === null ? [] : all<Expired>(trash, trashedBefore)),
+          ...(finishedBefore === null ? [] : all<Found>(old, finishedBefore)),
+          ...(trashedBefore === null ? [] : all<Found>(trash, trashedBefore)),
         ];
         const expired = new Map(gone.map(({ id, file }) => [id, { id, file }]));
         if (keepBytes === null) return [...expired.values()];
         // From the oldest on, until the rest is small enough: what is kept is not read, however much it is.
         let { bytes, pictures } = kept();
-        const oldest = `${file}, image ->> 'bytes' AS bytes FROM jobs
+        // What goes for another reason makes room already.
+        for (const { bytes: own, image, starred } of new Map(gone.map((one) => [one.id, one])).values()) {
+          bytes -= own;
+          if (image !== null && starred === 0) pictures--;
+        }
+        const oldest = `${file} FROM jobs
           WHERE finished_at IS NOT NULL AND image IS NOT NULL AND starred = 0
           ORDER BY finished_at, position LIMIT ? OFFSET ?`;
         // In pages: a statement that is left in the middle keeps the database open for reading.
         for (let offset = 0; ; offset += LOOKED_AT_ONCE) {
-          const rows = all<Expired & { bytes: number }>(oldest, LOOKED_AT_ONCE, offset);
+          const rows = all<Found>(oldest, LOOKED_AT_ONCE, offset);
           for (const row of rows) {
             if (bytes <= keepBytes || pictures <= NEVER_TOO_LARGE) return [...expired.values()];
+            if (expired.has(row.id)) continue;
             bytes -= row.bytes;
             pictures--;
             expired.set(row.id, { id: row.id, file: row.file });

@@ -1,8 +1,10 @@
-import { Fragment } from 'react';
+import { Fragment, useEffect, useState } from 'react';
+import { call } from '../api/http';
+import { Button } from '../parts/Button';
 import { Dialog } from '../parts/Dialog';
 import { askForNotices, whyNoNotices } from '../platform/notify';
 import { ACTIONS, keyName, type Scope } from './table';
-import { setNotifies, setSingleKeys, setTheme, type Theme, tell, useUi } from './ui';
+import { setNotifies, setSingleKeys, setTheme, type Theme, tell, tellError, useUi } from './ui';
 
 const SCOPES: Record<Scope, string> = {
   anywhere: 'Anywhere',
@@ -11,6 +13,24 @@ const SCOPES: Record<Scope, string> = {
   gallery: 'Gallery',
   picture: 'Large picture',
 };
+
+/** Where keys are asked for. */
+function SignOut() {
+  const [isSignedIn, setIsSignedIn] = useState(false);
+  useEffect(() => {
+    call<{ required: boolean }>('GET', 'api/v1/session').then(({ required }) => setIsSignedIn(required), tellError);
+  }, []);
+  const signOut = async () => {
+    await call('DELETE', 'api/v1/session');
+    location.reload();
+  };
+  if (!isSignedIn) return null;
+  return (
+    <div>
+      <Button onClick={() => void signOut().catch(tellError)}>Sign out</Button>
+    </div>
+  );
+}
 
 export function KeyHelp() {
   const { theme, singleKeys, notifies } = useUi();
@@ -42,6 +62,7 @@ export function KeyHelp() {
         ) : (
           <p className="muted small">{noNotices}</p>
         )}
+        <SignOut />
         <div className="keys">
           {Object.entries(SCOPES).map(([scope, name]) => (
             <Fragment key={scope}>

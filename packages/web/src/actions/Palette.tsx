@@ -1,4 +1,4 @@
-import { type KeyboardEvent, useState } from 'react';
+import { type KeyboardEvent, useEffect, useState } from 'react';
 import { Dialog } from '../parts/Dialog';
 import { here } from '../platform/place';
 import { scopeOf } from './keys';
@@ -20,6 +20,9 @@ export function Palette() {
       words.every((word) => action.words.toLowerCase().includes(word)),
   );
   const chosen = found[Math.min(at, found.length - 1)];
+  useEffect(() => {
+    document.getElementById(`command-${chosen?.id}`)?.scrollIntoView({ block: 'nearest' });
+  }, [chosen]);
   const close = () => useUi.setState({ open: null });
   const run = (action = chosen) => {
     close();
@@ -38,6 +41,7 @@ export function Palette() {
     <Dialog title="Commands" onClose={close}>
       <input
         role="combobox"
+        data-first
         aria-label="Command"
         aria-expanded="true"
         aria-controls="commands"

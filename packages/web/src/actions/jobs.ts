@@ -1,15 +1,18 @@
 /** What can be done with jobs. The event is the answer: nothing is changed here before the server says so. */
 import type { Job } from '@qwen-supervisor/protocol/job';
+import type { NativeRequest } from '@qwen-supervisor/protocol/job-request';
 import { call, ROOT } from '../api/http';
 import { send } from '../live/outbox';
 import { useLive } from '../live/store';
 import { copyText } from '../platform/clipboard';
 import { download } from '../platform/download';
-import { newId } from '../platform/ids';
+import { newId, newSeed } from '../platform/ids';
 import { go } from '../platform/place';
 import { fromJob, toRequests, whyNot } from '../screens/create/form';
-import { sent, useForm } from '../screens/create/form-store';
+import { replaceForm, sent, useForm } from '../screens/create/form-store';
 import { tell, tellError } from './ui';
+
+const PRIORITY_MAX = 100;
 
 /** @param first before all that wait */
 export function sendForm(first = false): void {
@@ -17,7 +20,7 @@ export function sendForm(first = false): void {
   const { state } = useLive.getState();
   if (!state || whyNot(form, state.model) !== null) return;
   const most = Math.max(0, ...state.queue.map(({ priority }) => priority));
-  const priority = first ? { priority: Math.min(100, most + 1) } : {};
+  const priority = first ? { priority: Math.min(PRIORITY_MAX, most + 1) } : {};
   send(toRequests(form, state.model).map((request) => ({ ...request, ...priority })));
   sent(form.prompt);
 }
@@ -61,18 +64,36 @@ export function moveTo(job: Job, others: readonly Job[], place: number): Promise
 }
 
 export function useSettings(job: Job, withSeed: boolean): void {
-  useForm.setState(({ form }) => ({ form: fromJob(job, form, withSeed, ROOT) }));
+  replaceForm((form) => fromJob(job, form, withSeed, ROOT));
   go('/');
 }
 
 /** With another seed: the same one would be the same picture. */
 export function sameAgain(job: Job): void {
-  const { form } = useForm.getState();
-  const { state } = useLive.getState();
-  if (!state) return;
-  send(toRequests(fromJob(job, form, false, ROOT), state.model));
-  sent(job.prompt);
+  send([{ ...requestAgain(job), seed: newSeed() }]);
   tell('Sent once more, with another seed.');
+}
+
+/** In one act: this one is not what was wanted. */
+export function cancelAndSendAgain(job: Job): void {
+  send([{ ...requestAgain(job), seed: newSeed(), priority: PRIORITY_MAX }]);
+  void cancel(job.id);
+}
+
+/** What was asked for, as it is asked for; pictures by the names that the server has for them. */
+function requestAgain(job: Job): NativeRequest {
+  const { prompt, negativePrompt, width, height, numInferenceSteps, trueCfgScale, initImage, strength, mask } = job;
+  return {
+    prompt,
+    negativePrompt,
+    width,
+    height,
+    numInferenceSteps,
+    trueCfgScale,
+    ...(initImage === null ? {} : { initImage }),
+    ...(strength === null ? {} : { strength }),
+    ...(mask === null ? {} : { mask }),
+  };
 }
 
 export function useAsInput(job: Job): void {

@@ -48,6 +48,11 @@ function queued(): Job | null {
   return useLive.getState().state?.queue.find(({ id }) => id === useUi.getState().queueFocus) ?? null;
 }
 
+function tryable(): Job | null {
+  const job = useLive.getState().state?.ended.find(({ id }) => id === useUi.getState().queueFocus);
+  return job && job.status !== 'done' ? job : null;
+}
+
 /** Of the large view: asked of the store that it fills. */
 export const shown: { job: Job | null } = { job: null };
 
@@ -149,6 +154,18 @@ export const ACTIONS: readonly Action[] = [
     onQueued(({ id }) => void jobs.cancel(id)),
     isQueued,
   ),
+  act(
+    'queue',
+    'queue-retry',
+    'Retry the chosen one',
+    ['r'],
+    () => {
+      const job = tryable();
+      if (job) void jobs.retry(job.id);
+    },
+    () => (tryable() ? true : 'No picture that failed or was cancelled is chosen.'),
+  ),
+  act('queue', 'queue-open', 'Details of the chosen one', ['Enter'], null),
   act(
     'gallery',
     'gallery-walk',

@@ -1,5 +1,5 @@
 /** Calls to the API. An error is what the server says of it: code, message, hint. */
-import { NETWORK } from '../words';
+import { NETWORK, PROXY } from '../words';
 
 /** Where the API is: above the page. */
 export const ROOT = new URL('..', document.baseURI).pathname;
@@ -54,7 +54,11 @@ export async function open(method: string, path: string, { body, headers = {}, s
 /** @throws ApiError */
 export async function call<T>(method: string, path: string, options: Call = {}): Promise<T> {
   const response = await open(method, path, options);
-  return response.status === 204 ? (undefined as T) : ((await response.json()) as T);
+  if (response.status === 204) return undefined as T;
+  return (await response.json().catch(() => {
+    // Cut off on its way.
+    throw new ApiError('NETWORK', NETWORK.message, NETWORK.hint, 0);
+  })) as T;
 }
 
 async function errorOf(response: Response): Promise<ApiError> {
@@ -64,8 +68,10 @@ async function errorOf(response: Response): Promise<ApiError> {
     const seconds = Number(response.headers.get('retry-after'));
     return new ApiError(error.code, error.message, error.hint, status, seconds > 0 ? seconds : null);
   } catch (cause) {
-    // Something between us and the server has answered: a proxy, while the server is away.
+    // Something between us and the server has answered: a proxy, while the server is away, or of its own accord.
     console.info(`an answer that is none of ours: ${(cause as Error).message}`);
-    return new ApiError('NETWORK', NETWORK.message, NETWORK.hint, 0);
+    const isAway = status >= 502 && status <= 504;
+    if (isAway) return new ApiError('NETWORK', NETWORK.message, NETWORK.hint, 0);
+    return new ApiError(`HTTP_${status}`, PROXY.message(status), PROXY.hint, status);
   }
 }

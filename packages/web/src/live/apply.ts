@@ -45,7 +45,9 @@ const TABLE: { [K in keyof Events]: Apply<K> } = {
   },
   running: (state, { id, attempt, step, startedOverReason, device, model }, atMs) => {
     const known = state.running?.job.id === id ? state.running.job : state.queue.find((job) => job.id === id);
-    if (!known || (state.running?.job.id === id && state.running.job.attempts >= attempt)) return state;
+    // One that is not known is drawn: its name is noted, so that it is asked for.
+    if (!known) return isEnded(state, id) ? state : withCurrent({ ...state, running: null }, id);
+    if (state.running?.job.id === id && state.running.job.attempts >= attempt) return state;
     const job: Job = {
       ...known,
       status: 'running',
@@ -163,16 +165,21 @@ export function apply(state: LiveState, name: string, data: unknown, atMs: numbe
 
 function ended(state: LiveState, job: Job, atMs: number): LiveState {
   if (state.ended.some(({ id }) => id === job.id)) return state;
-  const wasQueued = state.queue.some(({ id }) => id === job.id);
-  const wasRunning = state.running?.job.id === job.id;
+  const wasRunning = state.running?.job.id === job.id || state.status.queue.current === job.id;
+  // Also one that is too far behind to be known.
+  const wasQueued = !wasRunning;
   const next: LiveState = {
     ...state,
-    running: wasRunning ? null : state.running,
+    running: state.running?.job.id === job.id ? null : state.running,
     queue: without(state.queue, job.id),
     ended: [job, ...state.ended].slice(0, KEPT),
   };
   const current = wasRunning ? withCurrent(next, null) : next;
   return wasQueued ? counted(current, state.status.queue.queued - 1, atMs) : current;
+}
+
+function isEnded(state: LiveState, id: string): boolean {
+  return state.ended.some((job) => job.id === id);
 }
 
 function knows(state: LiveState, id: string): boolean {

@@ -7,6 +7,7 @@ import type { NativeRequest } from '@qwen-supervisor/protocol/job-request';
 import { create } from 'zustand';
 import { ApiError, call } from '../api/http';
 import { newId } from '../platform/ids';
+import { load, ofThisTab, save } from '../platform/storage';
 
 export interface Letter {
   key: string;
@@ -19,6 +20,23 @@ export interface Letter {
 export const useOutbox = create<{ letters: readonly Letter[] }>(() => ({ letters: [] }));
 
 const AGAIN_MS = 1500;
+
+useOutbox.subscribe(({ letters }) => {
+  // A reload takes them along: sent twice they are one. Pictures in them may be larger than what is kept.
+  const kept = letters.filter(({ jobs }) => !jobs.some(({ initImage }) => initImage?.startsWith('data:')));
+  save(
+    'outbox',
+    kept.map(({ key, jobs }) => ({ key, jobs })),
+    ofThisTab,
+  );
+});
+
+/** What was on its way when the page was left. */
+export function resume(): void {
+  const kept = load<Pick<Letter, 'key' | 'jobs'>[]>('outbox', ofThisTab) ?? [];
+  useOutbox.setState({ letters: kept.map((one) => ({ ...one, error: null, state: 'sending' })) });
+  for (const { key } of kept) void deliver(key);
+}
 
 export function send(jobs: NativeRequest[]): void {
   const letter: Letter = { key: newId(), jobs, error: null, state: 'sending' };

@@ -43,6 +43,10 @@ export function onEvent(listener: Listener): () => void {
 const BACKOFF_MS = [500, 1000, 2000, 4000, 8000];
 /** A tab that nobody has looked at for so long lets its connection go. */
 const HIDDEN_MS = 60_000;
+/** From one look of a tab that is hidden to the next. */
+const LOOK_MS = 30_000;
+/** Jobs of the queue that are known at least, where there are more. */
+const KNOWN_AHEAD = 10;
 /** What is waited for a frame: a hidden tab has none. */
 const FRAME_MS = 100;
 
@@ -55,20 +59,47 @@ let scheduled = false;
 
 /** Goes on for as long as the page is there. */
 export async function live(): Promise<never> {
-  let hiding: ReturnType<typeof setTimeout> | undefined;
-  document.addEventListener('visibilitychange', () => {
-    clearTimeout(hiding);
-    if (document.visibilityState === 'hidden') hiding = setTimeout(() => connectionOf.abort(), HIDDEN_MS);
-    else wake();
-  });
+  document.addEventListener('visibilitychange', noteVisibility);
   window.addEventListener('online', () => wake());
+  noteVisibility();
   for (;;) {
     try {
+      if (isUnwatched()) await lookNowAndThen();
       await connect();
       throw new Error('the stream has ended');
     } catch (error) {
       await afterFailure(error as Error);
     }
+  }
+}
+
+/** Since when nobody looks; null while somebody does. */
+let hiddenSinceMs: number | null = null;
+let hiding: ReturnType<typeof setTimeout> | undefined;
+
+function noteVisibility(): void {
+  clearTimeout(hiding);
+  if (document.visibilityState === 'visible') {
+    hiddenSinceMs = null;
+    return wake();
+  }
+  hiddenSinceMs ??= Date.now();
+  hiding = setTimeout(() => {
+    connectionOf.abort();
+    wake();
+  }, HIDDEN_MS);
+}
+
+function isUnwatched(): boolean {
+  return hiddenSinceMs !== null && Date.now() - hiddenSinceMs >= HIDDEN_MS;
+}
+
+/** Without a connection: title and notices need no more. */
+async function lookNowAndThen(): Promise<void> {
+  useLive.setState({ connection: { kind: 'hidden' } });
+  while (isUnwatched()) {
+    await awake(LOOK_MS);
+    await takeSnapshot(new AbortController().signal);
   }
 }
 
@@ -100,15 +131,16 @@ async function takeSnapshot(signal: AbortSignal): Promise<void> {
   const state = fromSnapshot(snapshot, Date.now(), before);
   useLive.setState({ state, asOfMs: Date.now(), ownVersion: ownVersion ?? snapshot.version, signedOut: false });
   if (before) tellAway(before, state);
+  // A page of another version is told to whoever looks at it, and renewed where nobody does.
+  if (ownVersion !== null && ownVersion !== snapshot.version && document.visibilityState === 'hidden')
+    location.reload();
   for (const listener of listeners) listener('snapshot', null);
 }
 
 async function afterFailure(error: Error): Promise<void> {
-  const isHidden = document.visibilityState === 'hidden' && connectionOf.signal.aborted;
-  if (isHidden) {
-    useLive.setState({ connection: { kind: 'hidden' } });
-    return awake(null);
-  }
+  if (isUnwatched() && connectionOf.signal.aborted) return;
+  // For another snapshot, and not for want of a server.
+  if (cursor === null && connectionOf.signal.aborted) return;
   if (error instanceof ApiError && error.status === 401) {
     useLive.setState({ signedOut: true });
     return awake(null);
@@ -134,11 +166,9 @@ function awake(afterMs: number | null): Promise<void> {
 }
 
 function collect(told: Told): void {
-  if (told.name === 'reset') {
-    // Too much was missed: begin with how it is now.
-    cursor = null;
-    return connectionOf.abort();
-  }
+  // What comes in the same piece as the one that has ended it.
+  if (connectionOf.signal.aborted) return;
+  if (told.name === 'reset') return beginAnew();
   pending.push(told);
   if (told.id !== null) cursor = told.id;
   if (scheduled) return;
@@ -148,6 +178,18 @@ function collect(told: Told): void {
     clearTimeout(timer);
     flush();
   });
+}
+
+/** Too much was missed, or is not known: from how it is now. */
+function beginAnew(): void {
+  cursor = null;
+  connectionOf.abort();
+}
+
+/** Of the queue the first ones are known: where they have been drawn, or others come before them, it is asked again. */
+function isBehind({ running, queue, status }: LiveState): boolean {
+  const { queued, current } = status.queue;
+  return (queue.length < KNOWN_AHEAD && queued > queue.length) || (current !== null && running === null);
 }
 
 function flush(): void {
@@ -161,13 +203,20 @@ function flush(): void {
   for (const { name, data } of events) next = apply(next, name, data, nowMs + state.clockAheadMs);
   useLive.setState({ state: next, asOfMs: nowMs });
   for (const { name, data } of events) for (const listener of listeners) listener(name, data);
-  const done = events.filter(({ name }) => name === 'done').length;
-  if (done > 0 && load('notices') === true) notify(`${pictures(done)} done`);
+  tellDone(events.filter(({ name }) => name === 'done').length);
+  if (isBehind(next)) beginAnew();
+}
+
+/** Where nobody looks at the page, and whoever does not wants to know. */
+function tellDone(count: number): void {
+  if (count > 0 && load('notices') === true) notify(`${pictures(count)} done`);
 }
 
 /** At most one notice for all that came to its end meanwhile. */
 function tellAway(before: LiveState, now: LiveState): void {
   const known = new Set(before.ended.map(({ id }) => id));
   const done = now.ended.filter(({ id, status }) => status === 'done' && !known.has(id)).length;
-  if (done > 0 && document.visibilityState === 'visible') for (const listener of listeners) listener('away', done);
+  if (done === 0) return;
+  if (document.visibilityState === 'hidden') tellDone(done);
+  else for (const listener of listeners) listener('away', done);
 }

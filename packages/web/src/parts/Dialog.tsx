@@ -1,13 +1,18 @@
-import { type ReactNode, useEffect, useRef } from 'react';
+import { type ReactNode, useLayoutEffect, useRef } from 'react';
 import { Button } from './Button';
 
-/** The browser's own: it keeps the focus inside, and Escape closes it. */
+/**
+ * The browser's own: it keeps the focus inside, Escape closes it, and the focus goes back to where it was. What has
+ * `data-first` gets it at first.
+ */
 export function Dialog({ title, onClose, children }: { title: string; onClose(): void; children: ReactNode }) {
   const ref = useRef<HTMLDialogElement>(null);
-  useEffect(() => {
-    const dialog = ref.current;
-    if (dialog && !dialog.open) dialog.showModal();
-    return () => dialog?.close();
+  useLayoutEffect(() => {
+    const dialog = ref.current as HTMLDialogElement;
+    dialog.showModal();
+    dialog.querySelector<HTMLElement>('[data-first]')?.focus();
+    // While it is still there: one that is taken away while it is open gives no focus back.
+    return () => dialog.close();
   }, []);
   return (
     <dialog ref={ref} className="dialog" aria-label={title} onClose={onClose}>

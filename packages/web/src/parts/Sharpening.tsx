@@ -9,19 +9,29 @@ interface Props {
   isPreview?: boolean;
 }
 
-/** Pictures that follow one another: the one before stays until the next can be shown, so that nothing flashes. */
+/**
+ * Pictures that follow one another: the one before stays until the next can be shown, so that nothing flashes. Where they
+ * come faster than they can be decoded, some are left out.
+ */
 export function Sharpening({ src, alt, width, height, isPreview = false }: Props) {
   const [shown, setShown] = useState(src);
-  const newest = useRef(src);
+  const waiting = useRef<string | null>(null);
+  const isDecoding = useRef(false);
   useEffect(() => {
-    newest.current = src;
-    const next = new Image();
-    next.src = src;
-    const show = () => {
-      if (newest.current === src) setShown(src);
-    };
-    // One that cannot be decoded is shown as the browser shows such.
-    next.decode().then(show, show);
+    waiting.current = src;
+    if (isDecoding.current) return;
+    isDecoding.current = true;
+    void (async () => {
+      for (let next = waiting.current; next !== null; next = waiting.current) {
+        waiting.current = null;
+        const image = new Image();
+        image.src = next;
+        // One that cannot be decoded is shown as the browser shows such.
+        await image.decode().catch((error: Error) => console.info(error.message));
+        setShown(next);
+      }
+      isDecoding.current = false;
+    })();
   }, [src]);
   const isSmall = !isPreview && Math.max(width, height) <= 512;
   return (

@@ -1,8 +1,11 @@
-/** What this browser keeps for this page. Where it keeps nothing (a private window, a full disk) the page works without. */
+/**
+ * What this browser keeps for this page: for every tab, or for this one alone. Where it keeps nothing (a private window,
+ * a full disk) the page works without.
+ */
 
-export function load<T>(key: string): T | null {
+export function load<T>(key: string, storage: () => Storage = () => localStorage): T | null {
   try {
-    const text = localStorage.getItem(`qwen-supervisor.${key}`);
+    const text = storage().getItem(`qwen-supervisor.${key}`);
     return text === null ? null : (JSON.parse(text) as T);
   } catch (error) {
     console.info(`nothing is kept here: ${(error as Error).message}`);
@@ -10,10 +13,12 @@ export function load<T>(key: string): T | null {
   }
 }
 
-export function save(key: string, value: unknown): void {
+export function save(key: string, value: unknown, storage: () => Storage = () => localStorage): void {
   try {
-    localStorage.setItem(`qwen-supervisor.${key}`, JSON.stringify(value));
+    storage().setItem(`qwen-supervisor.${key}`, JSON.stringify(value));
   } catch (error) {
     console.info(`not kept: ${(error as Error).message}`);
   }
 }
+
+export const ofThisTab = () => sessionStorage;

@@ -8,6 +8,7 @@ import { whyNot } from './form';
 import { startOver, useForm } from './form-store';
 import { InputImage } from './InputImage';
 import { More } from './More';
+import { Next } from './Next';
 import { Prompt } from './Prompt';
 import { Recent } from './Recent';
 import { Seed } from './Seed';
@@ -57,6 +58,7 @@ export function Create() {
       </form>
       <Stage />
       <Recent />
+      <Next />
     </main>
   );
 }

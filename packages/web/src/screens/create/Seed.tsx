@@ -1,3 +1,4 @@
+import { useState } from 'react';
 import { useLive } from '../../live/store';
 import { Button } from '../../parts/Button';
 import { newSeed } from '../../platform/ids';
@@ -53,19 +54,31 @@ export function Seed() {
         >
           Keep this seed
         </Button>
-        <label className="field count">
-          <span>Pictures</span>
-          <input
-            type="number"
-            min={1}
-            max={COUNT_MAX}
-            value={form.count}
-            onChange={({ target }) =>
-              edit({ count: Math.min(COUNT_MAX, Math.max(1, Math.round(Number(target.value)) || 1)) })
-            }
-          />
-        </label>
+        <Count />
       </div>
     </>
+  );
+}
+
+/** What is typed stands until it is left: an empty field on the way to another number is no 1. */
+function Count() {
+  const count = useForm(({ form }) => form.count);
+  const [text, setText] = useState<string | null>(null);
+  return (
+    <label className="field count">
+      <span>Pictures</span>
+      <input
+        type="number"
+        min={1}
+        max={COUNT_MAX}
+        value={text ?? count}
+        onChange={({ target }) => {
+          setText(target.value);
+          const typed = Math.round(Number(target.value));
+          if (typed >= 1) edit({ count: Math.min(COUNT_MAX, typed) });
+        }}
+        onBlur={() => setText(null)}
+      />
+    </label>
   );
 }

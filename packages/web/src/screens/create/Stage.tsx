@@ -1,6 +1,6 @@
 import type { Job } from '@qwen-supervisor/protocol/job';
 import { Link } from 'wouter';
-import { cancel, finishNow } from '../../actions/jobs';
+import { cancel, cancelAndSendAgain, finishNow } from '../../actions/jobs';
 import { ROOT } from '../../api/http';
 import { useNow } from '../../live/now';
 import { runningSentence } from '../../live/sentence';
@@ -18,48 +18,54 @@ export function Stage() {
   const shown = running?.job ?? last;
   return (
     <section className="stage" aria-label="Picture">
-      {running ? (
-        <Drawing running={running} before={last} />
-      ) : (
-        <>
-          <div className="easel">
-            {last ? <Finished job={last} /> : <p className="muted">No pictures yet. Describe one, and press Send.</p>}
-          </div>
-          {waiting && waiting.step > 0 && (
-            <p className="small">
-              Step {waiting.step} of {waiting.steps} is kept.
-            </p>
-          )}
-        </>
+      <Easel running={running} last={last} />
+      {running && <Getting running={running} />}
+      {!running && waiting && waiting.step > 0 && (
+        <p className="small">
+          Step {waiting.step} of {waiting.steps} is kept.
+        </p>
       )}
       {shown && <Caption job={shown} />}
     </section>
   );
 }
 
-function Drawing({ running, before }: { running: Running; before: Job | undefined }) {
-  const { job, preview } = running;
+/** One place for preview and picture: the one before stays until the next can be seen. */
+function Easel({ running, last }: { running: Running | null; last: Job | undefined }) {
+  const preview = running?.preview ?? null;
+  const isVeiled = running !== null && preview === null;
+  const job = preview === null ? last : running?.job;
+  if (!job) {
+    return (
+      <div className="easel">
+        <p className="muted">
+          {running ? 'The first preview comes with the first step.' : 'No pictures yet. Describe one, and press Send.'}
+        </p>
+      </div>
+    );
+  }
+  const src = preview === null ? `${ROOT}api/v1/images/${job.images[0]?.id}` : `data:image/png;base64,${preview}`;
+  return (
+    <div className="easel" data-testid={running ? 'preview' : undefined} data-veiled={isVeiled || undefined}>
+      <Link href={`/${running ? 'jobs' : 'gallery'}/${job.id}`} className={running ? 'drawn' : 'drawn finished'}>
+        <Sharpening
+          isPreview={preview !== null}
+          src={src}
+          alt={preview === null ? job.prompt : `Preview: ${job.prompt}`}
+          width={job.width}
+          height={job.height}
+        />
+      </Link>
+    </div>
+  );
+}
+
+function Getting({ running }: { running: Running }) {
+  const { job } = running;
   const nowMs = useNow();
   const ahead = useLive(({ state }) => state?.clockAheadMs ?? 0);
   return (
     <>
-      <div className="easel" data-testid="preview">
-        {preview ? (
-          <Sharpening
-            isPreview
-            src={`data:image/png;base64,${preview}`}
-            alt={`Preview: ${job.prompt}`}
-            width={job.width}
-            height={job.height}
-          />
-        ) : before ? (
-          <div className="veiled">
-            <Finished job={before} />
-          </div>
-        ) : (
-          <p className="muted">The first preview comes with the first step.</p>
-        )}
-      </div>
       <div className="row live">
         <span className="grow" data-testid="running">
           {runningSentence(running, nowMs + ahead)}
@@ -71,25 +77,15 @@ function Drawing({ running, before }: { running: Running; before: Job | undefine
         >
           Finish now
         </Button>
+        <Button kind="quiet" onClick={() => cancelAndSendAgain(job)} title="The same with another seed, at once">
+          Cancel, send again
+        </Button>
         <Button kind="danger" icon="close" onClick={() => void cancel(job.id)} title="Shift+X">
           Cancel
         </Button>
       </div>
       <progress value={job.progress} max={1} aria-label="Progress of the picture" />
     </>
-  );
-}
-
-function Finished({ job }: { job: Job }) {
-  return (
-    <Link href={`/gallery/${job.id}`} className="finished">
-      <Sharpening
-        src={`${ROOT}api/v1/images/${job.images[0]?.id}`}
-        alt={job.prompt}
-        width={job.width}
-        height={job.height}
-      />
-    </Link>
   );
 }
 

@@ -1,7 +1,7 @@
 /** The form as it was typed, also after a reload. */
 import { create } from 'zustand';
 import { newSeed } from '../../platform/ids';
-import { load, save } from '../../platform/storage';
+import { load, ofThisTab, save } from '../../platform/storage';
 import { emptyForm, type Form } from './form';
 
 /** Prompts that were sent, newest first, to be had again. */
@@ -15,7 +15,8 @@ interface FormStore {
 }
 
 export const useForm = create<FormStore>(() => ({
-  form: { ...emptyForm(newSeed()), ...load<Form>('form') },
+  // Two tabs have two forms; a new one begins with what was typed last.
+  form: { ...emptyForm(newSeed()), ...(load<Form>('form', ofThisTab) ?? load<Form>('form')) },
   prompts: load<string[]>('prompts') ?? [],
   problem: null,
 }));
@@ -24,6 +25,7 @@ useForm.subscribe(({ form }, before) => {
   if (form === before.form) return;
   // Pictures may be larger than what a browser keeps.
   const source = form.source?.value.startsWith('data:') ? null : form.source;
+  save('form', { ...form, source }, ofThisTab);
   save('form', { ...form, source });
 });
 
@@ -32,13 +34,27 @@ export function edit(changes: Partial<Form>): void {
 }
 
 export function startOver(): void {
-  useForm.setState({ form: emptyForm(newSeed()), problem: null });
+  replaceForm(() => emptyForm(newSeed()));
+}
+
+/** A prompt that was not sent is kept among the earlier ones. */
+export function replaceForm(change: (form: Form) => Form): void {
+  const { form } = useForm.getState();
+  if (form.prompt.trim() !== '') keepPrompt(form.prompt);
+  useForm.setState({ form: change(form), problem: null });
 }
 
 /** After a Send: another seed, unless it is to stay. */
 export function sent(prompt: string): void {
-  const { form, prompts } = useForm.getState();
-  const kept = [prompt, ...prompts.filter((one) => one !== prompt)].slice(0, PROMPTS_KEPT);
-  save('prompts', kept);
-  useForm.setState({ prompts: kept, form: form.isSeedLocked ? form : { ...form, seed: newSeed() } });
+  keepPrompt(prompt);
+  const { form } = useForm.getState();
+  if (!form.isSeedLocked) edit({ seed: newSeed() });
+}
+
+function keepPrompt(prompt: string): void {
+  // Those of other tabs, too.
+  const known = load<string[]>('prompts') ?? useForm.getState().prompts;
+  const prompts = [prompt, ...known.filter((one) => one !== prompt)].slice(0, PROMPTS_KEPT);
+  save('prompts', prompts);
+  useForm.setState({ prompts });
 }

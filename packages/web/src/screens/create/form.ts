@@ -3,6 +3,7 @@ import type { ModelAnswer } from '@qwen-supervisor/protocol/answers';
 import type { Job } from '@qwen-supervisor/protocol/job';
 import type { NativeRequest } from '@qwen-supervisor/protocol/job-request';
 import { PARAMETERS, REQUEST } from '@qwen-supervisor/protocol/picture-text';
+import { seedAfter } from '@qwen-supervisor/protocol/seed';
 
 export interface Source {
   /** What the API takes: a data URL, the id of a picture, or the SHA-256 of one that was drawn over. */
@@ -55,7 +56,7 @@ export function toRequests(form: Form, model: ModelAnswer): NativeRequest[] {
     ...(isDefaultSize ? {} : sizeOf(form, model)),
     numInferenceSteps: form.steps ?? defaults.numInferenceSteps,
     trueCfgScale: distilled ? defaults.trueCfgScale : (form.scale ?? defaults.trueCfgScale),
-    seed: (form.seed + i) % (Number.MAX_SAFE_INTEGER + 1),
+    seed: seedAfter(form.seed, i),
     ...(source ? { initImage: source.value, strength: form.strength } : {}),
   }));
 }
@@ -77,6 +78,8 @@ export function whyNot(form: Form, model: ModelAnswer): string | null {
   if (!Number.isInteger(steps) || steps < 1 || steps > maxSteps) return `Steps must be from 1 to ${maxSteps}.`;
   if (model.distilled && !model.distilled.steps.includes(steps))
     return `This model draws in ${model.distilled.steps.join(' or ')} steps.`;
+  if (form.source && form.source.value.length * form.count > model.limits.maxUploadBytes)
+    return `${form.count} times this picture is more than the server takes at once: send fewer at a time.`;
   if (!Number.isSafeInteger(form.seed) || form.seed < 0) return 'The seed must be a whole number from 0.';
   return null;
 }

@@ -3,7 +3,7 @@ import { readPngTexts } from '@qwen-supervisor/protocol/png-text';
 import { tell } from '../../actions/ui';
 import { useLive } from '../../live/store';
 import { fromTexts } from './form';
-import { edit, useForm } from './form-store';
+import { edit, replaceForm, useForm } from './form-store';
 
 /** `settings`: those, if it has any; else it is drawn over. */
 export async function takePicture(file: File, wish: 'settings' | 'input'): Promise<void> {
@@ -13,7 +13,7 @@ export async function takePicture(file: File, wish: 'settings' | 'input'): Promi
   const bytes = new Uint8Array(await file.arrayBuffer());
   const restored = wish === 'settings' ? fromTexts(readPngTexts(bytes), useForm.getState().form) : null;
   if (restored) {
-    useForm.setState({ form: restored, problem: null });
+    replaceForm(() => restored);
     return tell('The settings of this picture are in the form.');
   }
   // As text it is a third larger.

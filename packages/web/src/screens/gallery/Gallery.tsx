@@ -1,7 +1,8 @@
-import { useDeferredValue } from 'react';
+import { useDeferredValue, useState } from 'react';
 import { downloadPicture } from '../../actions/jobs';
 import { emptyTrash, restore, star, trash } from '../../actions/pictures';
 import { Button } from '../../parts/Button';
+import { Dialog } from '../../parts/Dialog';
 import { go } from '../../platform/place';
 import { pictures } from '../../words';
 import { Filters } from './Filters';
@@ -52,21 +53,50 @@ function Nothing() {
   );
 }
 
+/** The one act that cannot be undone: it is asked for twice. */
+function EmptyTrash() {
+  const [isAsking, setIsAsking] = useState(false);
+  const count = usePictures(useGallery(({ filter }) => filter)).data?.length ?? 0;
+  if (count === 0) return null;
+  return (
+    <>
+      <Button kind="danger" onClick={() => setIsAsking(true)}>
+        Empty the trash
+      </Button>
+      {isAsking && (
+        <Dialog title="Empty the trash?" onClose={() => setIsAsking(false)}>
+          <p>{pictures(count)} and their files are gone for ever then.</p>
+          <div className="row">
+            <Button onClick={() => setIsAsking(false)}>Keep them</Button>
+            <Button
+              kind="danger"
+              onClick={() => {
+                setIsAsking(false);
+                void emptyTrash();
+              }}
+            >
+              {`Remove ${pictures(count)}`}
+            </Button>
+          </div>
+        </Dialog>
+      )}
+    </>
+  );
+}
+
 /** What can be done with all that are selected, and with the trash. */
 function Selected() {
   const selected = useGallery(({ selected }) => selected);
   const trashed = useGallery(({ filter }) => filter.trashed);
   const ids = [...selected];
   const done = () => useGallery.setState({ selected: new Set() });
-  const then = (act: Promise<void>) => void act.then(done);
+  const then = (act: Promise<unknown>) => void act.then(done);
   if (ids.length === 0) {
     if (!trashed) return null;
     return (
       <div className="row">
         <p className="muted grow">Pictures in the trash are removed after the days that keep-trash-days says.</p>
-        <Button kind="danger" onClick={() => void emptyTrash()}>
-          Empty the trash: gone for ever
-        </Button>
+        <EmptyTrash />
       </div>
     );
   }

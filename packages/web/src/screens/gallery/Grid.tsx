@@ -61,7 +61,7 @@ export function Grid({ entries }: { entries: readonly Entry[] }) {
   };
   const onKeyDown = (event: KeyboardEvent) => {
     const entry = entries[focusIndex];
-    if (!entry || event.altKey) return;
+    if (!entry || event.altKey || (event.repeat && event.key === 'Delete')) return;
     const [id, , , , starred] = entry;
     const ids = selected.size > 0 ? [...selected] : [id];
     const isMod = event.ctrlKey || event.metaKey;
@@ -77,6 +77,15 @@ export function Grid({ entries }: { entries: readonly Entry[] }) {
     else return;
     event.preventDefault();
   };
+
+  // Back from a picture: where one was.
+  const isBack = useRef(focus !== null);
+  useEffect(() => {
+    if (!isBack.current || room.width === 0) return;
+    isBack.current = false;
+    show(focusIndex);
+    document.getElementById(`picture-${focus}`)?.focus({ preventScroll: true });
+  }, [room.width]);
 
   const seen = visible(laid, top - BEYOND, top + room.height + BEYOND);
   const own = laid.rowOf[focusIndex] ?? 0;

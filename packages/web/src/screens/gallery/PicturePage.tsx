@@ -1,3 +1,4 @@
+import type { Job } from '@qwen-supervisor/protocol/job';
 import { useEffect, useState } from 'react';
 import { copyPrompt, downloadPicture, sameAgain, useAsInput, useSettings } from '../../actions/jobs';
 import { restore, star, trash } from '../../actions/pictures';
@@ -32,8 +33,12 @@ export function PicturePage({ id }: { id: string }) {
     go('/gallery');
   };
   const throwAway = () => {
-    const next = entries[at + 1] ?? entries[at - 1];
-    void trash([id]).then(() => (next ? go(`/gallery/${next[0]}`, true) : close()));
+    const next = at < 0 ? undefined : (entries[at + 1] ?? entries[at - 1]);
+    void trash([id]).then((gone) => {
+      if (gone.length === 0) return;
+      if (next) go(`/gallery/${next[0]}`, true);
+      else close();
+    });
   };
   useEffect(() => {
     shown.job = job ?? null;
@@ -54,21 +59,23 @@ export function PicturePage({ id }: { id: string }) {
       const { open, singleKeys } = useUi.getState();
       const typing = event.target instanceof HTMLElement && event.target.matches('input, textarea, select');
       const isSingle = event.key.length === 1 && !singleKeys;
-      if (open !== null || typing || event.ctrlKey || event.metaKey || event.altKey || event.isComposing || isSingle)
+      if (
+        open !== null ||
+        typing ||
+        event.ctrlKey ||
+        event.metaKey ||
+        event.altKey ||
+        event.isComposing ||
+        event.repeat ||
+        isSingle
+      )
         return;
       acts[event.key]?.();
     };
     window.addEventListener('keydown', onKey);
     return () => window.removeEventListener('keydown', onKey);
   });
-  if (!job) {
-    return (
-      <main className="screen" id="main">
-        <p className={asked.error ? 'problem' : 'muted'}>{asked.error ? asked.error.message : 'Looking for it.'}</p>
-      </main>
-    );
-  }
-  const [image] = job.images;
+  const image = job?.images[0];
   const preview = running?.preview ? `data:image/png;base64,${running.preview}` : null;
   const src = image ? `${ROOT}api/v1/images/${image.id}` : preview;
   return (
@@ -101,9 +108,31 @@ export function PicturePage({ id }: { id: string }) {
           Details
         </Button>
       </div>
+      {job ? (
+        <Shown id={id} job={job} src={src} isLarge={isLarge} hasDetails={hasDetails} throwAway={throwAway} />
+      ) : (
+        <p className={asked.error ? 'problem' : 'muted'}>{asked.error ? asked.error.message : 'Looking for it.'}</p>
+      )}
+    </main>
+  );
+}
+
+interface ShownProps {
+  id: string;
+  job: Job;
+  src: string | null;
+  isLarge: boolean;
+  hasDetails: boolean;
+  throwAway(): void;
+}
+
+function Shown({ id, job, src, isLarge, hasDetails, throwAway }: ShownProps) {
+  const [image] = job.images;
+  return (
+    <>
       <div className="large" data-large={isLarge || undefined}>
         {src ? (
-          <Sharpening src={src} alt={job.prompt} width={job.width} height={job.height} />
+          <Sharpening key={id} src={src} alt={job.prompt} width={job.width} height={job.height} />
         ) : (
           <p className="muted">{job.error ? job.error.message : 'There is no picture of it.'}</p>
         )}
@@ -152,6 +181,6 @@ export function PicturePage({ id }: { id: string }) {
           ))}
       </div>
       {hasDetails && <Details job={job} />}
-    </main>
+    </>
   );
 }

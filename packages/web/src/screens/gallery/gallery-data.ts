@@ -2,8 +2,7 @@
 
 import type { Job } from '@qwen-supervisor/protocol/job';
 import type { PictureFacets } from '@qwen-supervisor/protocol/messages';
-import { type QueryClient, useQuery, useQueryClient } from '@tanstack/react-query';
-import { useEffect } from 'react';
+import { type QueryClient, useQuery } from '@tanstack/react-query';
 import { create } from 'zustand';
 import { call } from '../../api/http';
 import type { Events } from '../../live/apply';
@@ -61,8 +60,6 @@ async function allPictures(filter: Filter): Promise<Entry[]> {
 }
 
 export function usePictures(filter: Filter) {
-  const queries = useQueryClient();
-  useEffect(() => onEvent((name, data) => hear(queries, name, data)), [queries]);
   return useQuery({
     queryKey: ['pictures', filter],
     queryFn: () => allPictures(filter),
@@ -81,9 +78,16 @@ export function useJob(id: string) {
   return useQuery({ queryKey: ['job', id], queryFn: () => call<Job>('GET', `api/v1/jobs/${id}`), staleTime: 5000 });
 }
 
-/** Keeps what was asked for true, without asking for all of it again. */
+/** Keeps what was asked for true, on whatever screen one is. */
+export function keepTrue(queries: QueryClient): void {
+  onEvent((name, data) => hear(queries, name, data));
+}
+
+/** Without asking for all of it again. */
 function hear(queries: QueryClient, name: string, data: unknown): void {
   if (name === 'snapshot') return void queries.invalidateQueries();
+  if (name === 'done' || name === 'failed' || name === 'cancelled')
+    queries.setQueryData(['job', (data as Job).id], data);
   if (name === 'done') {
     void queries.invalidateQueries({ queryKey: ['facets'] });
     return void changeLists(queries, (entries, filter) => (isAll(filter) ? added(entries, data as Job) : null));
@@ -91,6 +95,9 @@ function hear(queries: QueryClient, name: string, data: unknown): void {
   if (name !== 'pictures') return;
   const { ids, change } = data as Events['pictures'];
   const changed = new Set(ids);
+  // What is in the trash, or back from it, is no longer where it was selected.
+  if (change !== 'starred' && change !== 'unstarred')
+    useGallery.setState(({ selected }) => ({ selected: new Set([...selected].filter((id) => !changed.has(id))) }));
   for (const id of ids) void queries.invalidateQueries({ queryKey: ['job', id] });
   void queries.invalidateQueries({ queryKey: ['facets'] });
   changeLists(queries, (entries, filter) => {

@@ -41,6 +41,9 @@ export function RunningRow({ running }: { running: Running }) {
         <progress value={job.progress} max={1} aria-label="Progress of the picture" />
       </About>
       <div className="row acts">
+        <Link href={`/jobs/${job.id}`} className="button quiet">
+          Details
+        </Link>
         <Button kind="quiet" onClick={() => void finishNow(job.id)}>
           Finish now
         </Button>
@@ -76,6 +79,7 @@ export function QueuedRow({ job, place, last, isOver, onDragStart, onDragOver }:
       tabIndex={0}
       aria-label={`Place ${place}: ${job.prompt.slice(0, 80)}`}
       onFocus={() => useUi.setState({ queueFocus: id })}
+      onBlur={() => useUi.setState({ queueFocus: null })}
       onDragStart={onDragStart}
       onDragOver={onDragOver}
     >
@@ -137,7 +141,13 @@ export function EndedRow({ job }: { job: Job }) {
   const endedMs = Date.parse(job.finishedAt ?? job.createdAt);
   const picture = image && !job.trashedAt ? `${ROOT}api/v1/images/${image.id}/thumbnail` : null;
   return (
-    <li className="job panel" data-status={job.status} data-testid="ended">
+    <li
+      className="job panel"
+      data-status={job.status}
+      data-testid="ended"
+      onFocus={() => useUi.setState({ queueFocus: job.id })}
+      onBlur={() => useUi.setState({ queueFocus: null })}
+    >
       <About job={job} picture={picture}>
         <p className="small">
           {STATUS_WORDS[job.status]} <span title={exact(endedMs)}>{ago(endedMs, nowMs + ahead)}</span>
@@ -150,7 +160,9 @@ export function EndedRow({ job }: { job: Job }) {
         )}
       </About>
       <div className="row acts">
-        {picture && <Link href={`/gallery/${job.id}`}>Show</Link>}
+        <Link href={picture ? `/gallery/${job.id}` : `/jobs/${job.id}`} className="button quiet">
+          {picture ? 'Show' : 'Details'}
+        </Link>
         {job.status !== 'done' && (
           <Button icon="again" kind="quiet" onClick={() => void retry(job.id)}>
             Retry

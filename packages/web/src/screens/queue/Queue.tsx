@@ -1,9 +1,10 @@
 import type { Job } from '@qwen-supervisor/protocol/job';
 import { type DragEvent, type KeyboardEvent, useState } from 'react';
-import { cancelScope, moveTo } from '../../actions/jobs';
+import { cancel, cancelScope, moveTo } from '../../actions/jobs';
 import { useUi } from '../../actions/ui';
 import { useLive } from '../../live/store';
 import { Button } from '../../parts/Button';
+import { go } from '../../platform/place';
 import { pictures } from '../../words';
 import { groupsOf } from './groups';
 import { EndedRow, QueuedRow, RunningRow } from './JobRow';
@@ -72,8 +73,11 @@ function Waiting({ queue }: { queue: readonly Job[] }) {
     setOver(null);
   };
   const walk = (event: KeyboardEvent) => {
+    const { queueFocus } = useUi.getState();
+    // Of a row; its buttons do what they say.
+    if (event.key === 'Enter' && event.target instanceof HTMLLIElement && queueFocus) return go(`/jobs/${queueFocus}`);
     const by = event.altKey ? undefined : { ArrowDown: 1, ArrowUp: -1 }[event.key];
-    const at = queue.findIndex(({ id }) => id === useUi.getState().queueFocus);
+    const at = queue.findIndex(({ id }) => id === queueFocus);
     const next = by === undefined ? undefined : queue[at + by];
     if (!next) return;
     event.preventDefault();
@@ -88,11 +92,11 @@ function Waiting({ queue }: { queue: readonly Job[] }) {
       onDragOver={(event) => event.preventDefault()}
     >
       {groupsOf(queue).map(({ group, jobs }) => (
-        <li key={jobs[0]?.id} className={group === null ? undefined : 'group stack'}>
+        <li key={group ?? jobs[0]?.id} className={group === null ? undefined : 'group stack'}>
           {group !== null && (
             <div className="row">
               <h3 className="grow">{`“${jobs[0]?.prompt.slice(0, 60)}”, ${pictures(jobs.length)} together`}</h3>
-              <Button kind="quiet" onClick={() => void cancelScope({ scope: 'group', group })}>
+              <Button kind="quiet" onClick={() => void Promise.all(jobs.map(({ id }) => cancel(id)))}>
                 {`Cancel these ${jobs.length}`}
               </Button>
             </div>

@@ -9,5 +9,10 @@ export function groupsOf(queue: readonly Job[]): { group: string | null; jobs: J
     else groups.push({ group: job.group, jobs: [job] });
   }
   // One that is left of a group, or parted from it, is one.
-  return groups.map((one) => (one.jobs.length > 1 ? one : { ...one, group: null }));
+  const seen = new Set<string>();
+  return groups.map(({ group, jobs }) => {
+    const isGroup = group !== null && jobs.length > 1 && !seen.has(group);
+    if (isGroup) seen.add(group);
+    return { group: isGroup ? group : null, jobs };
+  });
 }
