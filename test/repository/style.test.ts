@@ -5,7 +5,7 @@ import { expect, test } from 'vitest';
 import { REPOSITORY } from '../fixture-files.js';
 
 const PACKAGES = readdirSync(join(REPOSITORY, 'packages')).filter((name) => name !== 'pocket-model');
-const sources = filesBelow('packages').filter((file) => /\/src\/.*\.ts$/.test(file));
+const sources = filesBelow('packages').filter((file) => /\/src\/.*\.tsx?$/.test(file));
 const all = [
   ...sources,
   ...filesBelow('test').filter((file) => file.endsWith('.ts')),
@@ -39,6 +39,7 @@ const MAY_IMPORT: Record<string, string[]> = {
   inference: ['protocol', 'files', 'ipc', 'model'],
   supervisor: ['protocol', 'files', 'ipc', 'model'],
   api: ['protocol', 'files', 'ipc'],
+  web: ['protocol'],
 };
 
 test.each(PACKAGES)('package %s imports only what it may', (name) => {

@@ -25,7 +25,14 @@ function packed(folder: string): string {
   return join(folder, file as string);
 }
 
-/** Starts, draws, stops. */
+/** The script of the page, as a browser gets it. */
+async function pageAt(address: string): Promise<string> {
+  const document = await (await fetch(address)).text();
+  const [, script = ''] = /src="([^"]+\.js)"/.exec(document) ?? [];
+  return (await fetch(new URL(script, address))).text();
+}
+
+/** Starts, draws, shows its page, stops. */
 async function draws(program: string, folder: string): Promise<void> {
   const dataDir = join(folder, 'data');
   const supervisor = spawn(program, ['start', '--port', '0', '--data-dir', dataDir], { env: clean });
@@ -35,6 +42,8 @@ async function draws(program: string, folder: string): Promise<void> {
   const picture = join(folder, 'fox.png');
   run(program, ['generate', 'a fox', '--steps', '2', '--data-dir', dataDir, '-o', picture], folder);
   expect(existsSync(picture)).toBe(true);
+  const page = run(program, ['open', '--print', '--data-dir', dataDir], folder).trim();
+  expect(await pageAt(page)).toMatch(/createRoot|react/);
   run(program, ['stop', '--data-dir', dataDir], folder);
   expect(await ended).toBe(0);
 }

@@ -1,6 +1,6 @@
 /**
- * The page, as it was built: one document, and files whose names change with what is in them. All lies in memory, packed
- * as it was at the build: it is small, and nothing of the disk can be reached by an address.
+ * The page, as it was built: one document, and files whose names change with what is in them. All lies in memory,
+ * packed as it was at the build: it is small, and nothing of the disk can be reached by an address.
  */
 import { readdirSync, readFileSync } from 'node:fs';
 import { extname } from 'node:path';

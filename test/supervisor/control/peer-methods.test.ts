@@ -13,7 +13,8 @@ const TOKENS = { w: { name: 'inference', number: 3 }, a: { name: 'api', number: 
 function connect(role: 'inference' | 'api' | 'cli' | null, version = VERSION) {
   const sent: Event[] = [];
   const nothing = async () => ({});
-  const jobs = new Proxy({}, { get: () => nothing }) as Supervised['jobs'];
+  const gallery = new Proxy({}, { get: () => nothing });
+  const jobs = new Proxy({}, { get: (_, name) => (name === 'gallery' ? gallery : nothing) }) as Supervised['jobs'];
   const supervised = {
     jobs,
     events: { subscribe() {}, unsubscribe() {} },

@@ -58,13 +58,14 @@ describe('the record of crashes', () => {
     expect(readCrashes(folder, 1e6).length).toBeLessThan(450);
   });
 
-  test('has the last ten at hand, newest first, also those of an earlier supervisor', () => {
+  test('has the last fifty at hand, newest first, also those of an earlier supervisor', () => {
     const folder = temporaryFolder();
     mkdirSync(join(folder, 'logs'));
     for (let run = 0; run < 2; run++) {
       const log = new CrashLog(folder);
-      for (let i = 0; i < 6; i++) log.add(crash(10 * run + i));
-      const newest = run === 0 ? [5, 4, 3, 2, 1, 0] : [15, 14, 13, 12, 11, 10, 5, 4, 3, 2];
+      for (let i = 0; i < 30; i++) log.add(crash(100 * run + i));
+      const of = (run: number) => Array.from({ length: 30 }, (_, i) => 100 * run + 29 - i);
+      const newest = run === 0 ? of(0) : [...of(1), ...of(0)].slice(0, 50);
       expect(log.newest.map(({ pid }) => pid)).toEqual(newest);
       log.close();
     }

@@ -105,8 +105,8 @@ export interface JobStore {
   recover(completedSteps: (id: string) => number): Promise<Job[]>;
   /**
    * Finished jobs that ended before `finishedBefore` (ISO 8601), whose pictures came into the trash before
-   * `trashedBefore`, or, newest first, go beyond `keepBytes`. Never those that are starred; and the newest ten are never
-   * too large: somebody may be about to fetch them.
+   * `trashedBefore`, or, newest first, go beyond `keepBytes`. Starred ones only out of the trash; and the newest ten
+   * others are never too large: somebody may be about to fetch them.
    */
   expired(limits: KeepLimits): Promise<Expired[]>;
   /** Forgets finished jobs. */

@@ -1,6 +1,6 @@
 /**
- * What this browser keeps for this page: for every tab, or for this one alone. Where it keeps nothing (a private window,
- * a full disk) the page works without.
+ * What this browser keeps for this page: for every tab, or for this one alone. Where it keeps nothing (a private
+ * window, a full disk) the page works without.
  */
 
 export function load<T>(key: string, storage: () => Storage = () => localStorage): T | null {

@@ -1,6 +1,6 @@
 /**
- * Where pictures lie in the gallery: rows of equal height, uncropped, in the order in which they were made, under the day
- * they were made on. Pure.
+ * Where pictures lie in the gallery: rows of equal height, uncropped, in the order in which they were made, under the
+ * day they were made on. Pure.
  */
 
 /** id, width, height, when it was made (milliseconds since 1970), 1 if starred. */
