@@ -81,7 +81,6 @@ export function pageRoutes(app: App, backend: Backend): void {
       'content-type': TYPES['.html'],
       'content-security-policy': POLICY,
       'cache-control': 'no-cache',
-      'cross-origin-opener-policy': 'same-origin',
     });
     const base = `${prefixOf(request, backend.settings)}${BASE}`;
     return reply.send(document.toString('utf8').replace(`href="${BASE}"`, `href="${base}"`));

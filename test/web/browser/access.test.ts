@@ -73,4 +73,22 @@ describe.skipIf(!hasBrowser())('the page', () => {
     await page.reload();
     await page.getByText('No pictures yet').waitFor();
   });
+
+  test('by a name in the house, over plain http, works, and says what browsers do not allow there', async () => {
+    const product = await withKeys(['--allow-hosts', 'house.test']);
+    const { port } = new URL(product.url);
+    const { page } = await browser.open(`http://house.test:${port}/app/`, { viewport: { width: 390, height: 844 } });
+    expect(await page.evaluate(() => [window.isSecureContext, 'clipboard' in navigator])).toEqual([false, false]);
+    await signIn(page, KEY);
+    await page.fill('#prompt', 'a fox on a teal background');
+    await page.getByRole('button', { name: 'Send', exact: true }).click();
+    await page.locator('.stage .finished img').waitFor({ timeout: 120_000 });
+    await page.locator('.recent a').first().click();
+    await page.getByRole('button', { name: 'Copy prompt' }).click();
+    await page.getByText('Prompt copied.').waitFor();
+    await page.getByRole('button', { name: 'Keys and settings' }).click();
+    await page.getByText('Browsers show notices only for pages over https').waitFor();
+    await page.getByRole('button', { name: 'Sign out' }).click();
+    await page.getByLabel('Key').waitFor();
+  });
 });

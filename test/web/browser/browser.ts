@@ -15,6 +15,8 @@ const FLAGS = [
   '--disable-background-networking',
   '--disable-component-update',
   '--disable-sync',
+  // A name of the house: over plain http it is no secure context, as on a phone.
+  '--host-resolver-rules=MAP house.test 127.0.0.1',
 ];
 
 /** Whether there is a browser; in CI there must be. */

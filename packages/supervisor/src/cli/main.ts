@@ -9,6 +9,7 @@ import { addDevice } from './device.js';
 import { addEvents } from './events.js';
 import { addGenerate } from './generate.js';
 import { addGpu } from './gpu.js';
+import { addJobs } from './jobs.js';
 import { addLogs } from './logs.js';
 import { addModel } from './model.js';
 import { addOpen } from './open.js';
@@ -27,6 +28,7 @@ const COMMANDS = [
   addStatus,
   addOpen,
   addGenerate,
+  addJobs,
   addEvents,
   addLogs,
   addCrashes,
