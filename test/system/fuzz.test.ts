@@ -203,6 +203,7 @@ const NEVER = new Set([
   'post /api/v1/supervisor/restart',
   'post /api/v1/models/{id}/load',
   'post /api/v1/models/{id}/unload',
+  'get /api/v1/inputs/{sha256}',
   'delete /queue/{id}',
 ]);
 

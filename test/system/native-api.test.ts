@@ -168,10 +168,10 @@ describe('a picture', () => {
 
   test('is in the index of all pictures, newest first', async () => {
     const { pictures } = (await product.call('/api/v1/images')).json as {
-      pictures: [string, number, number, number][];
+      pictures: [string, number, number, number, 0 | 1][];
     };
     expect(pictures.map(([id]) => id)).toContain(job.id);
-    expect(pictures.find(([id]) => id === job.id)).toEqual([job.id, 128, 128, Date.parse(job.finishedAt as string)]);
+    expect(pictures.find(([id]) => id === job.id)).toEqual([job.id, 128, 128, Date.parse(job.finishedAt as string), 0]);
   });
 });
 

@@ -35,9 +35,11 @@ describe.skipIf(!hasBrowser())('the system screen', () => {
     const log = page.getByRole('log');
     await log.getByText('the page is at').waitFor();
     const top = () => log.evaluate(({ scrollTop }) => scrollTop);
-    await until(async () => ((await top()) > 0 ? true : null));
-    await log.evaluate((element) => element.scrollTo(0, 0));
-    await until(async () => ((await top()) === 0 ? true : null));
+    await until(async () => {
+      // Not before there is somewhere to go.
+      await log.evaluate((element) => element.scrollTo(0, 0));
+      return (await log.getAttribute('data-following')) === null ? true : null;
+    });
     for (let i = 0; i < 5; i++)
       await product.ended((await product.submit({ prompt: `line ${i}`, numInferenceSteps: 1 })).id);
     await page.getByRole('button', { name: /new lines?/ }).waitFor();

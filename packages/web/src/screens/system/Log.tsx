@@ -10,6 +10,7 @@ const LEVELS = { debug: 20, info: 30, warn: 40, error: 50 } as const;
 const CHILDREN = { all: 'Every process', supervisor: 'supervisor', inference: 'worker', api: 'api' } as const;
 /** Nearer to the end than this is at the end, pixels. */
 const NEAR = 24;
+const AGAIN_MS = 2000;
 
 export function Log() {
   const [lines, setLines] = useState<readonly LogRecord[]>([]);
@@ -20,12 +21,14 @@ export function Log() {
   const [seen, setSeen] = useState(0);
   const box = useRef<HTMLDivElement>(null);
   const isOpen = useLive(({ connection }) => connection.kind === 'open');
+  const [attempt, setAttempt] = useState(0);
 
   useEffect(() => {
     if (!isOpen) return;
     const over = new AbortController();
     let pending: LogRecord[] = [];
     let frame = 0;
+    let again: ReturnType<typeof setTimeout> | undefined;
     const flush = () => {
       frame = 0;
       const fresh = pending;
@@ -41,15 +44,22 @@ export function Log() {
         pending.push(data as LogRecord);
         if (frame === 0) frame = requestAnimationFrame(flush);
       },
-    }).catch((error: Error) => {
-      if (over.signal.aborted) return;
-      setProblem(error instanceof ApiError ? `${error.message} ${error.hint}` : 'The log has ended.');
-    });
+    })
+      .catch((error: Error) => {
+        if (error instanceof ApiError && !error.isPassing) setProblem(`${error.message} ${error.hint}`);
+        return error;
+      })
+      .then((error) => {
+        // One that has ended is begun anew; one that is refused is not.
+        const isRefused = error instanceof ApiError && !error.isPassing;
+        if (!over.signal.aborted && !isRefused) again = setTimeout(() => setAttempt(attempt + 1), AGAIN_MS);
+      });
     return () => {
       over.abort();
+      clearTimeout(again);
       cancelAnimationFrame(frame);
     };
-  }, [isOpen]);
+  }, [isOpen, attempt]);
 
   const shown = lines.filter(
     (line) => line.level >= LEVELS[level] && (child === 'all' || (line.child ?? 'supervisor') === child),
@@ -96,6 +106,7 @@ export function Log() {
         role="log"
         aria-label="Lines of the log"
         aria-live="off"
+        data-following={isFollowing || undefined}
         onScroll={({ currentTarget: { scrollTop, scrollHeight, clientHeight } }) => {
           const isAtEnd = scrollHeight - scrollTop - clientHeight < NEAR;
           if (isAtEnd !== isFollowing) setIsFollowing(isAtEnd);
