@@ -9,6 +9,7 @@ import { isTerminal, type Job, type JobOrder } from '@qwen-supervisor/protocol/j
 import { stepsOf } from '@qwen-supervisor/protocol/job-request';
 import type { AccessSettings, SupervisorMethods, Welcome } from '@qwen-supervisor/protocol/messages';
 import type { SystemStatus } from '@qwen-supervisor/protocol/status';
+import { sampleJob } from '../sample-job.js';
 
 export const ACCESS: AccessSettings = {
   allowHosts: [],
@@ -168,29 +169,7 @@ export function fakeBackend(
 }
 
 function toJob({ request, priority, source, retryOf }: JobOrder, index: number): Job {
-  return {
-    ...request,
-    id: `job_${index.toString(16).padStart(24, '0')}`,
-    status: 'queued',
-    step: 0,
-    steps: stepsOf(request),
-    attempts: 0,
-    priority,
-    position: index + 1,
-    progress: 0,
-    eta: null,
-    source,
-    group: null,
-    retryOf,
-    resumedAtStep: null,
-    startedOverReason: null,
-    devices: [],
-    model: null,
-    images: [],
-    starred: false,
-    trashedAt: null,
-    error: null,
-    createdAt: '2026-11-26T00:00:00Z',
-    finishedAt: null,
-  };
+  const id = `job_${index.toString(16).padStart(24, '0')}`;
+  const steps = stepsOf(request);
+  return sampleJob(id, { ...request, steps, priority, position: index + 1, source, retryOf });
 }

@@ -1,6 +1,5 @@
 /** A server's state as the page hears of it. */
 import type { ModelAnswer, SnapshotAnswer } from '@qwen-supervisor/protocol/answers';
-import type { Job } from '@qwen-supervisor/protocol/job';
 import { fromSnapshot, type LiveState } from '../../packages/web/src/live/state';
 
 export const MODEL: ModelAnswer = {
@@ -20,43 +19,7 @@ export const MODEL: ModelAnswer = {
   plan: { neededBytes: 1e9, cardBytes: null, availableBytes: 4e9, residentPixels: 1e6, tileAbovePixels: 1e6 },
 };
 
-export function job(id: string, changes: Partial<Job> = {}): Job {
-  return {
-    id,
-    prompt: 'a fox',
-    negativePrompt: ' ',
-    width: 128,
-    height: 128,
-    numInferenceSteps: 20,
-    trueCfgScale: 4,
-    seed: 7,
-    initImage: null,
-    strength: null,
-    mask: null,
-    status: 'queued',
-    step: 0,
-    steps: 20,
-    progress: 0,
-    attempts: 0,
-    priority: 0,
-    position: 1,
-    eta: null,
-    source: 'api',
-    group: null,
-    retryOf: null,
-    resumedAtStep: null,
-    startedOverReason: null,
-    devices: [],
-    model: null,
-    images: [],
-    starred: false,
-    trashedAt: null,
-    error: null,
-    createdAt: '2026-11-27T12:00:00.000Z',
-    finishedAt: null,
-    ...changes,
-  };
-}
+export { sampleJob as job } from '../sample-job';
 
 export const SNAPSHOT: SnapshotAnswer = {
   version: '0.1.0',

@@ -93,7 +93,7 @@ function readBuilt(): Files {
     const entries = readdirSync(BUILT, { recursive: true, withFileTypes: true }).filter((entry) => entry.isFile());
     return new Map(
       entries.map((entry) => {
-        const path = `${entry.parentPath ?? entry.path}/${entry.name}`;
+        const path = `${entry.parentPath}/${entry.name}`;
         return [path.slice(BUILT.length).replace(/^\//, ''), readFileSync(path)];
       }),
     );

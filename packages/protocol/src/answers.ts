@@ -40,7 +40,7 @@ export interface SnapshotAnswer {
   /** ISO 8601. */
   serverTime: string;
   lastEventId: string;
-  role: Role | null;
+  role: Role;
   status: SystemStatus;
   models: ModelAnswer[];
   running: Job | null;

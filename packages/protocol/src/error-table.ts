@@ -87,7 +87,7 @@ export const ERRORS = {
     403, 77, 'caller'),
   JOB_NOT_FOUND: row(
     'there is no job with this id',
-    'list the jobs with GET /api/v1/jobs; one that has ended may have been removed (DELETE, keep-days, keep-gigabytes)',
+    "list the jobs with 'qwen-supervisor jobs list' or GET /api/v1/jobs; one that has ended may have been removed (DELETE, keep-days, keep-trash-days, keep-gigabytes)",
     404, 66, 'caller'),
   IMAGE_NOT_FOUND: row(
     'there is no picture with this id',

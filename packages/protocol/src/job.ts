@@ -135,21 +135,25 @@ export function pictureOf(job: Job): JobImage {
   return image;
 }
 
+/** Where an attempt began. */
+export interface AttemptStart {
+  /** Completed steps that it found; 0 where it began at the beginning. */
+  step: number;
+  /** Why it did not go on where the attempt before had stopped. */
+  startedOverReason: string | null;
+  /** What computes it. */
+  device: string;
+  /** Id of the model that computes it. */
+  model: string;
+}
+
 /** What happens to a job, in the order in which listeners see it. */
 export type JobEvent =
   | { type: 'queued'; jobId: string; job: Job }
   /** Its place in the queue was changed. */
   | { type: 'moved'; jobId: string; job: Job }
-  /** A worker draws; it goes on after `step`, or has started over for a reason. */
-  | {
-      type: 'running';
-      jobId: string;
-      attempt: number;
-      step: number;
-      startedOverReason: string | null;
-      device: string;
-      model: string;
-    }
+  /** A worker draws. */
+  | ({ type: 'running'; jobId: string; attempt: number } & AttemptStart)
   | { type: 'step'; jobId: string; step: number; steps: number; preview: Uint8Array | null; eta: Eta | null }
   /** The step after the completed ones, which takes long, has got on: so much of all steps is made. */
   | { type: 'progress'; jobId: string; step: number; steps: number; progress: number; eta: Eta | null }

@@ -5,7 +5,16 @@
 import type { ApiKey } from './api-keys.js';
 import type { ErrorObject } from './errors.js';
 import type { NumberedEvent } from './events.js';
-import type { CancelScope, Idempotency, Job, JobFilter, JobOrder, PictureFilter, PictureMarks } from './job.js';
+import type {
+  AttemptStart,
+  CancelScope,
+  Idempotency,
+  Job,
+  JobFilter,
+  JobOrder,
+  PictureFilter,
+  PictureMarks,
+} from './job.js';
 import type { DrawnModel, JobLimits, JobRequest, ModelDefaults } from './job-request.js';
 import type { ModelPlan } from './model-plan.js';
 import type { ChildName, Crash, LoadProgress, SystemStatus, Vitals } from './status.js';
@@ -162,14 +171,7 @@ export type WorkerReports = {
   fatal(params: { error: ErrorObject; permanent: boolean }): void;
   beat(params: Vitals): void;
   /** The attempt has begun, after `step`: not 0 where it goes on from a checkpoint. */
-  begun(params: {
-    jobId: string;
-    attempt: number;
-    step: number;
-    startedOverReason: string | null;
-    device: string;
-    model: string;
-  }): void;
+  begun(params: { jobId: string; attempt: number } & AttemptStart): void;
   /** A step is completed, and its checkpoint written. */
   step(params: { jobId: string; attempt: number; step: number; preview: Uint8Array | null }): void;
   decoding(params: { jobId: string; attempt: number }): void;

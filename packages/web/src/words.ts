@@ -1,5 +1,5 @@
 /** Every sentence of the page that is not the server's. */
-import type { ModelComponent } from '@qwen-supervisor/protocol/status';
+import type { ChildName, ModelComponent } from '@qwen-supervisor/protocol/status';
 
 export const NETWORK = {
   message: 'The server does not answer.',
@@ -18,6 +18,8 @@ export const COMPONENTS: Record<ModelComponent, string> = {
   vae: 'decoder',
   'warm-up': 'warm-up',
 };
+
+export const CHILDREN: Record<ChildName, string> = { inference: 'worker', api: 'api' };
 
 export const PRESETS: Record<string, string> = { fast: 'Fast', balanced: 'Balanced', high: 'High' };
 

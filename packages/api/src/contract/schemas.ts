@@ -1,6 +1,7 @@
 /** Shapes of answers, for the OpenAPI document. */
 
 import type { IncomingMessage, ServerResponse } from 'node:http';
+import type { ModelAnswer } from '@qwen-supervisor/protocol/answers';
 import { ERRORS, type ErrorCode, type ErrorObject } from '@qwen-supervisor/protocol/errors';
 import { type Eta, JOB_SOURCES, JOB_STATUSES, type Job, type JobImage } from '@qwen-supervisor/protocol/job';
 import {
@@ -192,7 +193,7 @@ export const modelSchema = named(
       residentPixels: z.int().describe('Pictures of at most so many pixels are drawn with all parts in memory'),
       tileAbovePixels: z.int().describe('A picture of more pixels is decoded in tiles'),
     }),
-  }),
+  }) satisfies z.ZodType<ModelAnswer>,
 );
 
 export const okSchema = z.object({ ok: z.literal(true) });

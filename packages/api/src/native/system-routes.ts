@@ -1,5 +1,6 @@
 /** The system as a whole: how it is, what a page shows first, its processes, and what Prometheus reads. */
 import { follow, lastLines } from '@qwen-supervisor/files/log-follower';
+import type { SnapshotAnswer } from '@qwen-supervisor/protocol/answers';
 import { ROLES } from '@qwen-supervisor/protocol/api-keys';
 import { logFile } from '@qwen-supervisor/protocol/data-files';
 import { CodedError } from '@qwen-supervisor/protocol/errors';
@@ -21,6 +22,20 @@ import {
 import { EventStream, idOf } from '../event-stream.js';
 import { modelAnswer } from './model-routes.js';
 
+const snapshotSchema = z.object({
+  version: z.string(),
+  serverTime: z.string(),
+  lastEventId: z.string(),
+  role: z.enum(ROLES),
+  status: statusSchema,
+  models: z.array(modelSchema),
+  running: jobSchema.nullable(),
+  preview: z.string().nullable().describe('Of the running job: PNG, base64'),
+  queue: z.array(jobSchema).describe('In the order in which they will be drawn; the first fifty'),
+  ended: z.array(jobSchema).describe('The last that have ended, newest first'),
+  crashes: z.array(crashSchema),
+}) satisfies z.ZodType<SnapshotAnswer>;
+
 export function systemRoutes(app: App, backend: Backend, http: Histogram): void {
   const { link } = backend;
   const tags = ['system'];
@@ -38,19 +53,7 @@ export function systemRoutes(app: App, backend: Backend, http: Histogram): void 
         tags,
         summary: 'Everything that a page shows first; GET /api/v1/events?lastEventId= goes on from it without a hole',
         response: answers({
-          200: z.object({
-            version: z.string(),
-            serverTime: z.string(),
-            lastEventId: z.string(),
-            role: z.enum(ROLES),
-            status: statusSchema,
-            models: z.array(modelSchema),
-            running: jobSchema.nullable(),
-            preview: z.string().nullable().describe('Of the running job: PNG, base64'),
-            queue: z.array(jobSchema).describe('In the order in which they will be drawn; the first fifty'),
-            ended: z.array(jobSchema).describe('The last that have ended, newest first'),
-            crashes: z.array(crashSchema),
-          }),
+          200: snapshotSchema,
         }),
       },
     },

@@ -1,9 +1,9 @@
 /** What happens to the supervisor, and what it decides to do. Events carry the time and the chance that they need. */
 import type { ErrorObject } from '@qwen-supervisor/protocol/errors';
-import type { Job } from '@qwen-supervisor/protocol/job';
+import type { AttemptStart, Job } from '@qwen-supervisor/protocol/job';
 import type { JobOutcome } from '@qwen-supervisor/protocol/messages';
 import type { ChildName, Crash, LoadProgress } from '@qwen-supervisor/protocol/status';
-import type { AttemptStart, Death } from './attempt.js';
+import type { Death } from './attempt.js';
 import type { ChildEffect, ChildEvent } from './child.js';
 import type { WorkerName } from './state.js';
 

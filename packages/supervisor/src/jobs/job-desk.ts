@@ -3,6 +3,7 @@
  * tell of them. The decisions themselves are the core's.
  */
 import { CodedError } from '@qwen-supervisor/protocol/errors';
+import type { AttemptStart } from '@qwen-supervisor/protocol/job';
 import {
   type CancelScope,
   type Idempotency,
@@ -15,7 +16,7 @@ import {
 import { type JobRequest, requestOf } from '@qwen-supervisor/protocol/job-request';
 import type { JobOutcome } from '@qwen-supervisor/protocol/messages';
 import type { Logger } from 'pino';
-import type { AttemptStart, Death } from '../core/attempt.js';
+import type { Death } from '../core/attempt.js';
 import type { Event } from '../core/events.js';
 import { progressOf, queuedEta, runningEta, secondsUntilClaim } from '../core/expected-times.js';
 import { runs, type State } from '../core/state.js';

@@ -2,9 +2,17 @@
  * The seam of the job store. It speaks in operations of a queue, not in SQL, and is asynchronous, so that an engine in
  * another process fits behind it. Every operation is durable when its promise resolves.
  */
-import type { Idempotency, Job, JobFilter, JobOrder, PictureFilter, PictureMarks } from '@qwen-supervisor/protocol/job';
+import type {
+  AttemptStart,
+  Idempotency,
+  Job,
+  JobFilter,
+  JobOrder,
+  PictureFilter,
+  PictureMarks,
+} from '@qwen-supervisor/protocol/job';
 import type { JobOutcome, PictureFacets, PicturePage } from '@qwen-supervisor/protocol/messages';
-import type { AttemptStart, Death } from '../core/attempt.js';
+import type { Death } from '../core/attempt.js';
 
 /** This many deaths of the worker's own making with the same job in flight are laid to the job. */
 export const OWN_DEATHS_MAX = 2;

@@ -34,7 +34,7 @@ export function finishNow(id: string): Promise<void> {
   return asked('POST', `api/v1/jobs/${id}/interrupt`);
 }
 
-export function cancelScope(scope: { scope: 'running' | 'queued' } | { scope: 'group'; group: string }): Promise<void> {
+export function cancelScope(scope: { scope: 'running' | 'queued' }): Promise<void> {
   return asked('POST', 'api/v1/jobs/cancel', scope);
 }
 

@@ -20,8 +20,6 @@ interface Ui {
   theme: Theme;
   /** Job of the row that has the focus in the queue. */
   queueFocus: string | null;
-  /** Picture that is shown large, or has the focus in the gallery. */
-  picture: string | null;
 }
 
 export const useUi = create<Ui>(() => ({
@@ -31,7 +29,6 @@ export const useUi = create<Ui>(() => ({
   notifies: load<boolean>('notices') ?? false,
   theme: load<Theme>('theme') ?? 'system',
   queueFocus: null,
-  picture: null,
 }));
 
 /** Notices go by themselves, except those of errors. */

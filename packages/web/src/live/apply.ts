@@ -1,5 +1,5 @@
 /** What an event of the server changes. Pure; an event that is told twice changes nothing the second time. */
-import { type Eta, isTerminal, type Job } from '@qwen-supervisor/protocol/job';
+import { type AttemptStart, type Eta, isTerminal, type Job } from '@qwen-supervisor/protocol/job';
 import type { ChildName, ChildState, Crash, ModelComponent } from '@qwen-supervisor/protocol/status';
 import type { LiveState, Running } from './state';
 
@@ -11,14 +11,7 @@ const POINTS = 240;
 export interface Events {
   queued: Job;
   moved: Job;
-  running: {
-    id: string;
-    attempt: number;
-    step: number;
-    startedOverReason: string | null;
-    device: string;
-    model: string;
-  };
+  running: { id: string; attempt: number } & AttemptStart;
   step: { id: string; i: number; n: number; eta: Eta | null; preview: string | null };
   progress: { id: string; i: number; n: number; progress: number; eta: Eta | null };
   decoding: { id: string };
@@ -146,13 +139,13 @@ const TABLE: { [K in keyof Events]: Apply<K> } = {
     );
     return { ...state, crashes: [crash, ...state.crashes].slice(0, KEPT), status: { ...state.status, children } };
   },
-  pictures: (state, { ids, change }) => {
+  pictures: (state, { ids, change }, atMs) => {
     const changed = new Set(ids);
     if (change === 'removed') return { ...state, ended: state.ended.filter(({ id }) => !changed.has(id)) };
     const mark: Partial<Job> =
       change === 'starred' || change === 'unstarred'
         ? { starred: change === 'starred' }
-        : { trashedAt: change === 'trashed' ? new Date(0).toISOString() : null };
+        : { trashedAt: change === 'trashed' ? new Date(atMs).toISOString() : null };
     return { ...state, ended: state.ended.map((job) => (changed.has(job.id) ? { ...job, ...mark } : job)) };
   },
 };

@@ -1,13 +1,12 @@
-import { useEffect, useState } from 'react';
+import { create } from 'zustand';
 
-/** Our clock, in milliseconds since 1970; drawn anew each second while somebody looks. */
+/** Our clock, in milliseconds since 1970: one for all that is shown, moved each second while somebody looks. */
+const useClock = create(() => ({ nowMs: Date.now() }));
+
+setInterval(() => {
+  if (document.visibilityState === 'visible') useClock.setState({ nowMs: Date.now() });
+}, 1000);
+
 export function useNow(): number {
-  const [nowMs, setNowMs] = useState(Date.now);
-  useEffect(() => {
-    const timer = setInterval(() => {
-      if (document.visibilityState === 'visible') setNowMs(Date.now());
-    }, 1000);
-    return () => clearInterval(timer);
-  }, []);
-  return nowMs;
+  return useClock(({ nowMs }) => nowMs);
 }

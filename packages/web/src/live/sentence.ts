@@ -104,6 +104,6 @@ export function titleOf(
   return { text: 'qwen-supervisor', icon: 'icon' };
 }
 
-export function capital(text: string): string {
+function capital(text: string): string {
   return text.charAt(0).toUpperCase() + text.slice(1);
 }

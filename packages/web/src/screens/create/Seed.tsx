@@ -1,6 +1,7 @@
 import { useState } from 'react';
 import { useLive } from '../../live/store';
 import { Button } from '../../parts/Button';
+import { Chip } from '../../parts/Chip';
 import { newSeed } from '../../platform/ids';
 import { PRESETS } from '../../words';
 import { COUNT_MAX, presetOf } from './form';
@@ -19,15 +20,14 @@ export function Seed() {
         <legend>Quality</legend>
         <div className="chips">
           {Object.entries(model.presets).map(([name, { numInferenceSteps, trueCfgScale }]) => (
-            <label key={name} className="chip" title={`${numInferenceSteps} steps`}>
-              <input
-                type="radio"
-                name="preset"
-                checked={preset === name}
-                onChange={() => edit({ steps: numInferenceSteps, scale: trueCfgScale })}
-              />
-              {PRESETS[name] ?? name}
-            </label>
+            <Chip
+              key={name}
+              group="preset"
+              words={PRESETS[name] ?? name}
+              title={`${numInferenceSteps} steps`}
+              checked={preset === name}
+              onChoose={() => edit({ steps: numInferenceSteps, scale: trueCfgScale })}
+            />
           ))}
         </div>
       </fieldset>

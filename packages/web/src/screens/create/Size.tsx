@@ -1,4 +1,5 @@
 import { useLive } from '../../live/store';
+import { Chip } from '../../parts/Chip';
 import { SIDE, sizeOf } from './form';
 import { edit, useForm } from './form-store';
 
@@ -16,25 +17,21 @@ export function Size() {
       <legend>Shape</legend>
       <div className="chips">
         {known.map(([name, [w, h]]) => (
-          <label key={name} className="chip" title={`${w}×${h}`}>
-            <input
-              type="radio"
-              name="ratio"
-              checked={ratio === name}
-              onChange={() => edit({ size: { width: w, height: h } })}
-            />
-            {name}
-          </label>
-        ))}
-        <label className="chip">
-          <input
-            type="radio"
-            name="ratio"
-            checked={ratio === 'free'}
-            onChange={() => edit({ size: { width: width + SIDE.step, height } })}
+          <Chip
+            key={name}
+            group="ratio"
+            words={name}
+            title={`${w}×${h}`}
+            checked={ratio === name}
+            onChoose={() => edit({ size: { width: w, height: h } })}
           />
-          Free
-        </label>
+        ))}
+        <Chip
+          group="ratio"
+          words="Free"
+          checked={ratio === 'free'}
+          onChoose={() => edit({ size: { width: width + SIDE.step, height } })}
+        />
       </div>
       <div className="row sides">
         <label className="field">

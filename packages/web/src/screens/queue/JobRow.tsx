@@ -55,6 +55,13 @@ export function RunningRow({ running }: { running: Running }) {
   );
 }
 
+const MOVES = [
+  { to: 'first', words: 'Move to the front', isForward: true },
+  { to: 'up', words: 'Move up', isForward: true },
+  { to: 'down', words: 'Move down', isForward: false },
+  { to: 'last', words: 'Move to the end', isForward: false },
+] as const;
+
 interface QueuedProps {
   job: Job;
   /** From 1. */
@@ -90,42 +97,20 @@ export function QueuedRow({ job, place, last, isOver, onDragStart, onDragOver }:
         </p>
       </About>
       <div className="row acts">
-        <Button
-          icon="first"
-          iconOnly
-          kind="quiet"
-          reason={place === 1 ? 'It is the first.' : null}
-          onClick={() => void move(id, 'first')}
-        >
-          Move to the front
-        </Button>
-        <Button
-          icon="up"
-          iconOnly
-          kind="quiet"
-          reason={place === 1 ? 'It is the first.' : null}
-          onClick={() => void move(id, 'up')}
-        >
-          Move up
-        </Button>
-        <Button
-          icon="down"
-          iconOnly
-          kind="quiet"
-          reason={place === last ? 'It is the last.' : null}
-          onClick={() => void move(id, 'down')}
-        >
-          Move down
-        </Button>
-        <Button
-          icon="last"
-          iconOnly
-          kind="quiet"
-          reason={place === last ? 'It is the last.' : null}
-          onClick={() => void move(id, 'last')}
-        >
-          Move to the end
-        </Button>
+        {MOVES.map(({ to, words, isForward }) => (
+          <Button
+            key={to}
+            icon={to}
+            iconOnly
+            kind="quiet"
+            reason={
+              isForward && place === 1 ? 'It is the first.' : !isForward && place === last ? 'It is the last.' : null
+            }
+            onClick={() => void move(id, to)}
+          >
+            {words}
+          </Button>
+        ))}
         <Button icon="close" iconOnly kind="quiet" onClick={() => void cancel(id)}>
           Cancel
         </Button>

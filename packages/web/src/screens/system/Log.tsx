@@ -4,10 +4,11 @@ import { ApiError } from '../../api/http';
 import { clock } from '../../live/eta';
 import { useLive } from '../../live/store';
 import { Button } from '../../parts/Button';
+import { CHILDREN } from '../../words';
 import { addLines, type LogRecord, textOf } from './log-lines';
 
 const LEVELS = { debug: 20, info: 30, warn: 40, error: 50 } as const;
-const CHILDREN = { all: 'Every process', supervisor: 'supervisor', inference: 'worker', api: 'api' } as const;
+const PROCESSES = { all: 'Every process', supervisor: 'supervisor', ...CHILDREN };
 /** Nearer to the end than this is at the end, pixels. */
 const NEAR = 24;
 const AGAIN_MS = 2000;
@@ -16,7 +17,7 @@ export function Log() {
   const [lines, setLines] = useState<readonly LogRecord[]>([]);
   const [problem, setProblem] = useState<string | null>(null);
   const [level, setLevel] = useState<keyof typeof LEVELS>('info');
-  const [child, setChild] = useState<keyof typeof CHILDREN>('all');
+  const [child, setChild] = useState<keyof typeof PROCESSES>('all');
   const [isFollowing, setIsFollowing] = useState(true);
   const [seen, setSeen] = useState(0);
   const box = useRef<HTMLDivElement>(null);
@@ -79,7 +80,7 @@ export function Log() {
         <label>
           <span className="visually-hidden">Process</span>
           <select value={child} onChange={({ target }) => setChild(target.value as typeof child)}>
-            {Object.entries(CHILDREN).map(([value, name]) => (
+            {Object.entries(PROCESSES).map(([value, name]) => (
               <option key={value} value={value}>
                 {name}
               </option>

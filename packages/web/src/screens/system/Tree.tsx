@@ -2,6 +2,7 @@ import type { ChildStatus, SystemStatus } from '@qwen-supervisor/protocol/status
 import { ago, duration, exact, gigabytes } from '../../live/eta';
 import { useNow } from '../../live/now';
 import { useLive } from '../../live/store';
+import { CHILDREN } from '../../words';
 
 const TONES: Partial<Record<ChildStatus['state'], string>> = {
   ready: 'ok',
@@ -10,7 +11,6 @@ const TONES: Partial<Record<ChildStatus['state'], string>> = {
   'backing-off': 'warn',
   blocked: 'warn',
 };
-const NAMES = { inference: 'worker', api: 'api' } as const;
 
 /** The processes: what each does, why, and since how many crashes. */
 export function Tree({ status }: { status: SystemStatus }) {
@@ -45,7 +45,7 @@ function Child({ child }: { child: ChildStatus }) {
   return (
     <li data-child={name}>
       <div className="row">
-        <strong>{NAMES[name]}</strong>
+        <strong>{CHILDREN[name]}</strong>
         <span className={TONES[state] ?? 'muted'}>{state}</span>
         <span className="muted small">
           {pid === null ? 'no process' : `process ${pid}`}

@@ -1,0 +1,40 @@
+/** A job as it is when it has come in. */
+import type { Job } from '@qwen-supervisor/protocol/job';
+
+export function sampleJob(id: string, changes: Partial<Job> = {}): Job {
+  return {
+    id,
+    prompt: 'a fox',
+    negativePrompt: ' ',
+    width: 128,
+    height: 128,
+    numInferenceSteps: 20,
+    trueCfgScale: 4,
+    seed: 7,
+    initImage: null,
+    strength: null,
+    mask: null,
+    status: 'queued',
+    step: 0,
+    steps: 20,
+    progress: 0,
+    attempts: 0,
+    priority: 0,
+    position: 1,
+    eta: null,
+    source: 'api',
+    group: null,
+    retryOf: null,
+    resumedAtStep: null,
+    startedOverReason: null,
+    devices: [],
+    model: null,
+    images: [],
+    starred: false,
+    trashedAt: null,
+    error: null,
+    createdAt: '2026-11-26T00:00:00Z',
+    finishedAt: null,
+    ...changes,
+  };
+}
