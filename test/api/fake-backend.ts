@@ -57,6 +57,7 @@ const WELCOME: Welcome = {
 const child = { pid: 1, restarts: 0, rssBytes: 1e6, deviceBytes: 0, lastExit: null };
 const STATUS: SystemStatus = {
   supervisor: { pid: 1, version: '0.1.0', uptimeSeconds: 1, url: WELCOME.url },
+  machine: { memoryBytes: 32e9, availableBytes: 20e9 },
   children: [
     { ...child, name: 'inference', state: 'ready', reason: 'ready' },
     { ...child, name: 'api', state: 'ready', reason: 'ready' },

@@ -28,6 +28,7 @@ export const SNAPSHOT: SnapshotAnswer = {
   role: 'use',
   status: {
     supervisor: { pid: 1, version: '0.1.0', uptimeSeconds: 60, url: 'http://localhost:8000' },
+    machine: { memoryBytes: 32e9, availableBytes: 20e9 },
     children: [child('inference', 'ready'), child('api', 'ready')],
     device: { device: 'cpu', name: 'a processor', memoryBytes: null, reason: 'there is no graphics card' },
     model: {

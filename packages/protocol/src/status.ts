@@ -147,6 +147,8 @@ export interface QueueStatus {
 
 export interface SystemStatus {
   supervisor: { pid: number; version: string; uptimeSeconds: number; url: string };
+  /** Memory of the whole machine, and of that what can be had without taking it from anybody. */
+  machine: { memoryBytes: number; availableBytes: number };
   children: ChildStatus[];
   device: ChosenDevice;
   model: ModelStatus;

@@ -2,6 +2,7 @@
  * The shell around the supervisor's core: owns the clock, the processes, the sockets and the store. It turns what
  * happens into events, and carries out the effects that the core decides on.
  */
+import { freemem, totalmem } from 'node:os';
 import { VERSION } from '@qwen-supervisor/ipc/version';
 import type { ApiKey } from '@qwen-supervisor/protocol/api-keys';
 import type { Config } from '@qwen-supervisor/protocol/config';
@@ -352,10 +353,12 @@ export class Daemon implements RunningDaemon, Supervised {
 
   async #status(): Promise<SystemStatus> {
     const { url } = this.#parts.httpPort;
-    const identity = { pid: process.pid, version: VERSION, uptimeSeconds: process.uptime(), url };
+    const supervisor = { pid: process.pid, version: VERSION, uptimeSeconds: process.uptime(), url };
+    // On Linux that is MemAvailable.
+    const machine = { memoryBytes: totalmem(), availableBytes: freemem() };
     const model = { id: this.#model.info.id, folder: this.#config.model };
     const queue = { ...(await this.jobs.counts()), problem: this.jobs.problem };
-    return describeSystem(this.#state, identity, this.#model.device, model, queue, this.nowMs());
+    return describeSystem(this.#state, { supervisor, machine }, this.#model.device, model, queue, this.nowMs());
   }
 
   async #snapshot(): Promise<Snapshot> {

@@ -86,12 +86,18 @@ describe.skipIf(!hasBrowser())('every screen', () => {
     },
   );
 
-  test('from 320 to 3840 pixels nothing is beside the window', async () => {
+  test.each([
+    [100, WIDTHS],
+    [200, [375, 1280]],
+  ])('with text of %d %% nothing is beside the window', async (percent, widths) => {
     const { page } = await browser.open(`${product.url}/app/`);
     const wide: string[] = [];
-    for (const width of WIDTHS) {
+    for (const width of widths) {
       await page.setViewportSize({ width, height: 800 });
       await eachScreen(page, async (name) => {
+        await page.evaluate((size) => {
+          document.documentElement.style.fontSize = size;
+        }, `${percent}%`);
         const over = await page.evaluate(() => {
           const { scrollWidth, clientWidth } = document.documentElement;
           const beside = [...document.querySelectorAll('main *')].filter((element) => {
@@ -108,6 +114,17 @@ describe.skipIf(!hasBrowser())('every screen', () => {
       });
     }
     expect(wide).toEqual([]);
+  });
+
+  test('where the system has its own colours, it is still told what is chosen and how far something is', async () => {
+    const { page } = await browser.open(`${product.url}/app/`, { forcedColors: 'active' });
+    const outline = (element: Element) => getComputedStyle(element).outlineStyle;
+    const pages = page.getByRole('navigation').first();
+    expect(await pages.getByRole('link', { name: 'Create' }).evaluate(outline)).toBe('solid');
+    expect(await pages.getByRole('link', { name: 'Queue' }).evaluate(outline)).toBe('none');
+    expect(await page.locator('label', { hasText: /^1:1$/ }).evaluate(outline)).toBe('solid');
+    const bar = page.getByRole('progressbar').first();
+    expect(await bar.evaluate((element) => getComputedStyle(element).borderStyle)).toBe('solid');
   });
 
   test('what is touched is large enough for a finger', async () => {

@@ -1,6 +1,6 @@
 /** The screen for whoever runs the server. */
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
-import { type Product, startProduct, until } from '../../system/product';
+import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
+import { NASTY, type Product, startProduct, until } from '../../system/product';
 import { browserForTests, hasBrowser } from './browser';
 
 describe.skipIf(!hasBrowser())('the system screen', () => {
@@ -64,5 +64,20 @@ describe.skipIf(!hasBrowser())('the system screen', () => {
       .first()
       .waitFor();
     await page.getByTestId('status').filter({ hasText: 'pocket is ready' }).waitFor();
+  });
+
+  test('a load that stands still says so, and what becomes of it', async () => {
+    const stalled = await startProduct(['--load-stall-seconds', '25'], undefined, { ...NASTY, NASTY_LOAD: 'stall' });
+    onTestFinished(() => stalled.clean());
+    const { page } = await browser.open(`${stalled.url}/app/system`);
+    const said = (text: RegExp) => page.getByTestId('status').filter({ hasText: text }).waitFor();
+    await said(/Loading pocket: transformer, \d+ MB of \d+ MB\./);
+    const load = page.getByRole('region', { name: 'Load' });
+    expect(await load.locator('[aria-current=step]').textContent()).toContain('transformer');
+    await said(/Loading has stood still for \d+ s at \d+ MB\. If it goes on so it is stopped and tried again\./);
+    await page
+      .locator('[data-child=inference]')
+      .getByText(/One unplanned restart .*: stalled/)
+      .waitFor();
   });
 });

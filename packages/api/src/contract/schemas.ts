@@ -100,6 +100,9 @@ export const statusSchema = named(
   'Status',
   z.object({
     supervisor: z.object({ pid: z.int(), version: z.string(), uptimeSeconds: z.number(), url: z.string() }),
+    machine: z
+      .object({ memoryBytes: z.int(), availableBytes: z.int() })
+      .describe('Memory of the whole machine, and of that what can be had without taking it from anybody'),
     children: z.array(
       z.object({
         name: z.enum(CHILD_NAMES),

@@ -7,7 +7,7 @@ import { childOf, runs, type State, WORKER_NAMES } from './state.js';
 
 export function describeSystem(
   state: State,
-  supervisor: SystemStatus['supervisor'],
+  { supervisor, machine }: Pick<SystemStatus, 'supervisor' | 'machine'>,
   device: SystemStatus['device'],
   model: Pick<ModelStatus, 'id' | 'folder'>,
   queue: Pick<QueueStatus, 'queued' | 'running' | 'problem'>,
@@ -15,6 +15,7 @@ export function describeSystem(
 ): SystemStatus {
   return {
     supervisor: { ...supervisor, uptimeSeconds: Math.round(supervisor.uptimeSeconds * 10) / 10 },
+    machine,
     children: CHILD_NAMES.map((name) => {
       const child = childOf(state, name);
       const { pid, restarts, vitals, device, lastExit, reason } = child;

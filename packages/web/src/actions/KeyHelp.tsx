@@ -73,8 +73,8 @@ export function KeyHelp() {
                     <div key={id} className="row">
                       <dt className="grow">{words}</dt>
                       <dd>
-                        {keys.map((key) => (
-                          <kbd key={key}>{keyName(key)}</kbd>
+                        {[...new Set(keys.map(keyName))].map((key) => (
+                          <kbd key={key}>{key}</kbd>
                         ))}
                       </dd>
                     </div>

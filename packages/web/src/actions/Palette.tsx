@@ -72,8 +72,8 @@ export function Palette() {
                 {action.words}
                 {enabled !== true && <span className="muted small"> {enabled}</span>}
               </span>
-              {action.keys.map((key) => (
-                <kbd key={key}>{keyName(key)}</kbd>
+              {[...new Set(action.keys.map(keyName))].map((key) => (
+                <kbd key={key}>{key}</kbd>
               ))}
             </div>
           );

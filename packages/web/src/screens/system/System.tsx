@@ -49,7 +49,8 @@ function merged(live: SystemStatus, measured: SystemStatus | undefined): SystemS
     const { rssBytes, deviceBytes, lastExit } = measured.children.find(({ name }) => name === child.name) ?? child;
     return { ...child, rssBytes, deviceBytes, lastExit };
   });
-  return { ...live, supervisor: measured.supervisor, device: measured.device, children };
+  const { supervisor, machine, device } = measured;
+  return { ...live, supervisor, machine, device, children };
 }
 
 function Model({ status }: { status: SystemStatus }) {

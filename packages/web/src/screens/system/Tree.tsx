@@ -14,7 +14,8 @@ const TONES: Partial<Record<ChildStatus['state'], string>> = {
 
 /** The processes: what each does, why, and since how many crashes. */
 export function Tree({ status }: { status: SystemStatus }) {
-  const { supervisor, children } = status;
+  const { supervisor, machine, device, children } = status;
+  const held = children.reduce((bytes, { rssBytes }) => bytes + (rssBytes ?? 0), 0);
   return (
     <section className="panel stack live" aria-label="Processes">
       <h2>Processes</h2>
@@ -34,6 +35,14 @@ export function Tree({ status }: { status: SystemStatus }) {
           </ul>
         </li>
       </ul>
+      <label className="field small">
+        <span>
+          Memory of the machine: {gigabytes(machine.memoryBytes - machine.availableBytes)} of{' '}
+          {gigabytes(machine.memoryBytes)} in use, {gigabytes(held)} of that by these processes
+          {device.memoryBytes !== null && `; the card has ${gigabytes(device.memoryBytes)}`}
+        </span>
+        <meter min={0} max={machine.memoryBytes} value={machine.memoryBytes - machine.availableBytes} />
+      </label>
     </section>
   );
 }
