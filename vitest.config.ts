@@ -33,7 +33,7 @@ export default defineConfig({
         test: {
           name: 'system',
           include: ['test/system/**/*.test.ts', ...LONG, HISTORIES, BROWSER],
-          globalSetup: 'test/web/browser/install.ts',
+          globalSetup: 'test/debian-packages.ts',
         },
       },
       // Gigabytes and a quarter of an hour: only where it is asked for.

@@ -1,7 +1,15 @@
 /** Pages that are made from the code. A stale one is written anew and fails the run: commit it. */
 import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
-import { CONFIG_KEYS, describeKey, environmentName, parseConfig } from '@qwen-supervisor/protocol/config';
+import {
+  CONFIG_KEYS,
+  configJsonSchema,
+  describeKey,
+  environmentName,
+  parseConfig,
+  takesEffect,
+  WHEN,
+} from '@qwen-supervisor/protocol/config';
 import { ERRORS } from '@qwen-supervisor/protocol/errors';
 import { parse } from 'smol-toml';
 import { describe, expect, test } from 'vitest';
@@ -30,9 +38,10 @@ function exampleConfig(): string {
   const entries = CONFIG_KEYS.map((key) => {
     const { doc, default: value } = describeKey(key);
     const shown = value === undefined ? `# ${key} = ""` : `# ${key} = ${JSON.stringify(value)}`;
-    return `# ${doc}.\n# Also --${key} and ${environmentName(key)}.\n${shown}\n`;
+    return `# ${doc}.\n# ${WHEN[takesEffect(key)]}. Also --${key} and ${environmentName(key)}.\n${shown}\n`;
   });
-  return `# All settings of qwen-supervisor, with their defaults. Made from packages/protocol/src/config.ts.
+  return `#:schema ./qwen-supervisor.schema.json
+# All settings of qwen-supervisor, with their defaults. Made from packages/protocol/src/config.ts.
 # Use it with: qwen-supervisor start --config FILE. Flags win over the environment, it over this file.
 
 ${entries.join('\n')}`;
@@ -42,6 +51,7 @@ describe('generated pages are up to date', () => {
   test.each([
     ['docs/errors.md', errorsPage],
     ['config/qwen-supervisor.toml', exampleConfig],
+    ['config/qwen-supervisor.schema.json', () => `${JSON.stringify(configJsonSchema(), null, 2)}\n`],
   ])('%s', (file, make) => {
     const path = join(REPOSITORY, file);
     const now = existsSync(path) ? readFileSync(path, 'utf8') : '';

@@ -261,6 +261,27 @@ export type ConfigKey = keyof Config;
 
 export const CONFIG_KEYS = Object.keys(configSchema.shape) as ConfigKey[];
 
+/** For editors, of the TOML file. Reference: JSON Schema 2020-12. */
+export function configJsonSchema(): object {
+  const { $schema, ...schema } = z.toJSONSchema(configSchema, { io: 'input' });
+  const properties = Object.fromEntries(
+    Object.entries(schema.properties ?? {}).map(([key, property]) => {
+      const { takesEffect: when, ...rest } = property as Record<string, unknown>;
+      return [key, { ...rest, description: `${rest.description}. ${WHEN[when as TakesEffect]}` }];
+    }),
+  );
+  // What the file leaves out comes from elsewhere.
+  return { $schema, title: 'qwen-supervisor', ...schema, required: [], properties };
+}
+
+/** When a changed value is obeyed, in words. */
+export const WHEN: Record<TakesEffect, string> = {
+  'at once': 'Takes effect with a reload',
+  inference: 'Takes effect with a reload, which restarts the worker',
+  api: 'Takes effect with a reload, which restarts the API',
+  start: 'Takes effect with the next start',
+};
+
 /** What is known about one key, for flags, docs and the example file. */
 export function describeKey(key: ConfigKey): { doc: string; default: string | number | undefined; numeric: boolean } {
   const schema: z.ZodType = configSchema.shape[key];
@@ -288,14 +309,25 @@ function canonicalKey(key: string): string {
 /** Where a value came from, for the message about it. */
 export type ConfigSource = { name: string; values: Record<string, unknown> };
 
+/** A configuration, and for each key that is not as it comes the name of the source that had the last word. */
+export interface ExplainedConfig {
+  config: Config;
+  origins: Partial<Record<ConfigKey, string>>;
+}
+
+/** @throws CodedError CONFIG_INVALID, naming the source and the key */
+export function parseConfig(sources: ConfigSource[]): Config {
+  return explainConfig(sources).config;
+}
+
 /**
  * Merges the sources (the later wins) and checks the result. Text from flags and environment becomes a number where the
  * key is one.
  * @throws CodedError CONFIG_INVALID, naming the source and the key
  */
-export function parseConfig(sources: ConfigSource[]): Config {
+export function explainConfig(sources: ConfigSource[]): ExplainedConfig {
   const merged: Record<string, unknown> = {};
-  const origin: Record<string, string> = {};
+  const origins: Partial<Record<string, string>> = {};
   for (const source of sources) {
     for (const [name, value] of Object.entries(source.values)) {
       const key = canonicalKey(name);
@@ -303,14 +335,14 @@ export function parseConfig(sources: ConfigSource[]): Config {
         throw new CodedError('CONFIG_INVALID', `unknown key '${name}' in ${source.name}`);
       }
       merged[key] = describeKey(key as ConfigKey).numeric ? toNumber(value) : value;
-      origin[key] = source.name;
+      origins[key] = source.name;
     }
   }
   const parsed = configSchema.safeParse(merged);
-  if (parsed.success) return parsed.data;
+  if (parsed.success) return { config: parsed.data, origins };
   const problems = parsed.error.issues.map((issue) => {
     const key = String(issue.path[0] ?? '');
-    return `${key} (from ${origin[key] ?? 'the defaults'}): ${issue.message}`;
+    return `${key} (from ${origins[key] ?? 'the defaults'}): ${issue.message}`;
   });
   throw new CodedError('CONFIG_INVALID', problems.join('; '));
 }

@@ -337,6 +337,26 @@ export const ERRORS = {
     'the output file cannot be written',
     'choose a path that you may write to with -o; the picture itself is kept in the data folder',
     500, 73, 'caller'),
+  SYSTEMD_MISSING: row(
+    'there is no systemd that can be asked',
+    "log in as the user whose service it is, not by 'su'; where the machine has no systemd, let what starts services there run 'qwen-supervisor start'",
+    500, 69, 'environment'),
+  SYSTEMD_REFUSED: row(
+    'systemd did not do it',
+    "'journalctl --user -u qwen-supervisor' says why, for a service of the machine without --user",
+    500, 70, 'environment'),
+  SERVICE_NOT_INSTALLED: row(
+    'the service is not installed',
+    "install it with 'qwen-supervisor service install', and with --system for one of the machine",
+    404, 66, 'caller'),
+  SERVICE_FOREIGN: row(
+    'a unit of this name is there that this program did not write',
+    "look at it, move it away if nobody needs it, and try again; 'qwen-supervisor service print' shows what would be written",
+    409, 91, 'environment'),
+  PROGRAM_NOT_INSTALLED: row(
+    'the program is not installed for good',
+    "install it with 'npm install --global qwen-supervisor' and try again",
+    409, 91, 'environment'),
   INSTALL_INCOMPLETE: row(
     'a package that the program needs is missing',
     "install it again: 'npm install -g --ignore-scripts FILE.tgz', or 'npm ci' in the repository",

@@ -107,7 +107,10 @@ export class Daemon implements RunningDaemon, Supervised {
       metrics: async () => this.#metrics.text(await this.#status()),
       apiKeys: () => this.#keys,
       // One after the other: each is compared with what the one before has made.
-      reload: () => this.#inLine(() => this.#reload()),
+      reload: () => {
+        const reload = () => this.#inLine(() => this.#reload());
+        return parts.systemd ? parts.systemd.reloading(reload) : reload();
+      },
       stop: (reason) => this.stop(reason),
     };
     this.events.subscribe(this.#metrics, null);

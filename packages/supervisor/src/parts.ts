@@ -2,9 +2,9 @@ import type { ApiKey } from '@qwen-supervisor/protocol/api-keys';
 import type { Config } from '@qwen-supervisor/protocol/config';
 import type { JobStore } from './jobs/job-store.js';
 import type { HttpPort } from './machine/http-port.js';
-import type { SystemdNotifier } from './machine/systemd.js';
 import type { PlannedModel } from './planned-model.js';
 import type { Log } from './records/log.js';
+import type { SystemdNotifier } from './service/systemd-notify.js';
 
 /** What a supervisor is made of, opened and checked. */
 export interface Parts {

@@ -12,11 +12,11 @@ import { openSqliteJobStore } from './jobs/sqlite-database.js';
 import { emptyTemporaryFolder, prepareDataDir, prepareSocket, readPresence } from './machine/data-folder.js';
 import { adoptHttpPort, bindHttpPort, type HttpPort } from './machine/http-port.js';
 import { processState } from './machine/process-state.js';
-import { SystemdNotifier, takeActivation } from './machine/systemd.js';
 import { PlannedModel } from './planned-model.js';
 import { deathSignalLauncher } from './processes/spawn-child.js';
 import { sweepSurvivors } from './processes/survivors.js';
 import { type Log, openLog } from './records/log.js';
+import { SystemdNotifier, takeActivation } from './service/systemd-notify.js';
 
 /**
  * Starts a supervisor. Whatever can be known before a process is spawned is checked here, in the order of cost.
@@ -42,9 +42,9 @@ export async function startDaemon(
   try {
     const open = keys.length > 0 || config.keyless === 'anywhere';
     httpPort =
-      activation.listenFd === null
+      activation.listenFds.length === 0
         ? bindHttpPort(config.host, config.port, open)
-        : adoptHttpPort(activation.listenFd, open);
+        : adoptHttpPort(activation.listenFds, open);
     const log = openLog(logFile(dataDir), config['log-level']);
     process.on('uncaughtException', (error) => endForBug(error, log));
     if (isServiceVariable(env.QWEN_SUPERVISOR_PORT ?? ''))

@@ -5,9 +5,9 @@ import { chmodSync, mkdirSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { initialState, type State, withChild } from '@qwen-supervisor/supervisor/core/state';
 import { measureDevice, probeDevice } from '@qwen-supervisor/supervisor/devices/device-memory';
-import { describeToSystemd, takeActivation } from '@qwen-supervisor/supervisor/machine/systemd';
 import { countOomKills } from '@qwen-supervisor/supervisor/processes/oom-kills';
 import { threadStates } from '@qwen-supervisor/supervisor/processes/thread-states';
+import { describeToSystemd, takeActivation } from '@qwen-supervisor/supervisor/service/systemd-notify';
 import { afterEach, describe, expect, onTestFinished, test } from 'vitest';
 import { temporaryFolder } from '../../fixture-files.js';
 
@@ -98,10 +98,10 @@ describe('systemd', () => {
       NOTIFY_SOCKET: '/run/x',
       HOME: '/',
     };
-    expect(takeActivation(env)).toEqual({ listenFd: 3, notify: true, watchdogMs: 30_000 });
+    expect(takeActivation(env)).toEqual({ listenFds: [3], notify: true, watchdogMs: 30_000 });
     expect(env).toEqual({ NOTIFY_SOCKET: '/run/x', HOME: '/' });
     const others = { LISTEN_PID: '1', LISTEN_FDS: '1', WATCHDOG_PID: '1', WATCHDOG_USEC: '1' };
-    expect(takeActivation(others)).toEqual({ listenFd: null, notify: false, watchdogMs: null });
+    expect(takeActivation(others)).toEqual({ listenFds: [], notify: false, watchdogMs: null });
   });
 
   test('is told of readiness when requests are taken, or when pictures can be drawn, never by time', () => {

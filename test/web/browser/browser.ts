@@ -5,7 +5,7 @@
 import { existsSync } from 'node:fs';
 import { type Browser, type BrowserContextOptions, chromium, type Page } from 'playwright-core';
 import { afterAll, afterEach, beforeAll, expect } from 'vitest';
-import { CHROMIUM } from './install';
+import { CHROMIUM } from '../../debian-packages';
 
 const FLAGS = [
   '--no-sandbox',

@@ -4,6 +4,7 @@ import { VERSION } from '@qwen-supervisor/ipc/version';
 import { CodedError, ERRORS, toCodedError } from '@qwen-supervisor/protocol/errors';
 import { Command, CommanderError } from 'commander';
 import { addBench } from './bench.js';
+import { addConfig } from './config.js';
 import { addCrashes } from './crashes.js';
 import { addDevice } from './device.js';
 import { addEvents } from './events.js';
@@ -16,6 +17,7 @@ import { addOpen } from './open.js';
 import { printError } from './printer.js';
 import { addReload } from './reload.js';
 import { addRestart } from './restart.js';
+import { addService } from './service.js';
 import { addStart } from './start.js';
 import { addStatus } from './status.js';
 import { addStop } from './stop.js';
@@ -36,6 +38,8 @@ const COMMANDS = [
   addDevice,
   addGpu,
   addBench,
+  addConfig,
+  addService,
 ];
 
 /** What people try besides --version. */

@@ -1,22 +1,16 @@
 import { isatty } from 'node:tty';
 import { setFlagsFromString } from 'node:v8';
-import { CONFIG_KEYS, describeKey } from '@qwen-supervisor/protocol/config';
 import { CodedError, toCodedError } from '@qwen-supervisor/protocol/errors';
 import type { Command } from 'commander';
 import type { RunningDaemon } from '../daemon.js';
 import { watchNpmParent } from '../machine/parent-watch.js';
+import { type Settings, withSettings } from './settings.js';
 
 /** Terminal, npm and shell may each deliver the same Ctrl+C. */
 const SAME_SIGNAL_MS = 500;
 
 export function addStart(program: Command): void {
-  const command = program.command('start').description('run the supervisor in the foreground');
-  for (const key of CONFIG_KEYS) {
-    const { doc, default: value } = describeKey(key);
-    command.option(`--${key} <value>`, value === undefined || value === '' ? doc : `${doc} (default: ${value})`);
-  }
-  command.option('--config <file>', 'TOML file with the same keys');
-  command.action((options: Record<string, string>) => start(options));
+  withSettings(program.command('start').description('run the supervisor in the foreground')).action(start);
 }
 
 /** Megabytes of the young generation: a process that only watches makes little garbage, and Node's default keeps 16. */
@@ -32,7 +26,7 @@ function isDetached(): boolean {
   return [0, 1, 2].every((fd) => !isatty(fd));
 }
 
-async function start(options: Record<string, string>): Promise<void> {
+async function start(options: Settings): Promise<void> {
   setFlagsFromString(`--max-semi-space-size=${YOUNG_GENERATION_MB}`);
   setFlagsFromString('--optimize-for-size');
   // Commander names an option `dataDir`; the configuration accepts it so.

@@ -8,8 +8,9 @@ import {
   CONFIG_KEYS,
   type Config,
   type ConfigSource,
+  type ExplainedConfig,
   environmentName,
-  parseConfig,
+  explainConfig,
 } from '@qwen-supervisor/protocol/config';
 import { MODEL_FILE, modelFolder } from '@qwen-supervisor/protocol/data-files';
 import { CodedError } from '@qwen-supervisor/protocol/errors';
@@ -25,25 +26,42 @@ const POCKET_MODEL = dirname(
 /** Of the TOML file: hundreds of times what all keys take. */
 const BYTES_MAX = 1 << 20;
 
+/** Where values come from that are neither the defaults nor of the file. */
+export const ENVIRONMENT = 'the environment';
+export const COMMAND_LINE = 'the command line';
+
 /** `flags` by key; `configFile` from `--config` or QWEN_SUPERVISOR_CONFIG. @throws CodedError CONFIG_* */
 export function loadConfig(
   flags: Record<string, string>,
   configFile: string | undefined,
   env: NodeJS.ProcessEnv,
 ): Config {
+  return loadExplained(flags, configFile, env).config;
+}
+
+/** With where each value came from. @throws CodedError CONFIG_* */
+export function loadExplained(
+  flags: Record<string, string>,
+  configFile: string | undefined,
+  env: NodeJS.ProcessEnv,
+): ExplainedConfig {
   const fromEnvironment = CONFIG_KEYS.flatMap((key) => {
     const value = env[environmentName(key)];
     return value === undefined || value === '' || isServiceVariable(value) ? [] : [[key, value]];
   });
   const given: ConfigSource[] = [
     ...(configFile ? [{ name: configFile, values: readToml(configFile) }] : []),
-    { name: 'the environment', values: Object.fromEntries(fromEnvironment) },
-    { name: 'the command line', values: flags },
+    { name: ENVIRONMENT, values: Object.fromEntries(fromEnvironment) },
+    { name: COMMAND_LINE, values: flags },
   ];
-  const withDefault = (model: string) =>
-    parseConfig([{ name: 'the defaults', values: { 'data-dir': defaultDataDir(env), model } }, ...given]);
-  const inUse = modelInUse(resolve(withDefault(POCKET_MODEL)['data-dir']));
-  const config = withDefault(inUse ?? POCKET_MODEL);
+  const withDefault = (model: string, name = 'the defaults') =>
+    explainConfig([
+      { name: 'the defaults', values: { 'data-dir': defaultDataDir(env) } },
+      { name, values: { model } },
+      ...given,
+    ]);
+  const inUse = modelInUse(resolve(withDefault(POCKET_MODEL).config['data-dir']));
+  const { config, origins } = inUse === null ? withDefault(POCKET_MODEL) : withDefault(inUse, "'model use'");
   const { 'data-dir': dataDir, model, 'keys-file': keysFile } = config;
   // A model that was added goes by its name.
   const isName = existsSync(join(modelFolder(resolve(dataDir), model), MODEL_FILE));
@@ -54,7 +72,7 @@ export function loadConfig(
   };
   // Lists have more to them than a schema sees.
   accessOf(config);
-  return { ...config, ...absolute };
+  return { config: { ...config, ...absolute }, origins };
 }
 
 /**

@@ -63,10 +63,18 @@ export function bindHttpPort(host: string, port: number, open: boolean): HttpPor
 }
 
 /**
- * Takes over a socket that systemd has bound; its address comes from the socket unit. @throws CodedError
+ * Takes over the sockets that systemd has bound; their addresses come from the socket unit. @throws CodedError
  * HOST_REFUSED, PORT_UNUSABLE
  */
-export function adoptHttpPort(fd: number, open: boolean): HttpPort {
+export function adoptHttpPort(fds: readonly number[], open: boolean): HttpPort {
+  const ports = fds.map((fd) => adoptOne(fd, open));
+  const close = () => {
+    for (const port of ports) port.close();
+  };
+  return { ...(ports[0] as HttpPort), fds: ports.flatMap(({ fds }) => fds), close };
+}
+
+function adoptOne(fd: number, open: boolean): HttpPort {
   const handle = newHandle();
   const name: SocketName = {};
   if (handle.open(fd) !== 0 || handle.getsockname(name) !== 0 || !name.address || !name.port) {

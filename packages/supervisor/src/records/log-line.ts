@@ -11,6 +11,16 @@ export function hasColours(): boolean {
   return (process.stdout.isTTY ?? false) && pc.isColorSupported;
 }
 
+/** For systemd's journal, which has the time, and takes the level from the beginning. Reference: sd-daemon(3). */
+export function journalLine(json: string): string {
+  const { level } = JSON.parse(json) as { level: number };
+  const priority = level >= 50 ? 3 : level >= 40 ? 4 : level >= 30 ? 6 : 7;
+  return `<${priority}>${formatLine(json, false).replace(TIME, '')}\n`;
+}
+
+/** As every line begins. */
+const TIME = /^\d\d:\d\d:\d\d {2}/;
+
 /** `json`: one line of the log. A line that is no record is shown as it is. */
 export function formatLine(json: string, colours: boolean): string {
   const paint = pc.createColors(colours);

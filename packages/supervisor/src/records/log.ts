@@ -1,8 +1,12 @@
-/** The log: JSON lines in the data folder, and on stdout readable lines in a terminal or JSON lines anywhere else. */
+/**
+ * The log: JSON lines in the data folder, and on stdout readable lines in a terminal and in systemd's journal, or JSON
+ * lines anywhere else.
+ */
+import { fstatSync } from 'node:fs';
 import { Writable } from 'node:stream';
 import { CodedError } from '@qwen-supervisor/protocol/errors';
 import pino, { type Logger } from 'pino';
-import { formatLine, hasColours } from './log-line.js';
+import { formatLine, hasColours, journalLine } from './log-line.js';
 import { RotatingFile } from './rotating-file.js';
 
 /** Size at which the file is set aside, and how many older ones are kept. */
@@ -35,10 +39,15 @@ export function openLog(file: string, level: string): Log {
     const toStdout = new Writable({
       write(chunk: Buffer, _encoding, done) {
         const text = chunk.toString('utf8');
-        stdout.write(process.stdout.isTTY ? `${formatLine(text, hasColours())}\n` : text);
+        stdout.write(shown(text));
         done();
       },
     });
+    const isJournal = leadsToJournal(process.env);
+    const shown = (text: string) => {
+      if (isJournal) return journalLine(text);
+      return process.stdout.isTTY ? `${formatLine(text, hasColours())}\n` : text;
+    };
     const streams = [toFile, toStdout].map((stream) => ({ level: 'debug' as const, stream }));
     const logger = pino({ level, base: null, timestamp: pino.stdTimeFunctions.isoTime }, pino.multistream(streams));
     const flush = () => {
@@ -49,4 +58,11 @@ export function openLog(file: string, level: string): Log {
   } catch (cause) {
     throw new CodedError('DATA_DIR_UNUSABLE', `${file}: ${(cause as Error).message}`, { cause });
   }
+}
+
+/** Whether stdout is the journal's. Reference: systemd.exec(5), "$JOURNAL_STREAM". */
+function leadsToJournal(env: NodeJS.ProcessEnv): boolean {
+  if (env.JOURNAL_STREAM === undefined) return false;
+  const { dev, ino } = fstatSync(1);
+  return env.JOURNAL_STREAM === `${dev}:${ino}`;
 }

@@ -19,18 +19,18 @@ const TELL_LIMIT_MS = 5000;
 
 /** What systemd has given to this process, taken out of the environment so that no child thinks it is meant. */
 export interface Activation {
-  /** Descriptor of a socket unit's socket, which listens already; null without one. */
-  listenFd: number | null;
+  /** Descriptors of a socket unit's sockets, which listen already; none without one. */
+  listenFds: number[];
   notify: boolean;
   /** Longest silence that the unit's WatchdogSec allows; null without. */
   watchdogMs: number | null;
 }
 
 export function takeActivation(env: NodeJS.ProcessEnv): Activation {
-  const forUs = Number(env.LISTEN_PID) === process.pid && Number(env.LISTEN_FDS) > 0;
+  const count = Number(env.LISTEN_PID) === process.pid ? Number(env.LISTEN_FDS) : 0;
   const watched = env.WATCHDOG_PID === undefined || Number(env.WATCHDOG_PID) === process.pid;
   const activation = {
-    listenFd: forUs ? FIRST_FD : null,
+    listenFds: Array.from({ length: count }, (_, i) => FIRST_FD + i),
     notify: env.NOTIFY_SOCKET !== undefined,
     watchdogMs: watched && env.WATCHDOG_USEC !== undefined ? Number(env.WATCHDOG_USEC) / 1000 : null,
   };
@@ -87,6 +87,19 @@ export class SystemdNotifier {
       ...(this.#told.ready ? [] : [`EXTEND_TIMEOUT_USEC=${EXTEND_SECONDS * 1e6}`]),
       `STATUS=${now.status}`,
     ]);
+  }
+
+  /** That settings are read anew, and that this is over. */
+  async reloading<T>(reload: () => Promise<T>): Promise<T> {
+    if (!this.#told.ready || this.#stopping) return reload();
+    this.#tell(['RELOADING=1', `MONOTONIC_USEC=${process.hrtime.bigint() / 1000n}`]);
+    try {
+      return await reload();
+    } finally {
+      // Words of before must not take the place of these.
+      await this.#telling;
+      if (!this.#stopping) this.#tell(['READY=1', `STATUS=${this.#told.status}`]);
+    }
   }
 
   /** To be called from the loop that is watched: where it stands still, nothing is told. */

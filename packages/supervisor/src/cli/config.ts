@@ -1,0 +1,43 @@
+import { CONFIG_KEYS, configJsonSchema, takesEffect } from '@qwen-supervisor/protocol/config';
+import type { Command } from 'commander';
+import { readKeysFile } from '../config/keys-file.js';
+import { loadExplained } from '../config/load-config.js';
+import { refuseUnlessOpen } from '../machine/http-port.js';
+import { print } from './printer.js';
+import { type Settings, withSettings } from './settings.js';
+
+const KEY_WIDTH = 24;
+
+export function addConfig(program: Command): void {
+  const config = program.command('config').description('the settings, and where each comes from');
+  withSettings(config.command('show'))
+    .description('the settings that a start with these flags would have')
+    .option('--json', 'print one JSON object')
+    .action(({ json, ...settings }: Settings) => {
+      const { config, origins } = explained(settings);
+      const rows = CONFIG_KEYS.map((key) => ({
+        key,
+        value: config[key],
+        from: origins[key] ?? 'the defaults',
+        takesEffect: takesEffect(key),
+      }));
+      if (json) return print(JSON.stringify({ settings: rows }));
+      for (const { key, value, from } of rows) print(`${key.padEnd(KEY_WIDTH)} ${JSON.stringify(value)}  (${from})`);
+    });
+  withSettings(config.command('check'))
+    .description('whether a start with these flags would accept its settings')
+    .action((settings: Settings) => {
+      const { config } = explained(settings);
+      const keys = readKeysFile(config['keys-file']);
+      if (config.host !== 'localhost') refuseUnlessOpen(config.host, keys.length > 0 || config.keyless === 'anywhere');
+      print('the settings are valid');
+    });
+  config
+    .command('schema')
+    .description('a JSON schema of the TOML file, for editors')
+    .action(() => print(JSON.stringify(configJsonSchema(), null, 2)));
+}
+
+function explained({ config: file, ...flags }: Settings) {
+  return loadExplained(flags, file ?? process.env.QWEN_SUPERVISOR_CONFIG, process.env);
+}

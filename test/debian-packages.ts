@@ -1,0 +1,23 @@
+/** What tests need of Debian, once, before all of them: a browser, and systemd. */
+import { existsSync } from 'node:fs';
+import { execaSync } from 'execa';
+
+export const CHROMIUM = '/usr/bin/chromium';
+export const SYSTEMD = '/lib/systemd/systemd';
+
+const PACKAGES: [file: string, packages: string[]][] = [
+  [CHROMIUM, ['chromium', 'fonts-liberation']],
+  [SYSTEMD, ['systemd']],
+];
+
+export default function install(): void {
+  const packages = PACKAGES.filter(([file]) => !existsSync(file)).flatMap(([, packages]) => packages);
+  if (packages.length === 0 || process.getuid?.() !== 0) return;
+  const env = { DEBIAN_FRONTEND: 'noninteractive' };
+  const get = (...args: string[]) => execaSync('apt-get', args, { env, reject: false, timeout: 300_000 });
+  const wanted = ['install', '-y', '--no-install-recommends', ...packages];
+  if (get(...wanted).failed) {
+    get('update');
+    get(...wanted);
+  }
+}
