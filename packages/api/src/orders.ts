@@ -1,18 +1,12 @@
 /** From requests of clients, whatever their dialect, to jobs in the queue. */
 import { CodedError } from '@qwen-supervisor/protocol/errors';
 import { type Idempotency, type Job, type JobOrder, type JobSource, pictureOf } from '@qwen-supervisor/protocol/job';
-import {
-  completeRequest,
-  type NativeRequest,
-  parseNativeRequest,
-  shrinkTo,
-  sizeLike,
-} from '@qwen-supervisor/protocol/job-request';
+import { completeRequest, type NativeRequest, parseNativeRequest } from '@qwen-supervisor/protocol/job-request';
 import { drawSeed, seedAfter } from '@qwen-supervisor/protocol/seed';
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import type { Backend } from './backend.js';
 import { readInput, readPicture } from './pictures/pictures.js';
-import { decodeBase64, inspect, type MaskTerms, storeInput, storeMask, type Upload } from './pictures/uploads.js';
+import { decodeBase64, inspect, type MaskTerms, sizeFor, storeInput, storeMask } from './pictures/uploads.js';
 
 /** One that an earlier job drew over. */
 export const INPUT = /^[0-9a-f]{64}$/;
@@ -49,7 +43,7 @@ export async function toOrders(backend: Backend, fields: OrderFields, terms: Ord
   });
   const { model, limits, dataDir } = backend.welcome;
   const upload = initImage === undefined ? null : await inspect(await bytesOf(backend, initImage));
-  const size = upload ? sizeFor(upload, given, backend) : {};
+  const size = upload ? sizeFor(upload, given, backend.welcome) : {};
   const { seed: first, ...request } = completeRequest({ ...given, ...size }, model, limits, drawSeed);
   const crop = terms.crop ?? false;
   const input = upload ? await storeInput(dataDir, upload, request, crop) : null;
@@ -171,13 +165,6 @@ async function bytesOf(backend: Backend, picture: string | Buffer): Promise<Buff
   if (INPUT.test(picture)) return readInput(backend, picture);
   if (!/^job_[0-9a-f]{24}$/.test(picture)) return decodeBase64(picture);
   return readPicture(backend, await backend.link.request('findImage', { id: picture }));
-}
-
-/** A side that is not given follows the picture, as far as there is room. */
-function sizeFor(upload: Upload, given: NativeRequest, { welcome }: Backend): { width: number; height: number } {
-  const { model, limits } = welcome;
-  const like = shrinkTo(sizeLike(upload, model.defaults), Math.min(limits.maxPixels, limits.memoryPixels));
-  return { width: given.width ?? like.width, height: given.height ?? like.height };
 }
 
 function dropUndefined<T extends object>(fields: T): T {

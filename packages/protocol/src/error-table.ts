@@ -147,11 +147,11 @@ export const ERRORS = {
     500, 79, 'environment'),
   HOST_REFUSED: row(
     'an address beyond loopback is not served without API keys',
-    "use --host 127.0.0.1, or name a file of keys with --keys-file; '--keyless anywhere' serves everybody who can reach it",
+    "use --host 127.0.0.1, or make keys with 'qwen-supervisor keys add NAME --keys-file FILE' and name that file; '--keyless anywhere' serves everybody who can reach it",
     500, 77, 'environment'),
   KEYS_FILE_INVALID: row(
     'the file of API keys cannot be used',
-    "write one key per line, 'use KEY' or 'admin KEY' with at least 16 characters, and let only its owner read it: chmod 600",
+    "write one key per line, 'use KEY' or 'admin KEY' with at least 16 characters, and let only its owner read it: chmod 600. 'qwen-supervisor keys add NAME' does all of it",
     500, 78, 'environment'),
   PORT_IN_USE: row(
     'the port is taken by another process',

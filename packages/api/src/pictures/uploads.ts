@@ -8,6 +8,13 @@ import { join } from 'node:path';
 import { replaceFile } from '@qwen-supervisor/files/replace-file';
 import { inputFile } from '@qwen-supervisor/protocol/data-files';
 import { CodedError } from '@qwen-supervisor/protocol/errors';
+import {
+  type DrawnModel,
+  type JobLimits,
+  type NativeRequest,
+  shrinkTo,
+  sizeLike,
+} from '@qwen-supervisor/protocol/job-request';
 import type { Sharp } from 'sharp';
 import { type Sharp as SharpModule, withSharp } from './load-sharp.js';
 import { pixelsOnly } from './pixels-only.js';
@@ -64,6 +71,16 @@ export async function inspect(file: Buffer): Promise<Upload> {
   });
   // Orientations from 5 on lie on their side.
   return orientation < 5 ? { bytes, orientation, width, height } : { bytes, orientation, width: height, height: width };
+}
+
+/** A side that is not given follows the picture, as far as there is room. */
+export function sizeFor(
+  upload: Upload,
+  given: Pick<NativeRequest, 'width' | 'height'>,
+  { model, limits }: { model: Pick<DrawnModel, 'defaults'>; limits: JobLimits },
+): { width: number; height: number } {
+  const like = shrinkTo(sizeLike(upload, model.defaults), Math.min(limits.maxPixels, limits.memoryPixels));
+  return { width: given.width ?? like.width, height: given.height ?? like.height };
 }
 
 /**

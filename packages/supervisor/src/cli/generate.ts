@@ -1,15 +1,18 @@
-import { join } from 'node:path';
+import { join, resolve } from 'node:path';
+import { createInterface } from 'node:readline';
+import { fileURLToPath } from 'node:url';
+import type { InputQuestion, StoredInput } from '@qwen-supervisor/api/pictures/input-main';
 import { imageFile } from '@qwen-supervisor/protocol/data-files';
-import { CodedError, workerGivenUp } from '@qwen-supervisor/protocol/errors';
-import { isTerminal, type Job, type JobOrder, pictureOf } from '@qwen-supervisor/protocol/job';
-import { completeRequest, parseNativeRequest } from '@qwen-supervisor/protocol/job-request';
-import { drawSeed } from '@qwen-supervisor/protocol/seed';
-import type { ChildState } from '@qwen-supervisor/protocol/status';
-import progress from 'cli-progress';
+import { CodedError, ERRORS, type ErrorObject } from '@qwen-supervisor/protocol/errors';
+import { type Job, type JobOrder, pictureOf } from '@qwen-supervisor/protocol/job';
+import { completeRequest, type NativeRequest, parseNativeRequest } from '@qwen-supervisor/protocol/job-request';
+import { drawSeed, seedAfter } from '@qwen-supervisor/protocol/seed';
 import type { Command } from 'commander';
+import { execa } from 'execa';
 import { answered, type Client, connect, dataDirOf, type Listener, withDataDir } from './client.js';
-import { outputOf, writeOutput } from './output.js';
+import { type Output, outputOf, writeOutput } from './output.js';
 import { print, printError } from './printer.js';
+import { watchJobs } from './watch-jobs.js';
 
 interface Options {
   dataDir?: string;
@@ -20,59 +23,140 @@ interface Options {
   cfg?: string;
   negative?: string;
   priority?: string;
+  number: string;
+  image?: string;
+  strength?: string;
+  detach?: boolean;
+  json?: boolean;
 }
-
-/** Columns of what stands beside the bar. */
-const BESIDE_BAR = 30;
-/** From one look at a supervisor that says nothing to the next. */
-const LOOK_MS = 5000;
-/** States of a worker that keep a job waiting, and have a reason. */
-const WAITING = new Set<ChildState>(['backing-off', 'blocked', 'failed']);
 
 /** Exit code of a command ended by SIGINT, as shells count. */
 const INTERRUPTED = 130;
+/** Of one command; more are several commands. */
+const PICTURES_MAX = 1000;
 
 export function addGenerate(program: Command): void {
   withDataDir(program.command('generate'))
-    .description('draw a picture with the running supervisor')
-    .argument('<prompt...>', 'what to draw')
+    .description('draw pictures with the running supervisor')
+    .argument('[prompt...]', "what to draw; '-', or nothing in a pipe, reads a prompt per line from standard input")
     .option('-o, --output <path>', 'a folder, or a file: .png, .jpg or .webp (default: JOB.png in this folder)')
+    .option('-n, --number <count>', 'pictures of each prompt, with seeds that follow one another', '1')
     .option('--seed <integer>', 'the same seed gives the same picture')
     .option('--steps <count>', 'denoising steps')
     .option('--size <WxH>', 'width and height in pixels, multiples of 16')
     .option('--cfg <scale>', 'true CFG scale; 1 switches guidance off')
     .option('--negative <prompt>', 'what not to draw')
+    .option('--image <file>', 'a picture to draw over')
+    .option('--strength <share>', 'how much of it is drawn anew, above 0, at most 1')
     .option('--priority <integer>', 'higher goes first; 0 if not given')
-    .action((words: string[], options: Options) => generate(words.join(' '), options));
+    .option('--detach', 'queue them, print their ids and do not wait')
+    .option('--json', 'one JSON object per picture')
+    .addHelpText(
+      'after',
+      `
+Examples:
+  qwen-supervisor generate a fox on a teal background -o fox.png
+  qwen-supervisor generate -n 4 --seed 1 "a cat, blue background" -o cats/
+  qwen-supervisor generate --image fox.png --strength 0.6 "a fox in the snow"
+  qwen-supervisor generate --detach --json - < prompts.txt`,
+    )
+    .action(async (words: string[], options: Options) => generate(await promptsOf(words), options));
 }
 
-async function generate(prompt: string, options: Options): Promise<void> {
-  const output = outputOf(options.output);
-  const given = inFlags(() => parseNativeRequest(toRequest(prompt, options)));
+/** @throws CodedError USAGE_INVALID */
+async function promptsOf(words: string[]): Promise<string[]> {
+  const isPiped = words.length === 0 && !process.stdin.isTTY;
+  if (!isPiped && words.join(' ') !== '-') {
+    if (words.length === 0) throw new CodedError('USAGE_INVALID', 'generate: what is to be drawn?');
+    return [words.join(' ')];
+  }
+  const prompts: string[] = [];
+  for await (const line of createInterface({ input: process.stdin })) if (line.trim() !== '') prompts.push(line.trim());
+  if (prompts.length === 0) throw new CodedError('USAGE_INVALID', 'generate: there is no prompt in standard input');
+  return prompts;
+}
+
+async function generate(prompts: string[], options: Options): Promise<void> {
+  const count = countOf(options.number, prompts.length);
+  const output = outputOf(options.output, count * prompts.length > 1);
+  const given = prompts.map((prompt) => inFlags(() => parseNativeRequest(toRequest(prompt, options))));
   const watcher: Listener = { event() {}, missed() {}, workerFailed() {} };
   const client = await connect(dataDirOf(options), {
     event: (event) => watcher.event(event),
     missed: () => watcher.missed(),
     workerFailed: (reason) => watcher.workerFailed(reason),
   });
-  const { link, welcome, pid, dataDir } = client;
+  const { link, pid } = client;
   try {
-    const request = inFlags(() => completeRequest(given, welcome.model, welcome.limits, drawSeed));
-    const order: JobOrder = { request, priority: given.priority ?? 0, source: 'cli', retryOf: null, owner: null };
+    const input = options.image === undefined ? null : await storedInput(resolve(options.image), given[0], client);
+    const orders = given.flatMap((request) => inFlags(() => ordersOf(request, input, count, client)));
     await answered(pid, link.request('subscribe', { since: null }));
-    const { jobs } = await answered(pid, link.request('submitJobs', { orders: [order], idempotency: null }));
-    const submitted = jobs[0] as Job;
-    process.once('SIGINT', () => cancel(client, submitted.id));
-    const job = await watchJob(client, submitted, watcher);
-    const { id } = pictureOf(job);
-    // It names a file of ours.
-    if (!/^job_[0-9a-f]{24}$/.test(id)) throw new CodedError('MESSAGE_INVALID', 'the supervisor names no picture');
-    const file = output(id);
-    await writeOutput(join(dataDir, imageFile(id)), file);
-    print(`${file}  seed ${job.seed}`);
+    const { jobs } = await answered(pid, link.request('submitJobs', { orders, idempotency: null }));
+    if (options.detach) {
+      for (const job of jobs) print(options.json ? JSON.stringify(job) : job.id);
+      return;
+    }
+    const left = new Map(jobs.map((job) => [job.id, job]));
+    process.once('SIGINT', () => cancel(client, [...left.keys()]));
+    await watchJobs(client, jobs, watcher, async (job) => {
+      left.delete(job.id);
+      await take(job, client, output, options.json ?? false, jobs.length > 1);
+    });
   } finally {
     link.close();
   }
+}
+
+/** Puts a picture where it is wanted. Of several one that has failed is told, and costs no other. */
+async function take(job: Job, { dataDir }: Client, output: Output, json: boolean, isOneOfMany: boolean): Promise<void> {
+  const { id, seed, prompt } = job;
+  try {
+    // It names a file of ours.
+    if (!/^job_[0-9a-f]{24}$/.test(pictureOf(job).id))
+      throw new CodedError('MESSAGE_INVALID', 'the supervisor names no picture');
+    const file = output(id);
+    await writeOutput(join(dataDir, imageFile(id)), file);
+    print(json ? JSON.stringify({ id, file, seed, prompt }) : `${file}  seed ${seed}`);
+  } catch (error) {
+    if (!(error instanceof CodedError) || !(isOneOfMany || json)) throw error;
+    const { code, message, hint } = error;
+    process.exitCode = ERRORS[code].exit;
+    if (json) print(JSON.stringify({ id, seed, prompt, error: { code, message, hint } }));
+    else printError(`error ${code}: ${id}: ${message}\nhint: ${hint}`);
+  }
+}
+
+function ordersOf(given: NativeRequest, input: StoredInput | null, count: number, { welcome }: Client): JobOrder[] {
+  const over = input && { initImage: input.sha256, width: input.width, height: input.height };
+  const request = completeRequest({ ...given, ...over }, welcome.model, welcome.limits, drawSeed);
+  return Array.from({ length: count }, (_, i) => ({
+    request: { ...request, seed: seedAfter(request.seed, i) },
+    priority: given.priority ?? 0,
+    source: 'cli',
+    retryOf: null,
+    owner: null,
+  }));
+}
+
+/** Decoding pictures is nothing that this process has a library for. @throws CodedError UPLOAD_INVALID, DISK_FULL */
+async function storedInput(file: string, given: NativeRequest | undefined, client: Client): Promise<StoredInput> {
+  const { dataDir, welcome } = client;
+  const { width, height } = given ?? {};
+  const { limits, model } = welcome;
+  const question: InputQuestion = { file, dataDir, given: { width, height }, defaults: model.defaults, limits };
+  const entry = fileURLToPath(import.meta.resolve('@qwen-supervisor/api/pictures/input-main'));
+  const { stdout } = await execa(process.execPath, [entry, JSON.stringify(question)]);
+  const answer = JSON.parse(stdout) as StoredInput | { error: ErrorObject };
+  if ('error' in answer) throw CodedError.from(answer.error);
+  return answer;
+}
+
+/** @throws CodedError USAGE_INVALID */
+function countOf(text: string, prompts: number): number {
+  const count = Number(text);
+  if (!Number.isInteger(count) || count < 1 || count * prompts > PICTURES_MAX)
+    throw new CodedError('USAGE_INVALID', `--number: '${text}' is not 1 to ${Math.floor(PICTURES_MAX / prompts)}`);
+  return count;
 }
 
 /** What the fields of a request are called here. */
@@ -84,6 +168,8 @@ const FLAGS: Record<string, string> = {
   height: '--size',
   seed: '--seed',
   priority: '--priority',
+  strength: '--strength',
+  initImage: '--image',
 };
 
 /** @throws CodedError USAGE_INVALID for what is wrong with a request, in the words of the command line */
@@ -92,7 +178,7 @@ function inFlags<T>(check: () => T): T {
     return check();
   } catch (error) {
     if (!(error instanceof CodedError) || error.code !== 'REQUEST_INVALID') throw error;
-    const message = error.message.replace(/\b[a-zA-Z]+(?=[:,])/g, (name) => FLAGS[name] ?? name);
+    const message = error.message.replace(/\b[a-zA-Z]+(?=[:,])|initImage/g, (name) => FLAGS[name] ?? name);
     throw new CodedError('USAGE_INVALID', message, { cause: error });
   }
 }
@@ -116,64 +202,14 @@ function toRequest(prompt: string, options: Options): Record<string, unknown> {
     trueCfgScale: number('--cfg', options.cfg),
     seed: number('--seed', options.seed),
     priority: number('--priority', options.priority),
+    strength: number('--strength', options.strength),
+    initImage: options.image,
   };
   return Object.fromEntries(Object.entries(request).filter(([, value]) => value !== undefined));
 }
 
-/** Shows the progress of a job until it has ended. */
-function watchJob({ link, pid }: Client, submitted: Job, watcher: Listener): Promise<Job> {
-  const barsize = Math.max(5, Math.min(40, (process.stderr.columns ?? 80) - BESIDE_BAR));
-  const bar = process.stderr.isTTY
-    ? new progress.SingleBar({ format: '{state} [{bar}] {step}/{total} steps', barsize }, progress.Presets.legacy)
-    : null;
-  let waitsFor = '';
-  /** In a pipe nobody sees a bar that stands still. */
-  const say = (reason: string) => {
-    if (bar === null && reason !== waitsFor) printError(`waiting: ${reason}`);
-    waitsFor = reason;
-  };
-  bar?.start(submitted.steps, 0, { state: 'waiting', step: 0 });
-  return new Promise<Job>((resolve, reject) => {
-    // A supervisor that stands still says nothing of it.
-    const looking = setInterval(() => {
-      answered(pid, link.request('status', {})).then(({ children }) => {
-        const worker = children.find(({ name }) => name === 'inference');
-        if (worker && WAITING.has(worker.state)) say(worker.reason);
-      }, fail);
-    }, LOOK_MS);
-    const fail = (error: Error) => {
-      clearInterval(looking);
-      bar?.stop();
-      reject(error);
-    };
-    const end = (job: Job) => {
-      clearInterval(looking);
-      if (job.status === 'done') bar?.update(job.steps, { state: 'done   ', step: job.steps });
-      bar?.stop();
-      resolve(job);
-    };
-    link.onClose = () => {
-      const text = `the supervisor went away; job ${submitted.id} is kept and goes on when it is back`;
-      fail(new CodedError('LINK_LOST', text));
-    };
-    watcher.workerFailed = (reason) => fail(workerGivenUp(reason));
-    watcher.event = (event) => {
-      if (!('jobId' in event) || event.jobId !== submitted.id) return;
-      const { step } = event as { step?: number };
-      if (event.type === 'step' || event.type === 'running') bar?.update(event.step, { state: 'drawing', step });
-      if (event.type === 'progress') bar?.update(event.progress * event.steps, { state: 'drawing', step });
-      if (event.type === 'requeued') bar?.update(event.step, { state: 'waiting', step });
-      if ('job' in event && isTerminal(event.job.status)) end(event.job);
-    };
-    // It may have ended before we listened.
-    watcher.missed = () =>
-      void link.request('getJob', { id: submitted.id }).then((job) => isTerminal(job.status) && end(job), fail);
-    watcher.missed();
-  });
-}
-
 /** Ends in any case: a supervisor that has gone away meanwhile cannot be told. */
-function cancel({ link, pid }: Client, id: string): void {
+function cancel({ link, pid }: Client, ids: string[]): void {
   const end = () => process.exit(INTERRUPTED);
-  answered(pid, link.request('cancelJob', { id, ifQueued: false })).then(end, end);
+  answered(pid, Promise.all(ids.map((id) => link.request('cancelJob', { id, ifQueued: false })))).then(end, end);
 }

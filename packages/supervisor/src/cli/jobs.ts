@@ -41,6 +41,7 @@ export function addJobs(program: Command): void {
     .argument('[ids...]')
     .option('--queued', 'all that are queued')
     .option('--running', 'the running one')
+    .option('--json', 'print one JSON object')
     .action(async (ids: string[], options: Asked & { queued?: boolean; running?: boolean }) => {
       if (ids.length === 0 && !options.queued && !options.running)
         throw new CodedError('USAGE_INVALID', 'which jobs? Give their ids, --queued or --running');
@@ -55,15 +56,16 @@ export function addJobs(program: Command): void {
         if (options.running) count += (await link.request('cancelJobs', { scope: 'running' })).cancelled;
         return count;
       });
-      print(`${cancelled} cancelled`);
+      print(options.json ? JSON.stringify({ cancelled }) : `${cancelled} cancelled`);
     });
 
   withDataDir(jobs.command('retry'))
     .description('a new job with the request of one that failed or was cancelled')
     .argument('<id>')
+    .option('--json', 'the new job as JSON')
     .action(async (id: string, options: Asked) => {
       const job = await ask(options, ({ link }) => link.request('retryJob', { id, idempotency: null, owner: null }));
-      print(`${job.id} is queued`);
+      print(options.json ? JSON.stringify(job) : `${job.id} is queued`);
     });
 
   withDataDir(jobs.command('move'))
@@ -72,6 +74,7 @@ export function addJobs(program: Command): void {
     .option('--first', 'before all others')
     .option('--before <id>', 'before this one')
     .option('--priority <number>', 'behind all others of this priority; higher ones go first')
+    .option('--json', 'the job as JSON')
     .action(async (id: string, options: Asked & { first?: boolean; before?: string; priority?: string }) => {
       const wishes = [options.first, options.before, options.priority].filter((wish) => wish !== undefined);
       if (wishes.length !== 1)
@@ -82,7 +85,7 @@ export function addJobs(program: Command): void {
         const before = options.before ?? first?.id ?? null;
         return link.request('moveJob', { id, before, priority: before === null ? priorityOf(options.priority) : null });
       });
-      print(`${job.id} is number ${job.position} in the queue`);
+      print(options.json ? JSON.stringify(job) : `${job.id} is number ${job.position} in the queue`);
     });
 
   async function list(options: Asked, status: JobStatus | null, count: number): Promise<Job[]> {

@@ -11,10 +11,14 @@ export function addLogs(program: Command): void {
     .description('show the log of supervisor and children')
     .option('-n, --lines <count>', 'last lines to show', '100')
     .option('-f, --follow', 'go on as the log grows')
-    .action((options: { dataDir?: string; lines: string; follow?: boolean }) => logs(options));
+    .option('--json', 'one JSON object per line, as the log has them')
+    .action(logs);
 }
 
-async function logs(options: { dataDir?: string; lines: string; follow?: boolean }): Promise<void> {
+async function logs(options: { dataDir?: string; lines: string; follow?: boolean; json?: boolean }): Promise<void> {
+  // What is in the log is as harmless as JSON is: control characters are escaped.
+  const print = (line: string) =>
+    process.stdout.write(`${options.json ? line.trimEnd() : formatLine(line, hasColours())}\n`);
   const file = logFile(dataDirOf(options));
   const count = countOf(options.lines);
   requireReadable(file);
@@ -35,8 +39,4 @@ function requireReadable(file: string): void {
       throw new CodedError('NOT_RUNNING', `${file}: no supervisor has written a log here yet`, { cause });
     throw new CodedError('DATA_DIR_UNUSABLE', `${file}: ${(cause as Error).message}`, { cause });
   }
-}
-
-function print(line: string): void {
-  process.stdout.write(`${formatLine(line, hasColours())}\n`);
 }

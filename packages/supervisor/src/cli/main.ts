@@ -4,6 +4,7 @@ import { VERSION } from '@qwen-supervisor/ipc/version';
 import { CodedError, ERRORS, toCodedError } from '@qwen-supervisor/protocol/errors';
 import { Command, CommanderError } from 'commander';
 import { addBench } from './bench.js';
+import { addCompletion } from './completion.js';
 import { addConfig } from './config.js';
 import { addCrashes } from './crashes.js';
 import { addDevice } from './device.js';
@@ -11,6 +12,7 @@ import { addEvents } from './events.js';
 import { addGenerate } from './generate.js';
 import { addGpu } from './gpu.js';
 import { addJobs } from './jobs.js';
+import { addKeys } from './keys.js';
 import { addLogs } from './logs.js';
 import { addModel } from './model.js';
 import { addOpen } from './open.js';
@@ -39,17 +41,24 @@ const COMMANDS = [
   addGpu,
   addBench,
   addConfig,
+  addKeys,
+  addCompletion,
   addService,
 ];
 
 /** What people try besides --version. */
 const VERSION_WORDS = new Set(['-v', 'version']);
 
+/** Every command takes them, wherever they stand; whoever paints looks for them. */
+const COLOUR_WORDS = new Set(['--color', '--no-color']);
+
 /** Runs the command line `argv` (without node and script) and sets the exit code. */
 export async function main(argv: string[]): Promise<void> {
   const program = new Command('qwen-supervisor')
     .description('A local Qwen-Image server that no crash can hurt.')
     .version(VERSION)
+    .option('--color', 'colours, also where the output is no terminal; FORCE_COLOR does the same')
+    .option('--no-color', 'no colours; NO_COLOR does the same')
     .showHelpAfterError(false);
   for (const add of COMMANDS) add(program);
   quiet(program);
@@ -60,7 +69,8 @@ export async function main(argv: string[]): Promise<void> {
     throw error;
   });
   try {
-    await program.parseAsync(VERSION_WORDS.has(argv[0] ?? '') ? ['--version'] : argv, { from: 'user' });
+    const words = argv.filter((word, i) => !COLOUR_WORDS.has(word) || argv.slice(0, i).includes('--'));
+    await program.parseAsync(VERSION_WORDS.has(words[0] ?? '') ? ['--version'] : words, { from: 'user' });
   } catch (error) {
     fail(error);
     // Whatever is still open must not keep it alive: of a failed start, or to a supervisor that says nothing.

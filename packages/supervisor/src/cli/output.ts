@@ -17,14 +17,16 @@ const FORMATS: Record<string, 'png' | 'jpeg' | 'webp'> = {
 /** The file for a picture of this id. `output`: what was asked for, a file or a folder. */
 export type Output = (id: string) => string;
 
-/** @throws CodedError USAGE_INVALID for a format that is not there, OUTPUT_UNWRITABLE */
-export function outputOf(output: string | undefined): Output {
+/** `isForMany`: then it must be a folder. @throws CodedError USAGE_INVALID, OUTPUT_UNWRITABLE */
+export function outputOf(output: string | undefined, isForMany: boolean): Output {
   const path = resolve(output ?? '.');
   if (statSync(path, { throwIfNoEntry: false })?.isDirectory()) {
     requireWritable(path, path);
     return (id) => join(path, `${id}.png`);
   }
   if (/[/\\]$/.test(output ?? '')) throw new CodedError('OUTPUT_UNWRITABLE', `${path}: there is no such folder`);
+  if (isForMany)
+    throw new CodedError('USAGE_INVALID', `--output: ${path} is no folder, and there are several pictures`);
   if (!Object.hasOwn(FORMATS, extname(path).toLowerCase()))
     throw new CodedError('USAGE_INVALID', `--output: '${extname(path)}' is no format; .png, .jpg and .webp are`);
   requireWritable(statSync(path, { throwIfNoEntry: false }) ? path : dirname(path), path);

@@ -8,11 +8,12 @@ export function addRestart(program: Command): void {
   withDataDir(program.command('restart'))
     .description('start a child anew, one that was given up too; jobs are kept')
     .argument('[child]', CHILD_NAMES.join(' or '), 'inference')
-    .action(async (child: string, options: { dataDir?: string }) => {
+    .option('--json', 'print one JSON object')
+    .action(async (child: string, options: { dataDir?: string; json?: boolean }) => {
       if (!CHILD_NAMES.includes(child as ChildName)) {
         throw new CodedError('USAGE_INVALID', `'${child}' is no child; there are ${CHILD_NAMES.join(' and ')}`);
       }
       await ask(options, ({ link }) => link.request('restart', { name: child as ChildName }));
-      print(`${child} is being restarted`);
+      print(options.json ? JSON.stringify({ restarted: child }) : `${child} is being restarted`);
     });
 }

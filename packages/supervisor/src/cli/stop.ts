@@ -5,7 +5,8 @@ import { print } from './printer.js';
 export function addStop(program: Command): void {
   withDataDir(program.command('stop'))
     .description('stop the supervisor; accepted jobs are kept')
-    .action(async (options: { dataDir?: string }) => {
+    .option('--json', 'print one JSON object')
+    .action(async (options: { dataDir?: string; json?: boolean }) => {
       const { link, pid } = await connect(dataDirOf(options), undefined, true);
       const closed = new Promise<void>((resolve) => {
         link.onClose = resolve;
@@ -13,6 +14,6 @@ export function addStop(program: Command): void {
       await answered(pid, link.request('stop', {}));
       // The running job may be let end first.
       await closed;
-      print('stopped');
+      print(options.json ? JSON.stringify({ stopped: pid }) : 'stopped');
     });
 }

@@ -6,9 +6,13 @@ import pc from 'picocolors';
 const HIDDEN = new Set(['level', 'time', 'msg', 'child', 'state', 'component', 'bytesDone', 'bytesTotal']);
 const WHO_WIDTH = 10;
 
-/** Whether stdout is a terminal whose owner has not asked for plain text (NO_COLOR). Reference: no-color.org. */
+/**
+ * Whether stdout is a terminal whose owner has not asked for plain text (NO_COLOR, --no-color), or colours were asked for
+ * (FORCE_COLOR, --color). References: no-color.org, force-color.org.
+ */
 export function hasColours(): boolean {
-  return (process.stdout.isTTY ?? false) && pc.isColorSupported;
+  const isForced = Boolean(process.env.FORCE_COLOR) || process.argv.includes('--color');
+  return pc.isColorSupported && (isForced || (process.stdout.isTTY ?? false));
 }
 
 /** For systemd's journal, which has the time, and takes the level from the beginning. Reference: sd-daemon(3). */

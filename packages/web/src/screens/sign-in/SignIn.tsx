@@ -18,7 +18,7 @@ export function SignIn() {
   return (
     <main className="sign-in panel stack">
       <h1>qwen-supervisor</h1>
-      <p>This server asks for a key. Whoever runs it has it in the file that keys-file names.</p>
+      <p>This server asks for a key. Whoever runs it makes one for you with “qwen-supervisor keys add”.</p>
       <form
         className="stack"
         onSubmit={(event) => {

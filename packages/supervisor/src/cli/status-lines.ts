@@ -1,0 +1,93 @@
+/** The status, the queue and the last crashes, as lines for people. Pure. */
+import type { Job } from '@qwen-supervisor/protocol/job';
+import type { Snapshot } from '@qwen-supervisor/protocol/messages';
+import type { SystemStatus } from '@qwen-supervisor/protocol/status';
+
+const NAME_WIDTH = 12;
+const STATE_WIDTH = 13;
+
+export function statusLines({ supervisor, children, device, model, queue }: SystemStatus): string[] {
+  const row = (who: string, state: string, text: string) =>
+    `${who.padEnd(NAME_WIDTH)}${state.padEnd(STATE_WIDTH)}${text}`;
+  const load = model.bytesTotal > 0 ? `${Math.floor((100 * model.bytesDone) / model.bytesTotal)} %` : '';
+  const eta = model.etaSeconds === null ? null : `${Math.ceil(model.etaSeconds)} s to go`;
+  return [
+    row(
+      'supervisor',
+      'running',
+      `pid ${supervisor.pid}, up ${Math.round(supervisor.uptimeSeconds)} s, ${supervisor.url}`,
+    ),
+    ...children.map(({ name, pid, state, restarts, reason }) =>
+      row(
+        name,
+        state,
+        [pid === null ? null : `pid ${pid}`, `${restarts} restarts`, reason].filter((part) => part !== null).join(', '),
+      ),
+    ),
+    row('device', device.device, `${device.name}: ${device.reason}`),
+    row(
+      'model',
+      model.state,
+      [model.id, model.component, model.state === 'loading' ? load : null, eta].filter(Boolean).join(', '),
+    ),
+    row(
+      'queue',
+      queue.running > 0 ? 'drawing' : 'idle',
+      [`${queue.queued} queued, ${queue.running} running`, queue.problem].filter(Boolean).join(', '),
+    ),
+  ];
+}
+
+/** Crashes that are shown. */
+const CRASHES = 5;
+const BAR_WIDTH = 24;
+
+/** A screen of so many lines, none longer than `columns`. */
+export function screenLines(snapshot: Snapshot, rows: number, columns: number, atMs: number): string[] {
+  const { status, running, queue, crashes } = snapshot;
+  const { model } = status;
+  const last = crashes.slice(-CRASHES).reverse();
+  const lines = [
+    ...statusLines(status),
+    ...(model.state === 'loading' && model.bytesTotal > 0 ? [`  ${bar(model.bytesDone / model.bytesTotal)}`] : []),
+    '',
+    ...(running ? [`  ${bar(running.progress)} ${running.step}/${running.steps}  ${oneLine(running)}`] : []),
+  ];
+  const below = [
+    '',
+    last.length === 0 ? 'no crashes' : 'crashes',
+    ...last.map(
+      ({ at, child, cause, reason }) => `  ${ago(atMs - Date.parse(at)).padEnd(10)} ${child}, ${cause}: ${reason}`,
+    ),
+    '',
+    'q ends this view',
+  ];
+  const room = Math.max(0, rows - lines.length - below.length);
+  // What does not fit is counted.
+  const waiting = status.queue.queued > room ? Math.max(0, room - 1) : room;
+  const shown = queue.slice(0, waiting).map((job) => `  #${String(job.position).padEnd(5)} ${oneLine(job)}`);
+  const more = status.queue.queued - shown.length;
+  if (more > 0 && room > 0) shown.push(`  and ${more} more`);
+  return [...lines, ...shown, ...below].slice(0, rows).map((line) => cut(line, columns));
+}
+
+function bar(share: number): string {
+  const full = Math.round(BAR_WIDTH * Math.min(1, Math.max(0, share)));
+  return `[${'='.repeat(full)}${' '.repeat(BAR_WIDTH - full)}] ${String(Math.floor(100 * share)).padStart(3)} %`;
+}
+
+function oneLine({ prompt }: Job): string {
+  return prompt.replace(/\s+/g, ' ');
+}
+
+function ago(ms: number): string {
+  const minutes = ms / 60_000;
+  if (minutes < 1) return 'just now';
+  if (minutes < 90) return `${Math.round(minutes)} min ago`;
+  return minutes < 60 * 36 ? `${Math.round(minutes / 60)} h ago` : `${Math.round(minutes / 1440)} d ago`;
+}
+
+function cut(line: string, columns: number): string {
+  const characters = [...line];
+  return characters.length <= columns ? line : `${characters.slice(0, Math.max(0, columns - 1)).join('')}…`;
+}

@@ -1,0 +1,61 @@
+/** `status --watch`: the whole screen, drawn anew twice a second. */
+
+import { CodedError } from '@qwen-supervisor/protocol/errors';
+import { harmless } from '@qwen-supervisor/protocol/harmless-text';
+import { answered, type Client, connect } from './client.js';
+import { screenLines } from './status-lines.js';
+
+const EVERY_MS = 500;
+/** The other screen of a terminal, without a cursor; and back. Reference: xterm control sequences, DECSET 1049 and 25. */
+const ENTER = '\x1b[?1049h\x1b[?25l';
+const LEAVE = '\x1b[?25h\x1b[?1049l';
+
+/** Resolves when the user has seen enough. A supervisor that goes away is waited for. */
+export async function watchStatus(dataDir: string): Promise<void> {
+  const { stdin, stdout } = process;
+  let client: Client | null = null;
+  let wake: () => void = () => {};
+  let isOver = false;
+  const look = () => wake();
+  const end = () => {
+    isOver = true;
+    wake();
+  };
+  const onKey = (bytes: Buffer) => {
+    // q, Ctrl+C, Ctrl+D and Escape: raw mode has no signals.
+    if (['q', '\x03', '\x04', '\x1b'].includes(bytes.toString('latin1'))) end();
+  };
+  // The first has to be there: else there is nothing to look at.
+  client = await connect(dataDir);
+  stdout.write(ENTER);
+  stdin.setRawMode(true).on('data', onKey).resume();
+  stdout.on('resize', look);
+  for (const signal of ['SIGTERM', 'SIGHUP', 'SIGINT'] as const) process.once(signal, end);
+  try {
+    while (!isOver) {
+      const woken = new Promise<void>((resolve) => {
+        wake = resolve;
+      });
+      let lines: string[];
+      try {
+        client ??= await connect(dataDir);
+        const snapshot = await answered(client.pid, client.link.request('snapshot', {}));
+        lines = screenLines(snapshot, stdout.rows, stdout.columns, Date.now());
+      } catch (error) {
+        if (!(error instanceof CodedError)) throw error;
+        client?.link.close();
+        client = null;
+        lines = [`${error.code}: ${error.message}`, error.hint, '', 'looking again until it is back; q ends this view'];
+      }
+      // Each line ends with what clears the rest of it: nothing flickers.
+      stdout.write(`\x1b[H${lines.map((line) => `${harmless(line)}\x1b[K`).join('\n')}\x1b[J`);
+      const timer = setTimeout(look, EVERY_MS);
+      await woken;
+      clearTimeout(timer);
+    }
+  } finally {
+    stdin.setRawMode(false).off('data', onKey).pause();
+    stdout.write(LEAVE);
+    client?.link.close();
+  }
+}

@@ -1,0 +1,196 @@
+/** Commands for people and scripts, run as they run them. */
+import { existsSync, mkdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import { join } from 'node:path';
+import { execa } from 'execa';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { REPOSITORY, temporaryFolder } from '../fixture-files.js';
+import { cli, type Product, startProduct } from './product.js';
+
+const BIN = join(REPOSITORY, 'bin/qwen-supervisor.js');
+
+describe('generate', () => {
+  let product: Product;
+  beforeAll(async () => {
+    product = await startProduct();
+    await product.ready();
+  });
+  afterAll(() => product.clean());
+  const generate = (...args: string[]) => cli(['generate', '--data-dir', product.dataDir, '--steps', '4', ...args]);
+  const inputOf = (input: string, ...args: string[]) =>
+    execa(process.execPath, [BIN, 'generate', '--data-dir', product.dataDir, '--steps', '4', ...args], {
+      input,
+      reject: false,
+    });
+
+  test('draws a prompt of each line of standard input, several of each, with seeds that follow one another', async () => {
+    const folder = temporaryFolder();
+    const { stdout } = await inputOf('a fox\n\n  a cat\n', '-', '-n', '2', '--seed', '7', '--json', '-o', folder);
+    const pictures = stdout.split('\n').map((line) => JSON.parse(line));
+    expect(pictures.map(({ prompt, seed }) => `${prompt} ${seed}`)).toEqual([
+      'a fox 7',
+      'a fox 8',
+      'a cat 7',
+      'a cat 8',
+    ]);
+    for (const { file } of pictures) expect(readFileSync(file).subarray(1, 4).toString()).toBe('PNG');
+    // They are one group: they can be cancelled together.
+    const groups = await Promise.all(pictures.map(async ({ id }) => (await product.job(id)).group));
+    expect(new Set(groups).size).toBe(1);
+    expect(groups[0]).not.toBe(null);
+  });
+
+  test('draws over a picture; its size is followed where none is asked for', async () => {
+    const folder = temporaryFolder();
+    const fox = join(folder, 'fox.png');
+    expect(await generate('-o', fox, '--size', '128x96', 'a fox')).toMatchObject({ code: 0 });
+    const { stdout } = await generate('--image', fox, '--strength', '0.5', '--json', '-o', folder, 'a cat');
+    const job = await product.job(JSON.parse(stdout).id);
+    expect(job.height / job.width).toBeCloseTo(0.75, 1);
+    expect(job).toMatchObject({ strength: 0.5, steps: 2 });
+    expect(job.initImage).toMatch(/^[0-9a-f]{64}$/);
+  });
+
+  test('with --detach queues, prints the ids and does not wait', async () => {
+    const { stdout } = await generate('--detach', '-n', '3', 'a fox');
+    const ids = stdout.trim().split('\n');
+    expect(ids).toHaveLength(3);
+    for (const id of ids) expect(await product.ended(id)).toMatchObject({ status: 'done' });
+  });
+
+  test('what is wrong is told before anything is queued', async () => {
+    const before = (await product.call('/api/v1/jobs')).json;
+    writeFileSync(join(product.dataDir, 'no.png'), 'no picture');
+    for (const [args, words] of [
+      [['--image', join(product.dataDir, 'no.png'), 'x'], /UPLOAD_INVALID: .*no\.png: not a PNG/],
+      [['--image', '/dev/zero', 'x'], /UPLOAD_INVALID: \/dev\/zero: is no regular file/],
+      [['--strength', '0.5', 'x'], /USAGE_INVALID: --strength: .* no --image/],
+      [['-n', '2', '-o', join(product.dataDir, 'x.png'), 'x'], /USAGE_INVALID: --output: .* is no folder/],
+      [['-n', '0', 'x'], /USAGE_INVALID: --number: '0' is not 1 to 1000/],
+      [['--strength', '2', '--image', 'x', 'x'], /USAGE_INVALID: --strength/],
+    ] as const) {
+      const { code, stderr } = await generate(...args);
+      expect(stderr).toMatch(words);
+      expect(code).toBeGreaterThan(63);
+    }
+    expect((await inputOf('\n\n', '-')).stderr).toContain('no prompt in standard input');
+    expect((await product.call('/api/v1/jobs')).json).toEqual(before);
+  });
+});
+
+describe('keys', () => {
+  test('are made, listed without being shown, used, and taken away', async () => {
+    const file = join(temporaryFolder(), 'keys');
+    const keys = (...args: string[]) => cli(['keys', ...args, '--keys-file', file]);
+    const ann = (await keys('add', 'Ann B')).stdout.trim();
+    expect(ann.length).toBeGreaterThan(30);
+    await keys('add', 'root', '--admin');
+    expect(statSync(file).mode & 0o077).toBe(0);
+    const listed = (await keys('list')).stdout;
+    expect(listed).toMatch(/^[0-9a-f]{8} {2}use {4}Ann B\n[0-9a-f]{8} {2}admin {2}root\n$/);
+    expect(listed).not.toContain(ann);
+    const product = await startProduct(['--keys-file', file]);
+    const asks = (key: string) => product.fetch('/api/v1/status', { headers: { authorization: `Bearer ${key}` } });
+    expect((await asks(ann)).status).toBe(200);
+    expect(await keys('remove', 'Ann B')).toMatchObject({ code: 0 });
+    await cli(['reload', '--data-dir', product.dataDir]);
+    await expect.poll(async () => (await asks(ann).catch(() => null))?.status, { timeout: 60_000 }).toBe(401);
+    await product.clean();
+  });
+
+  test('what others have written into the file stays, and the last key is not taken', async () => {
+    const file = join(temporaryFolder(), 'keys');
+    writeFileSync(file, '# of the house\nuse 0123456789abcdef\n', { mode: 0o600 });
+    await cli(['keys', 'add', 'x', '--keys-file', file]);
+    expect(readFileSync(file, 'utf8')).toMatch(/^# of the house\nuse 0123456789abcdef\nuse qs-\S+ x\n$/);
+    expect((await cli(['keys', 'add', 'x', '--keys-file', file])).stderr).toContain("a key of 'x' already");
+    expect(await cli(['keys', 'remove', 'x', '--keys-file', file])).toMatchObject({ code: 0 });
+    const id = (await cli(['keys', 'list', '--keys-file', file])).stdout.slice(0, 8);
+    expect((await cli(['keys', 'remove', id, '--keys-file', file])).stderr).toContain('it is the only key');
+  });
+});
+
+describe('config', () => {
+  test('show tells where each value comes from', async () => {
+    const folder = temporaryFolder();
+    const file = join(folder, 'q.toml');
+    writeFileSync(file, 'max-steps = 30\nport = 9000\n');
+    const args = ['config', 'show', '--config', file, '--port', '9001', '--json', '--data-dir', folder];
+    const { stdout } = await cli(args, { QWEN_SUPERVISOR_LOG_LEVEL: 'warn' });
+    const { settings } = JSON.parse(stdout) as { settings: { key: string; value: unknown; from: string }[] };
+    const find = (key: string) => settings.find((one) => one.key === key);
+    expect(find('max-steps')).toMatchObject({ value: 30, from: file });
+    expect(find('port')).toMatchObject({ value: 9001, from: 'the command line', takesEffect: 'start' });
+    expect(find('log-level')).toMatchObject({ value: 'warn', from: 'the environment', takesEffect: 'at once' });
+    expect(find('host')).toMatchObject({ value: 'localhost', from: 'the defaults' });
+  });
+
+  test('check refuses what a start would refuse', async () => {
+    expect(await cli(['config', 'check'])).toMatchObject({ code: 0, stdout: 'the settings are valid\n' });
+    expect((await cli(['config', 'check', '--port', '70000'])).stderr).toContain('CONFIG_INVALID: port');
+    expect((await cli(['config', 'check', '--host', '0.0.0.0'])).stderr).toContain('HOST_REFUSED');
+    expect((await cli(['config', 'check', '--keys-file', '/nowhere'])).stderr).toContain('KEYS_FILE_INVALID');
+  });
+});
+
+describe('completion', () => {
+  test('in bash knows commands, their flags, and what may follow', async () => {
+    const script = join(temporaryFolder(), 'completion');
+    writeFileSync(script, (await cli(['completion', 'bash'])).stdout);
+    const offered = async (...words: string[]) => {
+      const ask = `source ${script}; COMP_WORDS=("$@"); COMP_CWORD=$(($#-1)); _qwen_supervisor; echo "\${COMPREPLY[*]}"`;
+      return (await execa('bash', ['-c', ask, 'bash', 'qwen-supervisor', ...words])).stdout;
+    };
+    expect(await offered('st')).toBe('start stop status');
+    expect(await offered('model', 'add', '--q')).toBe('--quantize --quality');
+    expect(await offered('generate', 'a fox', '--det')).toBe('--detach');
+    const folder = temporaryFolder();
+    mkdirSync(join(folder, 'checkpoint'));
+    expect(await offered('model', 'add', `${folder}/che`)).toBe(`${folder}/checkpoint`);
+  });
+
+  test.each(['zsh', 'fish'])('there is one for %s', async (shell) => {
+    const { code, stdout } = await cli(['completion', shell]);
+    expect(code).toBe(0);
+    expect(stdout).toContain('qwen-supervisor');
+  });
+});
+
+test('status --watch shows children, queue and crashes on the whole screen, and leaves it as it was', async () => {
+  const product = await startProduct();
+  await product.ready();
+  await cli(['generate', '--data-dir', product.dataDir, '--detach', '-n', '40', '--steps', '300', 'a fox']);
+  process.kill(await product.pidOf('inference'), 'SIGKILL');
+  await product.ready();
+  const typed = join(temporaryFolder(), 'screen');
+  const command = `${process.execPath} ${BIN} status --watch --data-dir ${product.dataDir}`;
+  // A terminal of its own; `q` comes when the first pictures of the screen are there.
+  const watched = execa('script', ['-qfec', `stty rows 20 cols 60; ${command}`, typed], {
+    stdin: 'pipe',
+    stdout: 'ignore',
+  });
+  const screen = () => (existsSync(typed) ? readFileSync(typed, 'utf8') : '');
+  await expect.poll(screen, { timeout: 60_000 }).toMatch(/inference, killed/);
+  watched.stdin.write('q');
+  expect((await watched).exitCode).toBe(0);
+  const frame = screen().split('\x1b[H').at(-1) as string;
+  const lines = frame.split('\x1b[J')[0]?.split('\x1b[K\r\n') as string[];
+  expect(lines.length).toBeLessThanOrEqual(20);
+  for (const line of lines) expect([...line.replace('\x1b[K', '')].length).toBeLessThanOrEqual(60);
+  expect(frame).toMatch(/^inference +busy/m);
+  expect(frame).toMatch(/and \d+ more/);
+  expect(screen()).toContain('\x1b[?25h\x1b[?1049l');
+  await product.clean();
+});
+
+test.each([
+  [['--color'], {}, true],
+  [['--no-color'], { FORCE_COLOR: '1' }, false],
+  [[], { NO_COLOR: '1' }, false],
+  [[], {}, false],
+] as const)('in a pipe with %o and %o colours are %s', async (flags, env, expected) => {
+  const dataDir = temporaryFolder();
+  mkdirSync(join(dataDir, 'logs'));
+  writeFileSync(join(dataDir, 'logs/supervisor.log'), '{"level":50,"time":"2026-01-01T00:00:00Z","msg":"x"}\n');
+  const { stdout } = await cli(['logs', '--data-dir', dataDir, ...flags], { FORCE_COLOR: '', ...env });
+  expect(stdout.includes('\x1b[')).toBe(expected);
+});
