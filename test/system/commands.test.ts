@@ -169,10 +169,13 @@ test('status --watch shows children, queue and crashes on the whole screen, and 
     stdout: 'ignore',
   });
   const screen = () => (existsSync(typed) ? readFileSync(typed, 'utf8') : '');
-  await expect.poll(screen, { timeout: 60_000 }).toMatch(/inference, killed/);
+  const frames = () => screen().split('\x1b[H');
+  const isThere = () =>
+    frames().some((frame) => /^inference +busy/m.test(frame) && frame.includes('inference, killed'));
+  await expect.poll(isThere, { timeout: 60_000 }).toBe(true);
   watched.stdin.write('q');
   expect((await watched).exitCode).toBe(0);
-  const frame = screen().split('\x1b[H').at(-1) as string;
+  const frame = frames().at(-1) as string;
   const lines = frame.split('\x1b[J')[0]?.split('\x1b[K\r\n') as string[];
   expect(lines.length).toBeLessThanOrEqual(20);
   for (const line of lines) expect([...line.replace('\x1b[K', '')].length).toBeLessThanOrEqual(60);

@@ -4,23 +4,8 @@
  */
 import { readRegular } from '@qwen-supervisor/files/read-regular';
 import { CodedError, toCodedError } from '@qwen-supervisor/protocol/errors';
-import type { JobLimits, ModelDefaults, NativeRequest } from '@qwen-supervisor/protocol/job-request';
+import type { InputQuestion, StoredInput } from '@qwen-supervisor/protocol/stored-input';
 import { inspect, sizeFor, storeInput } from './uploads.js';
-
-export interface InputQuestion {
-  file: string;
-  dataDir: string;
-  /** Sides that were asked for. */
-  given: Pick<NativeRequest, 'width' | 'height'>;
-  defaults: ModelDefaults;
-  limits: JobLimits;
-}
-
-export interface StoredInput {
-  sha256: string;
-  width: number;
-  height: number;
-}
 
 /** Of a file, bytes: larger than any picture that is decoded. */
 const BYTES_MAX = 256e6;

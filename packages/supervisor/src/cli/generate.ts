@@ -1,12 +1,12 @@
 import { join, resolve } from 'node:path';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
-import type { InputQuestion, StoredInput } from '@qwen-supervisor/api/pictures/input-main';
 import { imageFile } from '@qwen-supervisor/protocol/data-files';
 import { CodedError, ERRORS, type ErrorObject } from '@qwen-supervisor/protocol/errors';
 import { type Job, type JobOrder, pictureOf } from '@qwen-supervisor/protocol/job';
 import { completeRequest, type NativeRequest, parseNativeRequest } from '@qwen-supervisor/protocol/job-request';
 import { drawSeed, seedAfter } from '@qwen-supervisor/protocol/seed';
+import type { InputQuestion, StoredInput } from '@qwen-supervisor/protocol/stored-input';
 import type { Command } from 'commander';
 import { execa } from 'execa';
 import { answered, type Client, connect, dataDirOf, type Listener, withDataDir } from './client.js';

@@ -6,7 +6,7 @@ import { answered, type Client, connect } from './client.js';
 import { screenLines } from './status-lines.js';
 
 const EVERY_MS = 500;
-/** The other screen of a terminal, without a cursor; and back. Reference: xterm control sequences, DECSET 1049 and 25. */
+/** A terminal's other screen, without a cursor; and back. Reference: xterm control sequences, DECSET 1049 and 25. */
 const ENTER = '\x1b[?1049h\x1b[?25l';
 const LEAVE = '\x1b[?25h\x1b[?1049l';
 

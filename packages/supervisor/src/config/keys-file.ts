@@ -27,7 +27,7 @@ export function listKeys(path: string): ListedKey[] {
   return linesOf(path).flatMap(({ key }) => key ?? []);
 }
 
-/** Adds a new key, and gives it; makes the file where there is none. @throws CodedError USAGE_INVALID, KEYS_FILE_INVALID */
+/** Adds a new key, and gives it; makes the file if need be. @throws CodedError USAGE_INVALID, KEYS_FILE_INVALID */
 export async function addKey(path: string, role: Role, name: string): Promise<string> {
   const lines = existsSync(path) ? linesOf(path) : [];
   if (lines.some(({ key }) => key?.name === name))

@@ -7,8 +7,8 @@ const HIDDEN = new Set(['level', 'time', 'msg', 'child', 'state', 'component', '
 const WHO_WIDTH = 10;
 
 /**
- * Whether stdout is a terminal whose owner has not asked for plain text (NO_COLOR, --no-color), or colours were asked for
- * (FORCE_COLOR, --color). References: no-color.org, force-color.org.
+ * Whether stdout is a terminal whose owner has not asked for plain text (NO_COLOR, --no-color), or colours were asked
+ * for (FORCE_COLOR, --color). References: no-color.org, force-color.org.
  */
 export function hasColours(): boolean {
   const isForced = Boolean(process.env.FORCE_COLOR) || process.argv.includes('--color');
