@@ -8,8 +8,8 @@ import type { NumberedEvent, SystemEvent } from '@qwen-supervisor/protocol/event
 import { isTerminal, type Job, type JobOrder } from '@qwen-supervisor/protocol/job';
 import { stepsOf } from '@qwen-supervisor/protocol/job-request';
 import type { AccessSettings, SupervisorMethods, Welcome } from '@qwen-supervisor/protocol/messages';
-import type { SystemStatus } from '@qwen-supervisor/protocol/status';
 import { sampleJob } from '../sample-job.js';
+import { sampleStatus } from '../sample-status.js';
 
 export const ACCESS: AccessSettings = {
   allowHosts: [],
@@ -54,28 +54,6 @@ const WELCOME: Welcome = {
   url: 'http://127.0.0.1:8000',
 };
 
-const child = { pid: 1, restarts: 0, rssBytes: 1e6, deviceBytes: 0, lastExit: null };
-const STATUS: SystemStatus = {
-  supervisor: { pid: 1, version: '0.1.0', uptimeSeconds: 1, url: WELCOME.url },
-  machine: { memoryBytes: 32e9, availableBytes: 20e9 },
-  children: [
-    { ...child, name: 'inference', state: 'ready', reason: 'ready' },
-    { ...child, name: 'api', state: 'ready', reason: 'ready' },
-  ],
-  device: { device: 'cpu', name: 'a processor', memoryBytes: null, reason: 'asked for' },
-  model: {
-    id: 'pocket',
-    folder: '/models/pocket',
-    state: 'ready',
-    component: null,
-    bytesDone: 1,
-    bytesTotal: 1,
-    etaSeconds: null,
-    loadSeconds: 1,
-  },
-  queue: { queued: 0, running: 0, current: null, problem: null },
-};
-
 type Answers = { [K in keyof SupervisorMethods]?: (params: Parameters<SupervisorMethods[K]>[0]) => unknown };
 
 export interface FakeBackend extends Backend {
@@ -104,7 +82,7 @@ export function fakeBackend(
     return job;
   };
   const answers: Answers = {
-    status: () => ({ ...STATUS, queue: { ...STATUS.queue, queued: waiting().length } }),
+    status: () => ({ ...sampleStatus(), queue: { ...sampleStatus().queue, queued: waiting().length } }),
     submitJobs: ({ orders }) => {
       const added = orders.map((order) => toJob(order, jobs.length + orders.indexOf(order)));
       jobs.push(...added);

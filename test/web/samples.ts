@@ -1,6 +1,7 @@
 /** A server's state as the page hears of it. */
 import type { ModelAnswer, SnapshotAnswer } from '@qwen-supervisor/protocol/answers';
 import { fromSnapshot, type LiveState } from '../../packages/web/src/live/state';
+import { sampleStatus } from '../sample-status';
 
 export const MODEL: ModelAnswer = {
   id: 'pocket',
@@ -26,23 +27,7 @@ export const SNAPSHOT: SnapshotAnswer = {
   serverTime: '2026-11-27T12:00:00.000Z',
   lastEventId: 'a-1',
   role: 'use',
-  status: {
-    supervisor: { pid: 1, version: '0.1.0', uptimeSeconds: 60, url: 'http://localhost:8000' },
-    machine: { memoryBytes: 32e9, availableBytes: 20e9 },
-    children: [child('inference', 'ready'), child('api', 'ready')],
-    device: { device: 'cpu', name: 'a processor', memoryBytes: null, reason: 'there is no graphics card' },
-    model: {
-      id: 'pocket',
-      folder: 'pocket',
-      state: 'ready',
-      component: null,
-      bytesDone: 4e7,
-      bytesTotal: 4e7,
-      etaSeconds: null,
-      loadSeconds: 1,
-    },
-    queue: { queued: 0, running: 0, current: null, problem: null },
-  },
+  status: sampleStatus(),
   models: [MODEL],
   running: null,
   preview: null,
@@ -50,10 +35,6 @@ export const SNAPSHOT: SnapshotAnswer = {
   ended: [],
   crashes: [],
 };
-
-function child(name: 'inference' | 'api', state: 'ready') {
-  return { name, pid: 2, state, restarts: 0, rssBytes: 1e8, deviceBytes: 0, lastExit: null, reason: 'ready' } as const;
-}
 
 export const NOW_MS = Date.parse(SNAPSHOT.serverTime);
 

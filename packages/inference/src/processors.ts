@@ -1,6 +1,6 @@
 /** What computes: which processors, and as many threads as this process may really use of them. */
-import { readFileSync } from 'node:fs';
 import { arch, availableParallelism, cpus } from 'node:os';
+import { readKernelFile } from '@qwen-supervisor/files/kernel-file';
 
 /** Which kind of processor: another may round otherwise. */
 export function processorName(): string {
@@ -16,16 +16,16 @@ export function threadCount(wanted: number): number {
 
 /** Processors' worth of time that the control group has; null without a bound. Reference: cgroup-v2, "cpu.max". */
 function quota(): number | null {
-  const groups = read('/proc/self/cgroup');
+  const groups = readKernelFile('/proc/self/cgroup');
   const pathOf = (pattern: RegExp) => pattern.exec(groups)?.[1] ?? '/';
   // Within a container its own group is the root of what it sees.
   for (const path of [pathOf(/^0::(.*)$/m), '/']) {
-    const [, time, period] = /^(\d+) (\d+)/.exec(read(`/sys/fs/cgroup${path}/cpu.max`)) ?? [];
+    const [, time, period] = /^(\d+) (\d+)/.exec(readKernelFile(`/sys/fs/cgroup${path}/cpu.max`)) ?? [];
     if (time && period) return Math.ceil(Number(time) / Number(period));
   }
   for (const path of [pathOf(/^\d+:(?:\w+,)*cpu(?:,\w+)*:(.*)$/m), '/']) {
     const [time, period] = ['quota', 'period'].map((name) =>
-      Number(read(`/sys/fs/cgroup/cpu${path}/cpu.cfs_${name}_us`)),
+      Number(readKernelFile(`/sys/fs/cgroup/cpu${path}/cpu.cfs_${name}_us`)),
     );
     if (time && period && time > 0) return Math.ceil(time / period);
   }
@@ -34,19 +34,9 @@ function quota(): number | null {
 
 /** Without those that are two of one core; null where the system does not tell. */
 function cores(): number | null {
-  const places = read('/proc/cpuinfo')
+  const places = readKernelFile('/proc/cpuinfo')
     .split('\n\n')
     .map((processor) => /^physical id\s*: (\d+)[\s\S]*^core id\s*: (\d+)/m.exec(processor))
     .flatMap((found) => (found ? [`${found[1]} ${found[2]}`] : []));
   return places.length > 0 ? new Set(places).size : null;
-}
-
-/** Empty where there is no such file. */
-function read(file: string): string {
-  try {
-    return readFileSync(file, 'utf8');
-  } catch (error) {
-    if (['ENOENT', 'ENOTDIR', 'EACCES', 'EINVAL'].includes((error as NodeJS.ErrnoException).code ?? '')) return '';
-    throw error;
-  }
 }

@@ -337,6 +337,10 @@ export const ERRORS = {
     'the output file cannot be written',
     'choose a path that you may write to with -o; the picture itself is kept in the data folder',
     500, 73, 'caller'),
+  DOCTOR_FAILED: row(
+    'something here keeps this machine from drawing',
+    "do what the lines that begin with 'fail' say, and look again",
+    500, 99, 'environment'),
   SYSTEMD_MISSING: row(
     'there is no systemd that can be asked',
     "log in as the user whose service it is, not by 'su'; where the machine has no systemd, let what starts services there run 'qwen-supervisor start'",

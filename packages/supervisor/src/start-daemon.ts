@@ -1,6 +1,4 @@
 /** From a configuration to a running supervisor: everything is opened and checked before a process is spawned. */
-
-import { statfsSync } from 'node:fs';
 import type { Config } from '@qwen-supervisor/protocol/config';
 import { logFile } from '@qwen-supervisor/protocol/data-files';
 import { CodedError, ERRORS } from '@qwen-supervisor/protocol/errors';
@@ -10,6 +8,7 @@ import { isServiceVariable } from './config/load-config.js';
 import { Daemon, type RunningDaemon } from './daemon.js';
 import { openSqliteJobStore } from './jobs/sqlite-database.js';
 import { emptyTemporaryFolder, prepareDataDir, prepareSocket, readPresence } from './machine/data-folder.js';
+import { fileSystemOf } from './machine/file-system.js';
 import { adoptHttpPort, bindHttpPort, type HttpPort } from './machine/http-port.js';
 import { processState } from './machine/process-state.js';
 import { PlannedModel } from './planned-model.js';
@@ -78,23 +77,6 @@ function endForBug(error: Error, { logger }: Log): never {
   process.exit(ERRORS.INTERNAL.exit);
 }
 
-/** Those that are known to be slow to lock, or never to. Reference: statfs(2). */
-const FILE_SYSTEMS: Record<number, string> = {
-  26985: 'NFS',
-  20859: 'SMB',
-  4283649346: 'CIFS',
-  4266872130: 'SMB2',
-  16914839: '9p',
-  1702057286: 'FUSE',
-  19780: 'FAT',
-  538032816: 'exFAT',
-};
-
-function fileSystemOf(folder: string): string {
-  const { type } = statfsSync(folder);
-  return FILE_SYSTEMS[type >>> 0] ?? `type 0x${(type >>> 0).toString(16)}`;
-}
-
 function openStore(dataDir: string): ReturnType<typeof openSqliteJobStore> {
   try {
     return openSqliteJobStore(dataDir);
@@ -105,7 +87,7 @@ function openStore(dataDir: string): ReturnType<typeof openSqliteJobStore> {
       throw new CodedError('ALREADY_RUNNING', `${dataDir} is in use by process ${other.pid}, ${other.url}`, {
         cause: error,
       });
-    const text = `${dataDir}: jobs.db is locked, and no supervisor runs there that is known: another program has it open, or its file system (${fileSystemOf(dataDir)}) cannot lock; use a folder on a local disk`;
+    const text = `${dataDir}: jobs.db is locked, and no supervisor runs there that is known: another program has it open, or its file system (${fileSystemOf(dataDir).name}) cannot lock; use a folder on a local disk`;
     throw new CodedError('DATA_DIR_UNUSABLE', text, { cause: error });
   }
 }

@@ -5,9 +5,9 @@
  * Sources: `/proc/meminfo`; cgroup v2 `memory.max`, `memory.high`, `memory.current`, `memory.stat`; cgroup v1
  * `memory.limit_in_bytes`, `memory.usage_in_bytes`, `memory.stat`.
  */
-import { readFileSync } from 'node:fs';
 import { freemem, totalmem } from 'node:os';
 import { dirname, join } from 'node:path';
+import { readKernelFile } from '@qwen-supervisor/files/kernel-file';
 
 const V2 = {
   folder: 'sys/fs/cgroup',
@@ -24,10 +24,10 @@ const V1 = {
 
 /** Bytes; `root` is where `/proc` and `/sys` lie. */
 export function availableMemory(root = '/'): number {
-  const kilobytes = /^MemAvailable:\s+(\d+) kB$/m.exec(read(join(root, 'proc/meminfo')))?.[1];
+  const kilobytes = /^MemAvailable:\s+(\d+) kB$/m.exec(readKernelFile(join(root, 'proc/meminfo')))?.[1];
   // Elsewhere pages of files are not counted as free.
   const ofMachine = kilobytes === undefined ? Math.max(freemem(), totalmem() / 2) : Number(kilobytes) * 1024;
-  const groups = read(join(root, 'proc/self/cgroup')).split('\n');
+  const groups = readKernelFile(join(root, 'proc/self/cgroup')).split('\n');
   const v2 = groups.find((line) => line.startsWith('0::'))?.slice(3);
   const v1 = groups.find((line) => /^\d+:([\w,]+,)?memory(,[\w,]+)?:/.test(line))?.replace(/^\d+:[^:]*:/, '');
   const limits = [...roomOf(root, V2, v2), ...roomOf(root, V1, v1)];
@@ -39,25 +39,14 @@ function roomOf(root: string, { folder, limits, usage, cache }: typeof V2, path:
   if (path === undefined) return [];
   const rooms: number[] = [];
   for (let group = path; ; group = dirname(group)) {
-    const number = (file: string) => Number(read(join(root, folder, group, file)).trim() || Number.NaN);
+    const number = (file: string) => Number(readKernelFile(join(root, folder, group, file)).trim() || Number.NaN);
     // Pages of files count as used, and go when somebody needs their place.
-    const stat = read(join(root, folder, group, 'memory.stat'));
+    const stat = readKernelFile(join(root, folder, group, 'memory.stat'));
     const cached = [...stat.matchAll(new RegExp(`^${cache} (\\d+)$`, 'gm'))];
     // One that is not there, or 'max', is no number.
     const limit = Math.min(...limits.map(number).filter((bytes) => !Number.isNaN(bytes)));
     const room = limit - number(usage) + cached.reduce((sum, [, bytes]) => sum + Number(bytes), 0);
     if (Number.isFinite(room)) rooms.push(Math.max(0, room));
     if (group === '/' || group === '.') return rooms;
-  }
-}
-
-/** Empty where there is no such file: which of them exist tells the kernel's configuration. */
-function read(file: string): string {
-  try {
-    return readFileSync(file, 'utf8');
-  } catch (error) {
-    const { code } = error as NodeJS.ErrnoException;
-    if (code === 'ENOENT' || code === 'EACCES' || code === 'ENOTDIR') return '';
-    throw error;
   }
 }

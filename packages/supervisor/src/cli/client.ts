@@ -79,7 +79,11 @@ export async function connect(dataDir: string, on: Listener = SILENT, anyVersion
   }));
   const link = await answered(pid, connecting);
   const hello = { role: 'cli', pid: process.pid, token: null, version: VERSION } as const;
-  const welcome = await answered(pid, link.request('hello', hello));
+  const welcome = await answered(pid, link.request('hello', hello)).catch((error: unknown) => {
+    // An open connection would keep this process alive.
+    link.close();
+    throw error;
+  });
   if (welcome.version !== VERSION && !anyVersion) {
     link.close();
     throw new CodedError('VERSION_MISMATCH', `this command is version ${VERSION}, the supervisor ${welcome.version}`);

@@ -8,6 +8,7 @@ import { addCompletion } from './completion.js';
 import { addConfig } from './config.js';
 import { addCrashes } from './crashes.js';
 import { addDevice } from './device.js';
+import { addDoctor } from './doctor.js';
 import { addEvents } from './events.js';
 import { addGenerate } from './generate.js';
 import { addGpu } from './gpu.js';
@@ -39,6 +40,7 @@ const COMMANDS = [
   addModel,
   addDevice,
   addGpu,
+  addDoctor,
   addBench,
   addConfig,
   addKeys,
@@ -73,8 +75,8 @@ export async function main(argv: string[]): Promise<void> {
     await program.parseAsync(VERSION_WORDS.has(words[0] ?? '') ? ['--version'] : words, { from: 'user' });
   } catch (error) {
     fail(error);
-    // Whatever is still open must not keep it alive: of a failed start, or to a supervisor that says nothing.
-    if (argv[0] === 'start' || toCodedError(error).code === 'SUPERVISOR_SILENT') process.exit();
+    // Whatever is still open of a failed start must not keep it alive.
+    if (argv[0] === 'start') process.exit();
   }
 }
 

@@ -78,6 +78,15 @@ function folderOf(scope: Scope): string {
   return join(process.env.XDG_CONFIG_HOME || join(homedir(), '.config'), 'systemd/user');
 }
 
+/** The unit of this program that is there; null without one. */
+export function installedUnit(): { scope: Scope; path: string } | null {
+  const units = (['user', 'system'] as const).map((scope) => ({
+    scope,
+    path: join(folderOf(scope), `${UNIT}.service`),
+  }));
+  return units.find(({ path }) => existsSync(path)) ?? null;
+}
+
 /** Of the units that are there and that we have written. @throws CodedError SERVICE_NOT_INSTALLED, SERVICE_FOREIGN */
 function ours(scope: Scope): { name: string; path: string }[] {
   const found = [`${UNIT}.service`, `${UNIT}.socket`]

@@ -63,6 +63,9 @@ const MIGRATIONS = [
   CREATE INDEX jobs_in_trash ON jobs (trashed_at) WHERE trashed_at IS NOT NULL;`,
 ];
 
+/** Of the schema that this program writes. */
+export const DATABASE_VERSION = MIGRATIONS.length;
+
 /** What SQLite leaves beside a database. */
 const COMPANIONS = ['', '-wal', '-shm', '-journal'];
 

@@ -5,12 +5,12 @@
  * Sources: cgroup v2 `memory.events`, cgroup v1 `memory.oom_control` (both count kills in the group by any kind of OOM
  * killer), else `/proc/vmstat`, which counts those of the whole machine.
  */
-import { readFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { readKernelFile } from '@qwen-supervisor/files/kernel-file';
 
 /** `root` is where `/proc` and `/sys` lie. Null where nothing is told. */
 export function countOomKills(root = '/'): number | null {
-  const groups = read(join(root, 'proc/self/cgroup')).split('\n');
+  const groups = readKernelFile(join(root, 'proc/self/cgroup')).split('\n');
   const v2 = groups.find((line) => line.startsWith('0::'))?.slice(3) ?? '/';
   const v1 = groups.find((line) => /^\d+:([\w,]+,)?memory(,[\w,]+)?:/.test(line))?.replace(/^\d+:[^:]*:/, '') ?? '/';
   const files = [
@@ -20,19 +20,8 @@ export function countOomKills(root = '/'): number | null {
     join(root, 'proc/vmstat'),
   ];
   for (const file of files) {
-    const match = /^oom_kill (\d+)$/m.exec(read(file));
+    const match = /^oom_kill (\d+)$/m.exec(readKernelFile(file));
     if (match) return Number(match[1]);
   }
   return null;
-}
-
-/** Empty where there is no such file: which of them exist tells the kernel's configuration. */
-function read(file: string): string {
-  try {
-    return readFileSync(file, 'utf8');
-  } catch (error) {
-    const { code } = error as NodeJS.ErrnoException;
-    if (code === 'ENOENT' || code === 'EACCES' || code === 'ENOTDIR') return '';
-    throw error;
-  }
 }

@@ -1,0 +1,121 @@
+import { statSync } from 'node:fs';
+import { totalmem } from 'node:os';
+import { fileURLToPath } from 'node:url';
+import { readKernelFile } from '@qwen-supervisor/files/kernel-file';
+import { availableMemory } from '@qwen-supervisor/model/plan/memory';
+import { CodedError } from '@qwen-supervisor/protocol/errors';
+import type { SystemStatus } from '@qwen-supervisor/protocol/status';
+import type { Command } from 'commander';
+import { execa } from 'execa';
+import pc from 'picocolors';
+import { readKeysFile } from '../config/keys-file.js';
+import { loadExplained } from '../config/load-config.js';
+import { databaseFinding, diskFinding, diskOf, folderFinding } from '../doctor/data.js';
+import { type Finding, fail, pass } from '../doctor/finding.js';
+import { clockFinding, limitsFinding, memoryFinding, memoryHolders } from '../doctor/machine.js';
+import { deviceFindings, modelFinding, runtimeFinding } from '../doctor/model.js';
+import { portFinding } from '../doctor/port.js';
+import { nodeFinding, packagesFinding, toolsFinding } from '../doctor/program.js';
+import { serviceFinding, supervisorFinding } from '../doctor/supervisor.js';
+import { DATABASE_VERSION } from '../jobs/sqlite-database.js';
+import { hasColours } from '../records/log-line.js';
+import { type ServiceState, serviceState } from '../service/systemctl.js';
+import { ask } from './client.js';
+import { print } from './printer.js';
+import { installedUnit } from './service.js';
+import { type Settings, withSettings } from './settings.js';
+
+export function addDoctor(program: Command): void {
+  withSettings(program.command('doctor'))
+    .description('look for what keeps this machine from drawing, and say what to do')
+    .option('--json', 'print one JSON object')
+    .action(async ({ json, ...settings }: Settings) => {
+      const findings: Finding[] = [];
+      for await (const finding of look(settings)) {
+        findings.push(finding);
+        if (!json) print(lineOf(finding));
+      }
+      const failed = findings.filter(({ result }) => result === 'fail').length;
+      if (json) print(JSON.stringify({ findings, failed }));
+      if (failed > 0) throw new CodedError('DOCTOR_FAILED', `${failed} of ${findings.length} are wrong`);
+    });
+}
+
+/** In the order in which one depends on the other; each as soon as it is known. */
+async function* look({ config: file, ...flags }: Settings): AsyncGenerator<Finding> {
+  yield nodeFinding(process.versions.node, new Date().toISOString().slice(0, 10));
+  yield packagesFinding();
+  yield await runtimeFinding();
+  const explained = await known(() => loadExplained(flags, file ?? process.env.QWEN_SUPERVISOR_CONFIG, process.env));
+  yield explained.finding ?? pass('settings', 'valid');
+  // With settings that cannot be read all else is looked at with those that a start without any would have.
+  const config = explained.value?.config ?? loadExplained({}, undefined, {}).config;
+  const dataDir = config['data-dir'];
+  const keys = await known(() => readKeysFile(config['keys-file']));
+  if (config['keys-file'] !== '') yield keys.finding ?? pass('keys', `${keys.value?.length} in ${config['keys-file']}`);
+  const running = await known(() => ask({ dataDir }, ({ link }) => link.request('status', {}), true));
+  const status = running.value;
+  const isSilent = running.error !== null && running.error.code !== 'NOT_RUNNING';
+  yield isSilent ? (running.finding as Finding) : supervisorFinding(status);
+  yield await serviceLook();
+  yield folderFinding(dataDir);
+  yield diskFinding(diskOf(dataDir));
+  if (status === null && !isSilent) yield databaseFinding(dataDir, DATABASE_VERSION);
+  const isOpen = (keys.value?.length ?? 0) > 0 || config.keyless === 'anywhere';
+  yield portFinding(config.host, config.port, isOpen, status?.supervisor.url ?? null);
+  yield memoryFinding(totalmem(), availableMemory(), memoryHolders);
+  yield limitsFinding(readKernelFile('/proc/self/limits'));
+  yield await clockLook();
+  yield toolsFinding(process.env.PATH, installedUnit() !== null);
+  yield* await deviceFindings(config);
+  yield await modelFinding(config, heldBytes(status));
+}
+
+/** A value, or the finding of why there is none. */
+async function known<T>(read: () => T | Promise<T>) {
+  try {
+    return { value: await read(), finding: null, error: null };
+  } catch (error) {
+    if (!(error instanceof CodedError)) throw error;
+    const finding = fail(ABOUT[error.code] ?? 'settings', `${error.code}: ${error.message}`, error.hint);
+    return { value: null, finding, error };
+  }
+}
+
+const ABOUT: Partial<Record<CodedError['code'], string>> = {
+  KEYS_FILE_INVALID: 'keys',
+  SUPERVISOR_SILENT: 'supervisor',
+  LINK_LOST: 'supervisor',
+};
+
+function heldBytes(status: SystemStatus | null): number {
+  const workers = (status?.children ?? []).filter(({ name }) => name !== 'api');
+  return workers.reduce((sum, { rssBytes }) => sum + (rssBytes ?? 0), 0);
+}
+
+async function serviceLook(): Promise<Finding> {
+  const installed = installedUnit();
+  if (installed === null) return serviceFinding(null, null);
+  const state = await serviceState(installed.scope).catch((error: unknown): ServiceState | null => {
+    if (!(error instanceof CodedError)) throw error;
+    return null;
+  });
+  return serviceFinding(installed.path, state);
+}
+
+async function clockLook(): Promise<Finding> {
+  const built = statSync(fileURLToPath(import.meta.url)).mtimeMs;
+  const { stdout, failed } = await execa('timedatectl', ['show', '--property=NTPSynchronized', '--value'], {
+    reject: false,
+  });
+  return clockFinding(Date.now(), built, failed ? null : stdout.trim() === 'yes');
+}
+
+const ABOUT_WIDTH = 14;
+
+function lineOf({ about, result, says, step }: Finding): string {
+  const paint = pc.createColors(hasColours());
+  const colour = { pass: paint.green, warn: paint.yellow, fail: paint.red }[result];
+  const line = `${colour(result)}  ${about.padEnd(ABOUT_WIDTH)} ${says}`;
+  return step === null ? line : `${line}\n      ${''.padEnd(ABOUT_WIDTH)} to do: ${step}`;
+}

@@ -1,0 +1,69 @@
+/** The machine: its memory and who holds it, its limits, its clock. */
+import { listKernelFolder, readKernelFile } from '@qwen-supervisor/files/kernel-file';
+import { type Finding, fail, gigabytes, pass, warn } from './finding.js';
+
+/** Without room for this much the system around it suffers. */
+const MEMORY_LOW = 2e9;
+const HOLDERS = 3;
+
+export interface Holder {
+  pid: number;
+  name: string;
+  bytes: number;
+}
+
+/** `available`: within the limits of control groups, too. */
+export function memoryFinding(totalBytes: number, availableBytes: number, holders: () => Holder[]): Finding {
+  const says = `${gigabytes(availableBytes)} of ${gigabytes(totalBytes)} can be had`;
+  if (availableBytes > MEMORY_LOW) return pass('memory', says);
+  const most = holders().map(({ pid, name, bytes }) => `${name} (process ${pid}) ${gigabytes(bytes)}`);
+  return warn('memory', `${says}; most is held by ${most.join(', ')}`, 'end what you do not need');
+}
+
+/** The processes with the most memory of their own. Reference: proc(5), `/proc/PID/status`. */
+export function memoryHolders(): Holder[] {
+  const pids = listKernelFolder('/proc').filter((name) => /^\d+$/.test(name));
+  const all = pids.flatMap((pid) => {
+    const status = readKernelFile(`/proc/${pid}/status`);
+    const bytes = Number(/^RssAnon:\s+(\d+) kB$/m.exec(status)?.[1] ?? 0) * 1024;
+    return bytes > 0 ? [{ pid: Number(pid), name: /^Name:\s+(.*)$/m.exec(status)?.[1] ?? '?', bytes }] : [];
+  });
+  return all.sort((a, b) => b.bytes - a.bytes).slice(0, HOLDERS);
+}
+
+/** Files that connections and models may need at once. */
+const FILES_MIN = 4096;
+
+/** `limits`: the text of `/proc/self/limits`, empty where there is none. */
+export function limitsFinding(limits: string): Finding {
+  const hard = (name: string) => {
+    const found = new RegExp(`^${name}\\s+\\S+\\s+(\\S+)`, 'm').exec(limits)?.[1];
+    return found === undefined || found === 'unlimited' ? Number.POSITIVE_INFINITY : Number(found);
+  };
+  const [files, space, size] = [hard('Max open files'), hard('Max address space'), hard('Max file size')];
+  if (space < 2 ** 40)
+    return fail(
+      'limits',
+      `address space is limited to ${gigabytes(space)}: no model can be mapped`,
+      'ulimit -v unlimited',
+    );
+  if (size < 2 ** 40)
+    return fail('limits', `files may have ${gigabytes(size)} at most: no model can be prepared`, 'ulimit -f unlimited');
+  if (files < FILES_MIN)
+    return warn(
+      'limits',
+      `${files} open files at most: many clients will be refused`,
+      `ulimit -Hn ${FILES_MIN}, or LimitNOFILE`,
+    );
+  return pass('limits', `open files ${Number.isFinite(files) ? files : 'without limit'}`);
+}
+
+/** `builtMs`: when this program was made. `isSynchronised`: what the system says of it; null where it says nothing. */
+export function clockFinding(nowMs: number, builtMs: number, isSynchronised: boolean | null): Finding {
+  const now = new Date(nowMs).toISOString();
+  const step = 'set it: timedatectl set-ntp true';
+  if (nowMs < builtMs - 86_400_000)
+    return fail('clock', `${now} is before this program was made: times of jobs and sessions will be wrong`, step);
+  if (isSynchronised === false) return warn('clock', `${now}, and nothing keeps it right`, step);
+  return pass('clock', now);
+}

@@ -1,0 +1,59 @@
+/** A supervisor that runs, and the service that starts it. */
+import { existsSync, readFileSync } from 'node:fs';
+import { VERSION } from '@qwen-supervisor/ipc/version';
+import type { SystemStatus } from '@qwen-supervisor/protocol/status';
+import type { ServiceState } from '../service/systemctl.js';
+import { type Finding, fail, pass, warn } from './finding.js';
+
+/** Of the one on this data folder; null where none runs. */
+export function supervisorFinding(status: SystemStatus | null): Finding {
+  if (status === null) return pass('supervisor', 'none runs here');
+  const { version, pid } = status.supervisor;
+  const who = `process ${pid}, version ${version}`;
+  if (version !== VERSION)
+    return fail(
+      'supervisor',
+      `${who}; version ${VERSION} is installed`,
+      "start it anew: 'qwen-supervisor stop', then 'start', or restart the service",
+    );
+  const failed = status.children.filter(({ state }) => state === 'failed');
+  if (failed.length > 0)
+    return fail(
+      'supervisor',
+      `${who}: ${failed.map(({ name, reason }) => `${name}: ${reason}`).join('; ')}`,
+      "mend that, then 'qwen-supervisor restart'",
+    );
+  if (status.queue.problem !== null)
+    return fail(
+      'supervisor',
+      `${who}: the queue stands still: ${status.queue.problem}`,
+      'mend that; it goes on by itself',
+    );
+  const restarts = status.children.reduce((sum, child) => sum + child.restarts, 0);
+  if (restarts > 0)
+    return warn(
+      'supervisor',
+      `${who}; its children were restarted ${restarts} times`,
+      "'qwen-supervisor crashes' says why",
+    );
+  return pass('supervisor', `${who}; ${status.children.map(({ name, state }) => `${name} ${state}`).join(', ')}`);
+}
+
+/** `unit`: file of a unit that is installed; null without one. `state`: null where systemd cannot be asked. */
+export function serviceFinding(unit: string | null, state: ServiceState | null): Finding {
+  if (unit === null) return pass('service', 'none is installed');
+  const text = readFileSync(unit, 'utf8');
+  const [, command = ''] = /^ExecStart=(.*)$/m.exec(text) ?? [];
+  const missing = command
+    .split(' ')
+    .slice(0, 2)
+    .find((path) => path.startsWith('/') && !existsSync(path));
+  if (missing !== undefined)
+    return fail('service', `${unit} names ${missing}, which is gone`, "'qwen-supervisor service install' again");
+  if (state === null) return warn('service', `${unit} is there, and systemd cannot be asked`, 'log in as its user');
+  const { active, result, restarts } = state;
+  if (active === 'failed') return fail('service', `failed: ${result}`, 'journalctl --user -u qwen-supervisor says why');
+  if (restarts > 0)
+    return warn('service', `${active}; systemd has restarted it ${restarts} times`, 'its journal says why');
+  return pass('service', active);
+}

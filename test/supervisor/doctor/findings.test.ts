@@ -1,0 +1,73 @@
+import { VERSION } from '@qwen-supervisor/ipc/version';
+import { diskFinding } from '@qwen-supervisor/supervisor/doctor/data';
+import { clockFinding, limitsFinding, memoryFinding } from '@qwen-supervisor/supervisor/doctor/machine';
+import { nodeFinding, packagesFinding, toolsFinding } from '@qwen-supervisor/supervisor/doctor/program';
+import { supervisorFinding } from '@qwen-supervisor/supervisor/doctor/supervisor';
+import { expect, test } from 'vitest';
+import { sampleStatus } from '../../sample-status.js';
+
+test.each([
+  ['18.20.0', 'fail'],
+  ['20.18.3', 'fail'],
+  ['20.19.0', 'warn'],
+  ['21.0.0', 'warn'],
+  ['22.12.0', 'pass'],
+  ['24.1.0', 'pass'],
+  ['25.0.0', 'warn'],
+  ['26.0.0', 'pass'],
+])('Node %s: %s, while some of them are mended and others are not', (version, result) => {
+  expect(nodeFinding(version, '2026-11-27').result).toBe(result);
+});
+
+test('what is missing is named, with what is lost without it', () => {
+  expect(packagesFinding((name) => name !== 'sharp')).toMatchObject({ result: 'fail', says: 'missing: sharp' });
+  expect(toolsFinding('/nowhere', false)).toMatchObject({ result: 'warn', step: 'install setpriv' });
+  expect(toolsFinding('/nowhere', true).step).toBe('install setpriv and systemd-notify');
+});
+
+test('a disk without room is a failure, one that is nearly full or locks badly a warning', () => {
+  expect(diskFinding({ freeBytes: 50e6, fileSystem: null })).toMatchObject({ result: 'fail', says: '50 MB free' });
+  expect(diskFinding({ freeBytes: 2e9, fileSystem: null }).result).toBe('warn');
+  expect(diskFinding({ freeBytes: 2e11, fileSystem: 'NFS' })).toMatchObject({ result: 'warn', step: /local disk/ });
+  expect(diskFinding({ freeBytes: 2e11, fileSystem: null }).result).toBe('pass');
+});
+
+test('where memory is short its holders are named', () => {
+  const holders = () => [{ pid: 12, name: 'python3', bytes: 21e9 }];
+  expect(memoryFinding(32e9, 1e9, holders).says).toBe(
+    '1.0 GB of 32.0 GB can be had; most is held by python3 (process 12) 21.0 GB',
+  );
+  expect(memoryFinding(32e9, 20e9, () => expect.unreachable()).result).toBe('pass');
+});
+
+test('limits that keep a model out are found in what the kernel says', () => {
+  const limits = (space: string, files: string, size = 'unlimited') =>
+    `Limit  Soft Limit  Hard Limit  Units\nMax file size  unlimited  ${size}  bytes\n` +
+    `Max open files            1024                 ${files}               files\n` +
+    `Max address space         ${space}            ${space}            bytes\n`;
+  expect(limitsFinding(limits('unlimited', '524288')).result).toBe('pass');
+  expect(limitsFinding(limits('8000000000', '524288'))).toMatchObject({
+    result: 'fail',
+    says: /address space .* 8\.0 GB/,
+  });
+  expect(limitsFinding(limits('unlimited', '1024')).result).toBe('warn');
+  expect(limitsFinding(limits('unlimited', '524288', '1000000')).result).toBe('fail');
+  expect(limitsFinding('').result).toBe('pass');
+});
+
+test('a clock of before the program was made is wrong; one that nothing keeps may become so', () => {
+  const built = Date.parse('2026-11-01');
+  expect(clockFinding(Date.parse('2020-01-01'), built, null).result).toBe('fail');
+  expect(clockFinding(Date.parse('2026-11-20'), built, false).result).toBe('warn');
+  expect(clockFinding(Date.parse('2026-11-20'), built, null).result).toBe('pass');
+});
+
+test('a supervisor of another version, with a child that was given up, or whose queue stands still is told', () => {
+  const of = (change: object) => supervisorFinding({ ...sampleStatus(VERSION), ...change });
+  expect(of({}).result).toBe('pass');
+  expect(supervisorFinding(sampleStatus('0.0.1'))).toMatchObject({ result: 'fail', step: /start it anew/ });
+  const [inference, api] = sampleStatus(VERSION).children;
+  expect(of({ children: [{ ...inference, state: 'failed', reason: 'no model' }, api] }).says).toContain('no model');
+  expect(of({ children: [{ ...inference, restarts: 3 }, api] })).toMatchObject({ result: 'warn', says: /3 times/ });
+  expect(of({ queue: { queued: 1, running: 0, current: null, problem: 'the disk is full' } }).result).toBe('fail');
+});
