@@ -341,6 +341,10 @@ export const ERRORS = {
     'something here keeps this machine from drawing',
     "do what the lines that begin with 'fail' say, and look again",
     500, 99, 'environment'),
+  VERIFY_FAILED: row(
+    'the system does not do what it should',
+    "the lines that begin with 'fail' say what; 'qwen-supervisor doctor' looks for the cause",
+    500, 97, 'environment'),
   SYSTEMD_MISSING: row(
     'there is no systemd that can be asked',
     "log in as the user whose service it is, not by 'su'; where the machine has no systemd, let what starts services there run 'qwen-supervisor start'",

@@ -7,11 +7,10 @@ import { CodedError } from '@qwen-supervisor/protocol/errors';
 import type { SystemStatus } from '@qwen-supervisor/protocol/status';
 import type { Command } from 'commander';
 import { execa } from 'execa';
-import pc from 'picocolors';
 import { readKeysFile } from '../config/keys-file.js';
 import { loadExplained } from '../config/load-config.js';
 import { databaseFinding, diskFinding, diskOf, folderFinding } from '../doctor/data.js';
-import { type Finding, fail, pass } from '../doctor/finding.js';
+import { type Finding, fail, findingLine, pass } from '../doctor/finding.js';
 import { clockFinding, limitsFinding, memoryFinding, memoryHolders } from '../doctor/machine.js';
 import { deviceFindings, modelFinding, runtimeFinding } from '../doctor/model.js';
 import { portFinding } from '../doctor/port.js';
@@ -33,7 +32,7 @@ export function addDoctor(program: Command): void {
       const findings: Finding[] = [];
       for await (const finding of look(settings)) {
         findings.push(finding);
-        if (!json) print(lineOf(finding));
+        if (!json) print(findingLine(finding, hasColours()));
       }
       const failed = findings.filter(({ result }) => result === 'fail').length;
       if (json) print(JSON.stringify({ findings, failed }));
@@ -109,13 +108,4 @@ async function clockLook(): Promise<Finding> {
     reject: false,
   });
   return clockFinding(Date.now(), built, failed ? null : stdout.trim() === 'yes');
-}
-
-const ABOUT_WIDTH = 14;
-
-function lineOf({ about, result, says, step }: Finding): string {
-  const paint = pc.createColors(hasColours());
-  const colour = { pass: paint.green, warn: paint.yellow, fail: paint.red }[result];
-  const line = `${colour(result)}  ${about.padEnd(ABOUT_WIDTH)} ${says}`;
-  return step === null ? line : `${line}\n      ${''.padEnd(ABOUT_WIDTH)} to do: ${step}`;
 }

@@ -24,6 +24,7 @@ import { addService } from './service.js';
 import { addStart } from './start.js';
 import { addStatus } from './status.js';
 import { addStop } from './stop.js';
+import { addVerify } from './verify.js';
 
 const COMMANDS = [
   addStart,
@@ -41,6 +42,7 @@ const COMMANDS = [
   addDevice,
   addGpu,
   addDoctor,
+  addVerify,
   addBench,
   addConfig,
   addKeys,

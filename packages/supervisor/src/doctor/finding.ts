@@ -1,5 +1,6 @@
 /** What one look of `doctor` comes to. */
 import { CodedError } from '@qwen-supervisor/protocol/errors';
+import pc from 'picocolors';
 
 export interface Finding {
   about: string;
@@ -26,4 +27,14 @@ export async function looked(about: string, look: () => Finding | Promise<Findin
 
 export function gigabytes(bytes: number): string {
   return bytes < 9.95e8 ? `${Math.round(bytes / 1e6)} MB` : `${(bytes / 1e9).toFixed(1)} GB`;
+}
+
+/** Columns of what a finding is about. */
+const ABOUT_WIDTH = 20;
+
+export function findingLine({ about, result, says, step }: Finding, colours: boolean): string {
+  const paint = pc.createColors(colours);
+  const colour = { pass: paint.green, warn: paint.yellow, fail: paint.red }[result];
+  const line = `${colour(result)}  ${about.padEnd(ABOUT_WIDTH)} ${says}`;
+  return step === null ? line : `${line}\n      ${''.padEnd(ABOUT_WIDTH)} to do: ${step}`;
 }

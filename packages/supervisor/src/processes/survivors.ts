@@ -31,6 +31,11 @@ export async function sweepSurvivors(dataDir: string): Promise<number[]> {
   return found.map(({ pid }) => pid);
 }
 
+/** Process ids of what is left over of children of `dataDir`. Linux only. */
+export function findSurvivors(dataDir: string): number[] {
+  return marked(`${CHILD_ENV.dataDir}=${dataDir}`).map(({ pid }) => pid);
+}
+
 /** Kills what a child has left behind, known by the child's token. Linux only. */
 export function killDescendants(token: string): void {
   kill(marked(`${CHILD_ENV.token}=${token}`));

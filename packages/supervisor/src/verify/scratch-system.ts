@@ -1,0 +1,131 @@
+/** A whole system of our own, in a scratch folder and on a free port: to be killed in. */
+import { existsSync, mkdtempSync, readdirSync, rmSync, symlinkSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join, resolve } from 'node:path';
+import { createInterface } from 'node:readline';
+import type { Config } from '@qwen-supervisor/protocol/config';
+import { MODELS_FOLDER, TEMPORARY_FOLDER } from '@qwen-supervisor/protocol/data-files';
+import { CodedError } from '@qwen-supervisor/protocol/errors';
+import type { ChildName } from '@qwen-supervisor/protocol/status';
+import { execa } from 'execa';
+import { connect } from '../cli/client.js';
+import { findSurvivors } from '../processes/survivors.js';
+
+/** Lines of the log that are told where the start fails. */
+const LAST_LINES = 5;
+
+export interface ScratchSystem {
+  url: string;
+  /** Resolves when pictures can be drawn. @throws CodedError VERIFY_FAILED where they never will be */
+  ready(): Promise<void>;
+  pidOf(name: ChildName): Promise<number>;
+  /** Asks it to stop. @throws CodedError VERIFY_FAILED for an exit code that is not 0 */
+  stop(): Promise<void>;
+  /** What it has left behind, in words. */
+  leftOvers(): string[];
+  /** Ends whatever is left, and removes the folder. */
+  remove(): void;
+}
+
+/** @throws CodedError VERIFY_FAILED where it does not start */
+export async function startScratchSystem(config: Config): Promise<ScratchSystem> {
+  const dataDir = mkdtempSync(join(tmpdir(), 'qwen-supervisor-verify-'));
+  // A model that was added goes by its name there, too.
+  const models = join(config['data-dir'], MODELS_FOLDER);
+  if (existsSync(models)) symlinkSync(models, join(dataDir, MODELS_FOLDER));
+  const flags = {
+    port: '0',
+    host: '127.0.0.1',
+    'data-dir': dataDir,
+    model: config.model,
+    device: config.device,
+    'memory-gigabytes': String(config['memory-gigabytes']),
+    threads: String(config.threads),
+    // Who looks at it does not wait for a worker that dies again and again.
+    'restart-max': '3',
+  };
+  const words = Object.entries(flags).flatMap(([key, value]) => [`--${key}`, value]);
+  const supervisor = execa(process.execPath, [resolve(process.argv[1] as string), 'start', ...words], {
+    env: { ...ownSettings(process.env), NOTIFY_SOCKET: undefined, NO_COLOR: '1' },
+    extendEnv: false,
+    stdin: 'ignore',
+    reject: false,
+    all: true,
+    buffer: false,
+  });
+  const last: string[] = [];
+  const url = await new Promise<string>((listens, fails) => {
+    createInterface({ input: supervisor.all }).on('line', (line) => {
+      last.push(line);
+      if (last.length > LAST_LINES) last.shift();
+      const [, found] = /listening on (http:\/\/[^\s"]+)/.exec(line) ?? [];
+      if (found) listens(found);
+    });
+    supervisor.then(({ exitCode }) =>
+      fails(new CodedError('VERIFY_FAILED', `the supervisor ended with code ${exitCode}: ${last.join(' | ')}`)),
+    );
+  });
+  return {
+    url,
+    ready: () => ready(dataDir),
+    async pidOf(name) {
+      const { link } = await connect(dataDir);
+      try {
+        const { children } = await link.request('status', {});
+        const pid = children.find((child) => child.name === name)?.pid ?? null;
+        if (pid === null) throw new CodedError('VERIFY_FAILED', `${name} has no process`);
+        return pid;
+      } finally {
+        link.close();
+      }
+    },
+    async stop() {
+      supervisor.kill('SIGTERM');
+      const { exitCode, signal } = await supervisor;
+      if (exitCode !== 0) throw new CodedError('VERIFY_FAILED', `it ended with ${signal ?? `code ${exitCode}`}`);
+    },
+    leftOvers: () => [
+      ...findSurvivors(dataDir).map((pid) => `process ${pid}`),
+      ...readdirSync(join(dataDir, TEMPORARY_FOLDER)).map((name) => `${TEMPORARY_FOLDER}/${name}`),
+      ...['supervisor.json', 'jobs.db-wal'].filter((name) => existsSync(join(dataDir, name))),
+    ],
+    remove() {
+      supervisor.kill('SIGKILL');
+      rmSync(dataDir, { recursive: true, force: true });
+    },
+  };
+}
+
+/** Told, not asked again and again: the supervisor says when the worker can draw, and when it never will. */
+async function ready(dataDir: string): Promise<void> {
+  let tell: () => void = () => {};
+  let failed: string | null = null;
+  const on = {
+    event: () => tell(),
+    missed: () => tell(),
+    workerFailed: (reason: string) => {
+      failed = reason;
+      tell();
+    },
+  };
+  const { link } = await connect(dataDir, on);
+  try {
+    await link.request('subscribe', { since: null });
+    for (;;) {
+      const told = new Promise<void>((resolve) => {
+        tell = resolve;
+      });
+      const { model } = await link.request('status', {});
+      if (model.state === 'ready') return;
+      if (failed !== null) throw new CodedError('VERIFY_FAILED', `the worker was given up: ${failed}`);
+      await told;
+    }
+  } finally {
+    link.close();
+  }
+}
+
+/** What the operator has set for another system is not for this one. */
+function ownSettings(env: NodeJS.ProcessEnv): NodeJS.ProcessEnv {
+  return Object.fromEntries(Object.entries(env).filter(([name]) => !name.startsWith('QWEN_SUPERVISOR_')));
+}
