@@ -11,6 +11,8 @@ import {
   WHEN,
 } from '@qwen-supervisor/protocol/config';
 import { ERRORS } from '@qwen-supervisor/protocol/errors';
+import { commandLine } from '@qwen-supervisor/supervisor/cli/main';
+import type { Command } from 'commander';
 import { parse } from 'smol-toml';
 import { describe, expect, test } from 'vitest';
 import { REPOSITORY } from '../fixture-files.js';
@@ -47,9 +49,61 @@ function exampleConfig(): string {
 ${entries.join('\n')}`;
 }
 
+function commandsPage(): string {
+  const section = (command: Command, path: string[]): string => {
+    const words = ['qwen-supervisor', ...path].join(' ');
+    if (command.commands.length > 0)
+      return command.commands.map((sub) => section(sub, [...path, sub.name()])).join('\n');
+    const taken = command.registeredArguments.map((one) => (one.required ? `<${one.name()}>` : `[${one.name()}]`));
+    const hasSettings = command.options.some(({ long }) => long === '--max-steps');
+    const flags = command.options
+      .filter(({ long }) => (hasSettings ? !SETTINGS.includes(String(long)) : long !== '--data-dir'))
+      .map((option) => `| \`${option.flags}\` | ${option.description.replaceAll('|', '\\|')} |`);
+    const settings = hasSettings
+      ? ['| all settings | [config/qwen-supervisor.toml](../config/qwen-supervisor.toml) |']
+      : [];
+    const table = [...flags, ...settings];
+    const rows = table.length > 0 ? `\n| flag | |\n|---|---|\n${table.join('\n')}\n` : '';
+    return `## ${path.join(' ')}\n\n\`${[words, ...taken].join(' ')}\`: ${command.description()}.\n${rows}`;
+  };
+  return `# Commands
+
+Made from \`packages/supervisor/src/cli\`. \`qwen-supervisor COMMAND --help\` says the same, with examples; \`qwen-supervisor completion bash\` lets the shell complete it. Every command takes \`--data-dir\`.
+
+${section(commandLine(), [])}`;
+}
+
+const SETTINGS = [...CONFIG_KEYS.map((key) => `--${key}`), '--config'];
+
+test('every command that a page names is there, with its flags', () => {
+  const program: Command = commandLine();
+  const unknown: string[] = [];
+  for (const page of ['README.md', 'CONTRIBUTING.md', 'SECURITY.md', ...below('docs')]) {
+    for (const [, words = ''] of read(page).matchAll(/(?:^|[`$'( ])qwen-supervisor ([a-z][^`\n|']*)/gm)) {
+      let command = program;
+      const parts = words
+        .trim()
+        .replace(/[.,;:]$/, '')
+        .split(/\s+/);
+      while (parts.length > 0) {
+        const sub = command.commands.find((one) => one.name() === parts[0]);
+        if (!sub) break;
+        command = sub;
+        parts.shift();
+      }
+      if (command.name() === 'qwen-supervisor' || command.commands.length > 0) unknown.push(`${page}: ${words}`);
+      const known = command.options.flatMap(({ long, short }) => [long, short, '--help']);
+      for (const flag of parts.filter((part) => /^--?[a-z]/.test(part)).map((part) => part.replace(/[^-\w].*$/, '')))
+        if (!known.includes(flag)) unknown.push(`${page}: ${words}: ${flag}`);
+    }
+  }
+  expect(unknown).toEqual([]);
+});
+
 describe('generated pages are up to date', () => {
   test.each([
     ['docs/errors.md', errorsPage],
+    ['docs/commands.md', commandsPage],
     ['config/qwen-supervisor.toml', exampleConfig],
     ['config/qwen-supervisor.schema.json', () => `${JSON.stringify(configJsonSchema(), null, 2)}\n`],
   ])('%s', (file, make) => {

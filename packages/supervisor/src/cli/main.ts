@@ -56,15 +56,33 @@ const VERSION_WORDS = new Set(['-v', 'version']);
 /** Every command takes them, wherever they stand; whoever paints looks for them. */
 const COLOUR_WORDS = new Set(['--color', '--no-color']);
 
-/** Runs the command line `argv` (without node and script) and sets the exit code. */
-export async function main(argv: string[]): Promise<void> {
+/** All commands, with their flags; none is run. */
+export function commandLine(): Command {
   const program = new Command('qwen-supervisor')
     .description('A local Qwen-Image server that no crash can hurt.')
     .version(VERSION)
     .option('--color', 'colours, also where the output is no terminal; FORCE_COLOR does the same')
     .option('--no-color', 'no colours; NO_COLOR does the same')
+    .addHelpText(
+      'after',
+      `
+Examples:
+  qwen-supervisor start                                     here, until Ctrl+C
+  qwen-supervisor service install                           from login on, under systemd
+  qwen-supervisor generate a fox on a teal background -o fox.png
+  qwen-supervisor status --watch                            what it does
+  qwen-supervisor doctor                                    what is wrong here
+
+A command that fails prints 'error CODE: message' and 'hint: what to do', and exits with the code's own exit code.`,
+    )
     .showHelpAfterError(false);
   for (const add of COMMANDS) add(program);
+  return program;
+}
+
+/** Runs the command line `argv` (without node and script) and sets the exit code. */
+export async function main(argv: string[]): Promise<void> {
+  const program = commandLine();
   quiet(program);
   // Who reads us may go away: `qwen-supervisor logs | head`. The supervisor itself goes on without a reader.
   process.stdout.on('error', (error: NodeJS.ErrnoException) => {
