@@ -197,3 +197,26 @@ test.each([
   const { stdout } = await cli(['logs', '--data-dir', dataDir, ...flags], { FORCE_COLOR: '', ...env });
   expect(stdout.includes('\x1b[')).toBe(expected);
 });
+
+describe('bench', () => {
+  test('says where the time and the memory of a start and its pictures went', async () => {
+    const { code, stdout } = await cli(['bench', '--json']);
+    expect(code).toBe(0);
+    const measured = JSON.parse(stdout);
+    expect(measured).toMatchObject({ model: 'pocket', size: '128x128', device: 'cpu' });
+    expect(Object.keys(measured.load)).toEqual(['tokenizer', 'text_encoder', 'transformer', 'vae', 'warm-up']);
+    for (const key of ['serving', 'ready', 'step', 'decode', 'http', 'ipc', 'supervisorBytes'])
+      expect(measured[key], key).toBeGreaterThan(0);
+    expect(measured.workerBytes.drawing).toBeGreaterThan(10e6);
+  });
+
+  test('finds the number of threads, and writes it into the settings beside all else', async () => {
+    const file = join(temporaryFolder(), 'q.toml');
+    writeFileSync(file, 'port = 9000\nthreads = 77\n# mine\n');
+    const { stdout } = await cli(['bench', '--find-threads', '--write', '--json', '--config', file]);
+    const { best, steps } = JSON.parse(stdout);
+    expect(steps.map(({ threads }: { threads: number }) => threads)).toContain(best);
+    expect(readFileSync(file, 'utf8')).toBe(`port = 9000\nthreads = ${best}\n# mine\n`);
+    expect((await cli(['bench', '--write'])).stderr).toContain('USAGE_INVALID: --write: needs --find-threads');
+  });
+});

@@ -16,6 +16,7 @@ const LAST_LINES = 5;
 
 export interface ScratchSystem {
   url: string;
+  dataDir: string;
   /** Resolves when pictures can be drawn. @throws CodedError VERIFY_FAILED where they never will be */
   ready(): Promise<void>;
   pidOf(name: ChildName): Promise<number>;
@@ -67,6 +68,7 @@ export async function startScratchSystem(config: Config): Promise<ScratchSystem>
   });
   return {
     url,
+    dataDir,
     ready: () => ready(dataDir),
     async pidOf(name) {
       const { link } = await connect(dataDir);
