@@ -49,7 +49,7 @@ function exampleConfig(): string {
 ${entries.join('\n')}`;
 }
 
-function commandsPage(): string {
+async function commandsPage(): Promise<string> {
   const section = (command: Command, path: string[]): string => {
     const words = ['qwen-supervisor', ...path].join(' ');
     if (command.commands.length > 0)
@@ -70,13 +70,13 @@ function commandsPage(): string {
 
 Made from \`packages/supervisor/src/cli\`. \`qwen-supervisor COMMAND --help\` says the same, with examples; \`qwen-supervisor completion bash\` lets the shell complete it. Every command takes \`--data-dir\`.
 
-${section(commandLine(), [])}`;
+${section(await commandLine(), [])}`;
 }
 
 const SETTINGS = [...CONFIG_KEYS.map((key) => `--${key}`), '--config'];
 
-test('every command that a page names is there, with its flags', () => {
-  const program: Command = commandLine();
+test('every command that a page names is there, with its flags', async () => {
+  const program = await commandLine();
   const unknown: string[] = [];
   for (const page of ['README.md', 'CONTRIBUTING.md', 'SECURITY.md', ...below('docs')]) {
     for (const [, words = ''] of read(page).matchAll(/(?:^|[`$'( ])qwen-supervisor ([a-z][^`\n|']*)/gm)) {
@@ -106,11 +106,12 @@ describe('generated pages are up to date', () => {
     ['docs/commands.md', commandsPage],
     ['config/qwen-supervisor.toml', exampleConfig],
     ['config/qwen-supervisor.schema.json', () => `${JSON.stringify(configJsonSchema(), null, 2)}\n`],
-  ])('%s', (file, make) => {
+  ])('%s', async (file, make) => {
     const path = join(REPOSITORY, file);
     const now = existsSync(path) ? readFileSync(path, 'utf8') : '';
-    if (now !== make()) writeFileSync(path, make());
-    expect(now, 'it was stale and has been written anew').toBe(make());
+    const made = await make();
+    if (now !== made) writeFileSync(path, made);
+    expect(now, 'it was stale and has been written anew').toBe(made);
   });
 });
 

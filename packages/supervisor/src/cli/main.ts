@@ -3,52 +3,32 @@ import { inspect } from 'node:util';
 import { VERSION } from '@qwen-supervisor/ipc/version';
 import { CodedError, ERRORS, toCodedError } from '@qwen-supervisor/protocol/errors';
 import { Command, CommanderError } from 'commander';
-import { addBench } from './bench.js';
-import { addCompletion } from './completion.js';
-import { addConfig } from './config.js';
-import { addCrashes } from './crashes.js';
-import { addDevice } from './device.js';
-import { addDoctor } from './doctor.js';
-import { addEvents } from './events.js';
-import { addGenerate } from './generate.js';
-import { addGpu } from './gpu.js';
-import { addJobs } from './jobs.js';
-import { addKeys } from './keys.js';
-import { addLogs } from './logs.js';
-import { addModel } from './model.js';
-import { addOpen } from './open.js';
 import { printError } from './printer.js';
-import { addReload } from './reload.js';
-import { addRestart } from './restart.js';
-import { addService } from './service.js';
-import { addStart } from './start.js';
-import { addStatus } from './status.js';
-import { addStop } from './stop.js';
-import { addVerify } from './verify.js';
 
-const COMMANDS = [
-  addStart,
-  addStop,
-  addRestart,
-  addReload,
-  addStatus,
-  addOpen,
-  addGenerate,
-  addJobs,
-  addEvents,
-  addLogs,
-  addCrashes,
-  addModel,
-  addDevice,
-  addGpu,
-  addDoctor,
-  addVerify,
-  addBench,
-  addConfig,
-  addKeys,
-  addCompletion,
-  addService,
-];
+/** In the order of the help. What a command does not need is not loaded with it: a supervisor runs for years. */
+const COMMANDS: Record<string, () => Promise<(program: Command) => void>> = {
+  start: async () => (await import('./start.js')).addStart,
+  stop: async () => (await import('./stop.js')).addStop,
+  restart: async () => (await import('./restart.js')).addRestart,
+  reload: async () => (await import('./reload.js')).addReload,
+  status: async () => (await import('./status.js')).addStatus,
+  open: async () => (await import('./open.js')).addOpen,
+  generate: async () => (await import('./generate.js')).addGenerate,
+  jobs: async () => (await import('./jobs.js')).addJobs,
+  events: async () => (await import('./events.js')).addEvents,
+  logs: async () => (await import('./logs.js')).addLogs,
+  crashes: async () => (await import('./crashes.js')).addCrashes,
+  model: async () => (await import('./model.js')).addModel,
+  device: async () => (await import('./device.js')).addDevice,
+  gpu: async () => (await import('./gpu.js')).addGpu,
+  doctor: async () => (await import('./doctor.js')).addDoctor,
+  verify: async () => (await import('./verify.js')).addVerify,
+  bench: async () => (await import('./bench.js')).addBench,
+  config: async () => (await import('./config.js')).addConfig,
+  keys: async () => (await import('./keys.js')).addKeys,
+  completion: async () => (await import('./completion.js')).addCompletion,
+  service: async () => (await import('./service.js')).addService,
+};
 
 /** What people try besides --version. */
 const VERSION_WORDS = new Set(['-v', 'version']);
@@ -56,8 +36,8 @@ const VERSION_WORDS = new Set(['-v', 'version']);
 /** Every command takes them, wherever they stand; whoever paints looks for them. */
 const COLOUR_WORDS = new Set(['--color', '--no-color']);
 
-/** All commands, with their flags; none is run. */
-export function commandLine(): Command {
+/** Commands with their flags, all if none is named; none is run. */
+export async function commandLine(names = Object.keys(COMMANDS)): Promise<Command> {
   const program = new Command('qwen-supervisor')
     .description('A local Qwen-Image server that no crash can hurt.')
     .version(VERSION)
@@ -76,13 +56,17 @@ Examples:
 A command that fails prints 'error CODE: message' and 'hint: what to do', and exits with the code's own exit code.`,
     )
     .showHelpAfterError(false);
-  for (const add of COMMANDS) add(program);
+  const adds = await Promise.all(names.map((name) => COMMANDS[name]?.()));
+  for (const add of adds) add?.(program);
   return program;
 }
 
 /** Runs the command line `argv` (without node and script) and sets the exit code. */
 export async function main(argv: string[]): Promise<void> {
-  const program = commandLine();
+  const words = argv.filter((word, i) => !COLOUR_WORDS.has(word) || argv.slice(0, i).includes('--'));
+  const [name = ''] = words;
+  const isOne = Object.hasOwn(COMMANDS, name) && name !== 'completion';
+  const program = await commandLine(isOne ? [name] : undefined);
   quiet(program);
   // Who reads us may go away: `qwen-supervisor logs | head`. The supervisor itself goes on without a reader.
   process.stdout.on('error', (error: NodeJS.ErrnoException) => {
@@ -91,8 +75,7 @@ export async function main(argv: string[]): Promise<void> {
     throw error;
   });
   try {
-    const words = argv.filter((word, i) => !COLOUR_WORDS.has(word) || argv.slice(0, i).includes('--'));
-    await program.parseAsync(VERSION_WORDS.has(words[0] ?? '') ? ['--version'] : words, { from: 'user' });
+    await program.parseAsync(VERSION_WORDS.has(name) ? ['--version'] : words, { from: 'user' });
   } catch (error) {
     fail(error);
     // Whatever is still open of a failed start must not keep it alive.
