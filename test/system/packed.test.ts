@@ -1,6 +1,6 @@
 /** The program as others get it: packed, installed where nothing of this repository is, started, and drawing. */
 import { execFileSync, spawn } from 'node:child_process';
-import { existsSync, mkdirSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { chmodSync, chownSync, existsSync, mkdirSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect, onTestFinished, test } from 'vitest';
 import { REPOSITORY, temporaryFolder } from '../fixture-files.js';
@@ -48,6 +48,21 @@ async function draws(program: string, folder: string): Promise<void> {
   expect(await ended).toBe(0);
 }
 
+/** The whole system, run by a user who may write to nothing of it. */
+function verifiesAsNobody(program: string, folder: string): void {
+  chmodSync(folder, 0o755);
+  const home = join(folder, 'home');
+  mkdirSync(home);
+  chownSync(home, NOBODY, NOBODY);
+  const user = ['--reuid', String(NOBODY), '--regid', String(NOBODY), '--clear-groups', program];
+  const asNobody = (...args: string[]) =>
+    JSON.parse(run('setpriv', [...user, ...args, '--json'], home, { HOME: home }));
+  expect(asNobody('verify').findings.filter(({ result }: { result: string }) => result !== 'pass')).toEqual([]);
+  expect(asNobody('doctor', '--port', '0').failed).toBe(0);
+}
+
+const NOBODY = 65534;
+
 test('installed for all, without any script being run, it starts and draws', async () => {
   const folder = temporaryFolder();
   const prefix = join(folder, 'prefix');
@@ -55,6 +70,7 @@ test('installed for all, without any script being run, it starts and draws', asy
   const program = join(prefix, 'bin', 'qwen-supervisor');
   expect(run(program, ['--version'], folder)).toMatch(/^\d+\.\d+\.\d+\n$/);
   await draws(program, folder);
+  if (process.getuid?.() === 0) verifiesAsNobody(program, folder);
   // Half of an installation is told as such.
   rmSync(join(prefix, 'lib/node_modules/qwen-supervisor/node_modules/commander'), { recursive: true });
   expect(() => run(program, ['--version'], folder)).toThrow(/INSTALL_INCOMPLETE: the package commander is missing/);
