@@ -1,10 +1,19 @@
 /** Commands for people and scripts, run as they run them. */
-import { existsSync, mkdirSync, readFileSync, statSync, writeFileSync } from 'node:fs';
+import {
+  chownSync,
+  existsSync,
+  lstatSync,
+  mkdirSync,
+  readFileSync,
+  statSync,
+  symlinkSync,
+  writeFileSync,
+} from 'node:fs';
 import { join } from 'node:path';
 import { execa } from 'execa';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { REPOSITORY, temporaryFolder } from '../fixture-files.js';
-import { cli, type Product, startProduct } from './product.js';
+import { cli, type Product, startProduct, until } from './product.js';
 
 const BIN = join(REPOSITORY, 'bin/qwen-supervisor.js');
 
@@ -50,6 +59,19 @@ describe('generate', () => {
     expect(job.initImage).toMatch(/^[0-9a-f]{64}$/);
   });
 
+  test('that is told to end cancels what it has asked for, and says so once', async () => {
+    const asked = ['--steps', '500', '-n', '5', 'a fox'];
+    const drawing = execa(process.execPath, [BIN, 'generate', '--data-dir', product.dataDir, ...asked], {
+      reject: false,
+    });
+    await until(async () => ((await product.status()).queue.running === 1 ? true : null));
+    drawing.kill('SIGTERM');
+    const { exitCode, stderr } = await drawing;
+    expect(exitCode).toBe(143);
+    expect(stderr).toMatch(/^5 cancelled$/m);
+    await until(async () => ((await product.status()).queue.queued === 0 ? true : null));
+  });
+
   test('with --detach queues, prints the ids and does not wait', async () => {
     const { stdout } = await generate('--detach', '-n', '3', 'a fox');
     const ids = stdout.trim().split('\n');
@@ -73,6 +95,7 @@ describe('generate', () => {
       expect(code).toBeGreaterThan(63);
     }
     expect((await inputOf('\n\n', '-')).stderr).toContain('no prompt in standard input');
+    expect((await inputOf('x\n'.repeat(1001), '-')).stderr).toContain('more than 1000 prompts');
     expect((await product.call('/api/v1/jobs')).json).toEqual(before);
   });
 });
@@ -95,6 +118,24 @@ describe('keys', () => {
     await cli(['reload', '--data-dir', product.dataDir]);
     await expect.poll(async () => (await asks(ann).catch(() => null))?.status, { timeout: 60_000 }).toBe(401);
     await product.clean();
+  });
+
+  test('many that are made at once are all there, or are refused; the file stays where it is and whose it is', async () => {
+    const folder = temporaryFolder();
+    const [file, link] = [join(folder, 'kept'), join(folder, 'keys')];
+    writeFileSync(file, 'use 0123456789abcdef\n', { mode: 0o600 });
+    symlinkSync(file, link);
+    if (process.getuid?.() === 0) chownSync(file, 1234, 1234);
+    const names = ['a', 'b', 'c', 'd'];
+    const made = await Promise.all(names.map((name) => cli(['keys', 'add', name, '--keys-file', link])));
+    const text = readFileSync(file, 'utf8');
+    for (const { code, stdout, stderr } of made) {
+      if (code === 0) expect(text).toContain(stdout.trim());
+      else expect(stderr).toContain('another command changes it');
+    }
+    expect(made.some(({ code }) => code === 0)).toBe(true);
+    expect(lstatSync(link).isSymbolicLink()).toBe(true);
+    if (process.getuid?.() === 0) expect(statSync(file).uid).toBe(1234);
   });
 
   test('what others have written into the file stays, and the last key is not taken', async () => {
@@ -128,6 +169,8 @@ describe('config', () => {
     expect(await cli(['config', 'check'])).toMatchObject({ code: 0, stdout: 'the settings are valid\n' });
     expect((await cli(['config', 'check', '--port', '70000'])).stderr).toContain('CONFIG_INVALID: port');
     expect((await cli(['config', 'check', '--host', '0.0.0.0'])).stderr).toContain('HOST_REFUSED');
+    for (const host of ['myhost', '300.1.1.1'])
+      expect((await cli(['config', 'check', '--host', host])).stderr).toContain('PORT_UNUSABLE');
     expect((await cli(['config', 'check', '--keys-file', '/nowhere'])).stderr).toContain('KEYS_FILE_INVALID');
   });
 });

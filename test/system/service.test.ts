@@ -174,6 +174,15 @@ describe.skipIf(!isThere())('under systemd', () => {
     expect(await property('MainPID')).not.toBe(main);
   });
 
+  test('what is not said at a later installation is as it was', async () => {
+    await install('--max-queued', '77');
+    expect(await install()).toContain('--max-queued 77');
+    const { stdout } = await cli('service', 'print');
+    expect(stdout).toContain('qwen-supervisor.socket');
+    expect(stdout).toContain(`start --config ${config} --data-dir`);
+    await canDraw();
+  });
+
   test("what is installed is removed again; the data stays, and another's unit is let be", async () => {
     expect(await cli('service', 'uninstall')).toMatchObject({ exitCode: 0 });
     const folder = join(manager.home, '.config/systemd/user');

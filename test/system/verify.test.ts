@@ -1,14 +1,19 @@
 /** `verify`: what it says of a system that does as it should, and of those that do not. */
 import { readdirSync, writeFileSync } from 'node:fs';
 import { request as ask, createServer } from 'node:http';
-import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { SystemStatus } from '@qwen-supervisor/protocol/status';
+import { execa } from 'execa';
 import { expect, onTestFinished, test } from 'vitest';
-import { temporaryFolder } from '../fixture-files.js';
+import { REPOSITORY, temporaryFolder } from '../fixture-files.js';
 import { cli, NASTY, processesWith, startProduct } from './product.js';
 
-const scratch = () => readdirSync(tmpdir()).filter((name) => name.startsWith('qwen-supervisor-verify-'));
+const BIN = join(REPOSITORY, 'bin/qwen-supervisor.js');
+/** A folder for what is temporary, of this test alone, and what of `verify` is in it. */
+function scratchFolder() {
+  const TMPDIR = temporaryFolder();
+  return { TMPDIR, left: () => readdirSync(TMPDIR).filter((name) => name.startsWith('qwen-supervisor-verify-')) };
+}
 
 async function verify(args: string[], env: Record<string, string> = {}) {
   const { code, stdout, stderr } = await cli(['verify', '--json', ...args], env);
@@ -17,8 +22,8 @@ async function verify(args: string[], env: Record<string, string> = {}) {
 }
 
 test('a whole system is started, drawn with through every API, killed in, stopped, and gone afterwards', async () => {
-  const before = scratch();
-  const { code, findings, of } = await verify([]);
+  const { TMPDIR, left } = scratchFolder();
+  const { code, findings, of } = await verify([], { TMPDIR });
   expect(findings.filter(({ result }) => result !== 'pass')).toEqual([]);
   expect(code).toBe(0);
   const abouts = ['start', 'load', 'model', 'native API', 'OpenAI API', 'A1111 API', "first launcher's API"];
@@ -27,8 +32,19 @@ test('a whole system is started, drawn with through every API, killed in, stoppe
     ...['same picture', 'page', 'whole picture', 'resume', 'stop'],
   ]);
   expect(of('resume')?.says).toMatch(/went on at step \d+ to the same pixels/);
-  expect(scratch()).toEqual(before);
-  expect(processesWith('qwen-supervisor-verify-')).toEqual([]);
+  expect(left()).toEqual([]);
+  expect(processesWith(TMPDIR)).toEqual([]);
+});
+
+test.each(['SIGINT', 'SIGTERM', 'SIGKILL'] as const)('ended by %s it leaves no process behind', async (signal) => {
+  const { TMPDIR, left } = scratchFolder();
+  const verifying = execa(process.execPath, [BIN, 'verify'], { reject: false, buffer: false, env: { TMPDIR } });
+  await new Promise((resolve) => verifying.stdout.once('data', resolve));
+  verifying.kill(signal);
+  await verifying;
+  await expect.poll(() => processesWith(TMPDIR), { timeout: 60_000 }).toEqual([]);
+  if (signal !== 'SIGKILL') expect(left()).toEqual([]);
+});
 });
 
 test('a model that is not there fails the start, with the reason', async () => {

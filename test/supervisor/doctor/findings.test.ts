@@ -42,7 +42,7 @@ test('where memory is short its holders are named', () => {
 
 test('limits that keep a model out are found in what the kernel says', () => {
   const limits = (space: string, files: string, size = 'unlimited') =>
-    `Limit  Soft Limit  Hard Limit  Units\nMax file size  unlimited  ${size}  bytes\n` +
+    `Limit  Soft Limit  Hard Limit  Units\nMax file size  ${size}  unlimited  bytes\n` +
     `Max open files            1024                 ${files}               files\n` +
     `Max address space         ${space}            ${space}            bytes\n`;
   expect(limitsFinding(limits('unlimited', '524288')).result).toBe('pass');

@@ -1,4 +1,4 @@
-import { serviceUnit, socketUnit } from '@qwen-supervisor/supervisor/service/units';
+import { installedWith, serviceUnit, socketUnit } from '@qwen-supervisor/supervisor/service/units';
 import { expect, test } from 'vitest';
 
 const service = {
@@ -9,6 +9,15 @@ const service = {
   flags: ['--data-dir', '/d', '--path-prefix', ''],
   dataDir: '/d',
   listen: null,
+  needsNetwork: false,
+  nvidiaModprobe: null,
+  installed: {
+    as: null,
+    socket: false,
+    config: null,
+    settings: { 'path-prefix': 'a\nb' },
+    program: ['/n', '/b'] as [string, string],
+  },
 };
 
 test('what systemd would expand or split reaches the program as it was given', () => {
@@ -17,6 +26,23 @@ test('what systemd would expand or split reaches the program as it was given', (
     String.raw`ExecStart=/usr/bin/node "/opt/qwen supervisor/bin.js" start --model "/models/50%% \"off\" $$HOME\\x\n"`,
   );
   expect(serviceUnit(service)).toContain('--path-prefix ""');
+});
+
+test('the program itself may lie anywhere: in the first word nothing is looked for but specifiers', () => {
+  const unit = serviceUnit({ ...service, program: ['/a%b$c d/node', '/e$f.js'] });
+  expect(unit).toContain('ExecStart="/a%%b$c d/node" /e$$f.js start');
+});
+
+test('with what it was installed can be read back, whatever is in it', () => {
+  expect(installedWith(serviceUnit(service))).toEqual(service.installed);
+  expect(installedWith('[Unit]\n')).toBe(null);
+});
+
+test('a server for others waits for the network, and a card of NVIDIA has its devices made', () => {
+  const unit = serviceUnit({ ...service, scope: 'system', user: 'q', needsNetwork: true, nvidiaModprobe: '/bin/nm' });
+  expect(unit).toContain('After=network-online.target');
+  expect(unit).toContain('ExecStartPre=+-/bin/nm -u -c=0');
+  expect(socketUnit(['[::]:8000'])).not.toContain('BindIPv6Only');
 });
 
 test('ends that the operator has to mend are not repeated', () => {

@@ -2,7 +2,7 @@ import { CONFIG_KEYS, configJsonSchema, takesEffect } from '@qwen-supervisor/pro
 import type { Command } from 'commander';
 import { readKeysFile } from '../config/keys-file.js';
 import { loadExplained } from '../config/load-config.js';
-import { refuseUnlessOpen } from '../machine/http-port.js';
+import { requireServable } from '../machine/http-port.js';
 import { print } from './printer.js';
 import { type Settings, withSettings } from './settings.js';
 
@@ -29,7 +29,7 @@ export function addConfig(program: Command): void {
     .action((settings: Settings) => {
       const { config } = explained(settings);
       const keys = readKeysFile(config['keys-file']);
-      if (config.host !== 'localhost') refuseUnlessOpen(config.host, keys.length > 0 || config.keyless === 'anywhere');
+      requireServable(config.host, keys.length > 0 || config.keyless === 'anywhere');
       print('the settings are valid');
     });
   config

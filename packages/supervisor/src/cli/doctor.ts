@@ -3,6 +3,7 @@ import { totalmem } from 'node:os';
 import { fileURLToPath } from 'node:url';
 import { readKernelFile } from '@qwen-supervisor/files/kernel-file';
 import { availableMemory } from '@qwen-supervisor/model/plan/memory';
+import type { Config } from '@qwen-supervisor/protocol/config';
 import { CodedError } from '@qwen-supervisor/protocol/errors';
 import type { SystemStatus } from '@qwen-supervisor/protocol/status';
 import type { Command } from 'commander';
@@ -19,7 +20,7 @@ import { serviceFinding, supervisorFinding } from '../doctor/supervisor.js';
 import { DATABASE_VERSION } from '../jobs/sqlite-database.js';
 import { hasColours } from '../records/log-line.js';
 import { type ServiceState, serviceState } from '../service/systemctl.js';
-import { ask } from './client.js';
+import { answered, connect } from './client.js';
 import { print } from './printer.js';
 import { installedUnit } from './service.js';
 import { type Settings, withSettings } from './settings.js';
@@ -48,11 +49,11 @@ async function* look({ config: file, ...flags }: Settings): AsyncGenerator<Findi
   const explained = await known(() => loadExplained(flags, file ?? process.env.QWEN_SUPERVISOR_CONFIG, process.env));
   yield explained.finding ?? pass('settings', 'valid');
   // With settings that cannot be read all else is looked at with those that a start without any would have.
-  const config = explained.value?.config ?? loadExplained({}, undefined, {}).config;
+  const config = explained.value?.config ?? withoutFaults(flags);
   const dataDir = config['data-dir'];
   const keys = await known(() => readKeysFile(config['keys-file']));
   if (config['keys-file'] !== '') yield keys.finding ?? pass('keys', `${keys.value?.length} in ${config['keys-file']}`);
-  const running = await known(() => ask({ dataDir }, ({ link }) => link.request('status', {}), true));
+  const running = await known(() => statusOf(dataDir));
   const status = running.value;
   const isSilent = running.error !== null && running.error.code !== 'NOT_RUNNING';
   yield isSilent ? (running.finding as Finding) : supervisorFinding(status);
@@ -68,6 +69,20 @@ async function* look({ config: file, ...flags }: Settings): AsyncGenerator<Findi
   yield toolsFinding(process.env.PATH, installedUnit() !== null);
   yield* await deviceFindings(config);
   yield await modelFinding(config, heldBytes(status));
+}
+
+/** The settings of a start without any; where the flags say which folder it is, that one. */
+function withoutFaults({ dataDir }: Settings): Config {
+  return loadExplained(dataDir === undefined ? {} : { dataDir }, undefined, {}).config;
+}
+
+async function statusOf(dataDir: string): Promise<SystemStatus> {
+  const { link, pid } = await connect(dataDir, undefined, true);
+  try {
+    return await answered(pid, link.request('status', {}));
+  } finally {
+    link.close();
+  }
 }
 
 /** A value, or the finding of why there is none. */
@@ -99,7 +114,7 @@ async function serviceLook(): Promise<Finding> {
     if (!(error instanceof CodedError)) throw error;
     return null;
   });
-  return serviceFinding(installed.path, state);
+  return serviceFinding(installed, state);
 }
 
 async function clockLook(): Promise<Finding> {

@@ -1,3 +1,4 @@
+import { constants } from 'node:os';
 import { join, resolve } from 'node:path';
 import { createInterface } from 'node:readline';
 import { fileURLToPath } from 'node:url';
@@ -30,8 +31,6 @@ interface Options {
   json?: boolean;
 }
 
-/** Exit code of a command ended by SIGINT, as shells count. */
-const INTERRUPTED = 130;
 /** Of one command; more are several commands. */
 const PICTURES_MAX = 1000;
 
@@ -71,7 +70,11 @@ async function promptsOf(words: string[]): Promise<string[]> {
     return [words.join(' ')];
   }
   const prompts: string[] = [];
-  for await (const line of createInterface({ input: process.stdin })) if (line.trim() !== '') prompts.push(line.trim());
+  for await (const line of createInterface({ input: process.stdin })) {
+    if (line.trim() !== '') prompts.push(line.trim());
+    if (prompts.length > PICTURES_MAX)
+      throw new CodedError('USAGE_INVALID', `generate: more than ${PICTURES_MAX} prompts in standard input`);
+  }
   if (prompts.length === 0) throw new CodedError('USAGE_INVALID', 'generate: there is no prompt in standard input');
   return prompts;
 }
@@ -97,9 +100,15 @@ async function generate(prompts: string[], options: Options): Promise<void> {
       return;
     }
     const left = new Map(jobs.map((job) => [job.id, job]));
-    process.once('SIGINT', () => cancel(client, [...left.keys()]));
+    let isInterrupted = false;
+    for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const)
+      process.once(signal, () => {
+        isInterrupted = true;
+        cancel(client, [...left.keys()], 128 + constants.signals[signal]);
+      });
     await watchJobs(client, jobs, watcher, async (job) => {
       left.delete(job.id);
+      if (isInterrupted) return;
       await take(job, client, output, options.json ?? false, jobs.length > 1);
     });
   } finally {
@@ -208,8 +217,14 @@ function toRequest(prompt: string, options: Options): Record<string, unknown> {
   return Object.fromEntries(Object.entries(request).filter(([, value]) => value !== undefined));
 }
 
-/** Ends in any case: a supervisor that has gone away meanwhile cannot be told. */
-function cancel({ link, pid }: Client, ids: string[]): void {
-  const end = () => process.exit(INTERRUPTED);
+/**
+ * `code`: of a command that was ended by a signal, as shells count. Ends in any case: a supervisor that has gone away
+ * meanwhile cannot be told.
+ */
+function cancel({ link, pid }: Client, ids: string[], code: number): void {
+  const end = () => {
+    printError(`${process.stderr.isTTY ? '\n' : ''}${ids.length} cancelled`);
+    process.exit(code);
+  };
   answered(pid, Promise.all(ids.map((id) => link.request('cancelJob', { id, ifQueued: false })))).then(end, end);
 }

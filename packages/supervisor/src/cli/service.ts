@@ -1,4 +1,4 @@
-import { existsSync, mkdirSync, readFileSync, realpathSync, rmSync, writeFileSync } from 'node:fs';
+import { chownSync, existsSync, mkdirSync, readFileSync, realpathSync, rmSync, statSync, writeFileSync } from 'node:fs';
 import { homedir, networkInterfaces, userInfo } from 'node:os';
 import { join, resolve } from 'node:path';
 import { CONFIG_KEYS, type ConfigKey } from '@qwen-supervisor/protocol/config';
@@ -7,8 +7,18 @@ import type { Command } from 'commander';
 import { execa } from 'execa';
 import { readKeysFile } from '../config/keys-file.js';
 import { COMMAND_LINE, ENVIRONMENT, loadExplained } from '../config/load-config.js';
+import { requireServable } from '../machine/http-port.js';
 import { serviceState, systemctl } from '../service/systemctl.js';
-import { MARK, type Scope, type Service, SYSTEM_DATA_DIR, serviceUnit, socketUnit, UNIT } from '../service/units.js';
+import {
+  installedWith,
+  MARK,
+  type Scope,
+  type Service,
+  SYSTEM_DATA_DIR,
+  serviceUnit,
+  socketUnit,
+  UNIT,
+} from '../service/units.js';
 import { print, printError } from './printer.js';
 import { type Settings, withSettings } from './settings.js';
 
@@ -24,10 +34,14 @@ export function addService(program: Command): void {
       .option('--socket', 'let systemd hold the port: no client is refused while the service is started anew');
 
   withUnits(service.command('install'))
-    .description("write the units and start them, with the settings that 'start' with these flags would have")
+    .description("write the units and start them, with the settings of 'start' with these flags, and those of before")
     .action(async (options: Options & Settings) => {
-      const { scope, units, url } = unitsFor(options);
+      const { service, units, url } = unitsFor(options);
+      const { scope } = service;
+      await prepareForUser(service);
       await install(scope, units);
+      const settings = service.flags.slice(2).join(' ');
+      if (settings !== '') print(`with ${service.flags.join(' ')}`);
       print(`${scope === 'user' ? 'your' : 'the'} service runs: ${url}/app/`);
       if (scope === 'user') await remindOfLinger();
     });
@@ -35,8 +49,8 @@ export function addService(program: Command): void {
   withUnits(service.command('print'))
     .description('what install would write')
     .action((options: Options & Settings) => {
-      const { scope, units } = unitsFor(options);
-      const texts = Object.entries(units).map(([name, text]) => `# ${join(folderOf(scope), name)}\n${text}`);
+      const { service, units } = unitsFor(options);
+      const texts = Object.entries(units).map(([name, text]) => `# ${join(folderOf(service.scope), name)}\n${text}`);
       print(texts.join('\n').trimEnd());
     });
 
@@ -103,38 +117,89 @@ function requireOurs(path: string): void {
     throw new CodedError('SERVICE_FOREIGN', `${path} was not written by this program`);
 }
 
-/** @throws CodedError USAGE_INVALID, CONFIG_*, KEYS_FILE_INVALID, PROGRAM_NOT_INSTALLED */
+/** What is not said now is as it was at the installation before. @throws CodedError USAGE_INVALID, CONFIG_*, … */
 function unitsFor({ system, as, socket, config: file, ...flags }: Options & Settings) {
   const scope: Scope = system ? 'system' : 'user';
-  if (scope === 'system' && as === undefined)
+  const path = join(folderOf(scope), `${UNIT}.service`);
+  const before = existsSync(path) ? installedWith(readFileSync(path, 'utf8')) : null;
+  const user = as ?? before?.as ?? null;
+  if ((scope === 'system') !== (user !== null))
     throw new CodedError(
       'USAGE_INVALID',
-      `--system: name the user that it runs as with --as; 'useradd --system --user-group ${UNIT}' makes one`,
+      user === null
+        ? `--system: name the user that it runs as with --as; 'useradd --system --user-group ${UNIT}' makes one`
+        : '--as: is for a service of the machine, with --system',
     );
-  const configFile = file ?? process.env.QWEN_SUPERVISOR_CONFIG;
-  const given = scope === 'system' ? { 'data-dir': SYSTEM_DATA_DIR, ...flags } : flags;
-  const { config, origins } = loadExplained(given, configFile, process.env);
-  readKeysFile(config['keys-file']);
+  const configFile = file ?? before?.config ?? process.env.QWEN_SUPERVISOR_CONFIG ?? null;
+  const given = {
+    ...(scope === 'system' ? { 'data-dir': SYSTEM_DATA_DIR } : {}),
+    ...before?.settings,
+    ...flags,
+  };
+  const { config, origins } = loadExplained(given, configFile ?? undefined, process.env);
+  const keys = readKeysFile(config['keys-file']);
+  requireServable(config.host, keys.length > 0 || config.keyless === 'anywhere');
   // What the file says stays there; what was said here and now has to be said each time.
   const said = (key: ConfigKey) => key === 'data-dir' || origins[key] === COMMAND_LINE || origins[key] === ENVIRONMENT;
+  const settings = Object.fromEntries(CONFIG_KEYS.filter(said).map((key) => [key, String(config[key])]));
   const words = [
-    ...(configFile ? ['--config', resolve(configFile)] : []),
-    ...CONFIG_KEYS.filter(said).flatMap((key) => [`--${key}`, String(config[key])]),
+    ...(configFile === null ? [] : ['--config', resolve(configFile)]),
+    ...Object.entries(settings).flatMap(([key, value]) => [`--${key}`, value]),
   ];
-  const listen = socket ? addressesOf(config.host, config.port) : null;
+  const hasSocket = socket ?? before?.socket ?? false;
+  const listen = hasSocket ? addressesOf(config.host, config.port) : null;
+  const program = programPaths();
   const service: Service = {
     scope,
-    user: scope === 'system' ? (as as string) : null,
+    user,
     groups: scope === 'system' ? groupsOfCards() : [],
-    program: programPaths(),
+    program,
     flags: words,
     dataDir: config['data-dir'],
     listen,
+    needsNetwork: !LOCAL.includes(config.host),
+    nvidiaModprobe: existsSync(NVIDIA_MODPROBE) ? NVIDIA_MODPROBE : null,
+    installed: { as: user, socket: hasSocket, config: configFile && resolve(configFile), settings, program },
   };
   const units: Record<string, string> = { [`${UNIT}.service`]: serviceUnit(service) };
   if (listen) units[`${UNIT}.socket`] = socketUnit(listen);
   const host = config.host.includes(':') ? `[${config.host}]` : config.host;
-  return { scope, units, url: `http://${host}:${config.port}` };
+  return { service, units, url: `http://${host}:${config.port}` };
+}
+
+const LOCAL = ['localhost', '127.0.0.1', '::1'];
+const NVIDIA_MODPROBE = '/usr/bin/nvidia-modprobe';
+
+/**
+ * Whether the user of a service of the machine is there and can run it, before anything is written; its data folder is
+ * made. @throws CodedError USAGE_INVALID, DATA_DIR_UNUSABLE, PROGRAM_NOT_INSTALLED
+ */
+async function prepareForUser({ user, program, flags, dataDir }: Service): Promise<void> {
+  if (user === null) return;
+  const idOf = async (flag: string) =>
+    Number((await execa('id', [flag, user], { reject: false })).stdout || Number.NaN);
+  const [uid, gid] = [await idOf('-u'), await idOf('-g')];
+  if (Number.isNaN(uid)) throw new CodedError('USAGE_INVALID', `--as: there is no user '${user}'`);
+  // The default one is systemd's to make.
+  if (dataDir !== SYSTEM_DATA_DIR) {
+    if (!existsSync(dataDir)) {
+      mkdirSync(dataDir, { recursive: true, mode: 0o700 });
+      chownSync(dataDir, uid, gid);
+    }
+    const owner = statSync(dataDir).uid;
+    if (owner !== uid) throw new CodedError('DATA_DIR_UNUSABLE', `${dataDir} belongs to user ${owner}, not to ${user}`);
+  }
+  const asUser = ['--reuid', String(uid), '--regid', String(gid), '--init-groups'];
+  const { failed, stderr, shortMessage } = await execa(
+    'setpriv',
+    [...asUser, ...program, 'config', 'check', ...flags],
+    {
+      reject: false,
+      cwd: '/',
+    },
+  );
+  if (failed)
+    throw new CodedError('PROGRAM_NOT_INSTALLED', `${user} cannot run it: ${stderr.split('\n')[0] || shortMessage}`);
 }
 
 /** @throws CodedError USAGE_INVALID */

@@ -1,4 +1,5 @@
 /** The status, the queue and the last crashes, as lines for people. Pure. */
+import { harmless } from '@qwen-supervisor/protocol/harmless-text';
 import type { Job } from '@qwen-supervisor/protocol/job';
 import type { Snapshot } from '@qwen-supervisor/protocol/messages';
 import type { SystemStatus } from '@qwen-supervisor/protocol/status';
@@ -87,7 +88,20 @@ function ago(ms: number): string {
   return minutes < 60 * 36 ? `${Math.round(minutes / 60)} h ago` : `${Math.round(minutes / 1440)} d ago`;
 }
 
-function cut(line: string, columns: number): string {
-  const characters = [...line];
-  return characters.length <= columns ? line : `${characters.slice(0, Math.max(0, columns - 1)).join('')}…`;
+/** Letters that take two columns. Reference: Unicode Standard Annex 11, the ranges that matter. */
+const WIDE =
+  /[\u1100-\u115f\u2e80-\u303e\u3041-\ua4cf\uac00-\ud7a3\uf900-\ufaff\ufe30-\ufe4f\uff00-\uff60\uffe0-\uffe6\u{1f300}-\u{1faff}\u{20000}-\u{3fffd}]/u;
+
+/** One line of a terminal, harmless, in at most so many columns. */
+export function cut(text: string, columns: number): string {
+  const characters = [...harmless(text).replace(/\s/g, ' ')];
+  if (widthOf(characters) <= columns) return characters.join('');
+  // What could be seen at most: texts may be very long.
+  const kept = characters.slice(0, columns);
+  while (kept.length > 0 && widthOf(kept) > columns - 1) kept.pop();
+  return `${kept.join('')}…`;
+}
+
+function widthOf(characters: string[]): number {
+  return characters.reduce((width, character) => width + (WIDE.test(character) ? 2 : 1), 0);
 }

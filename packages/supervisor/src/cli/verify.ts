@@ -29,7 +29,7 @@ export function addVerify(program: Command): void {
   withSettings(program.command('verify'))
     .description('start a whole system in a scratch folder, draw through every API, kill its worker, and look')
     .option('--url <url>', 'verify the server that runs there instead; nothing is killed')
-    .option('--key <key>', 'API key of that server; QWEN_SUPERVISOR_KEY does the same')
+    .option('--key <key>', 'API key of that server; QWEN_SUPERVISOR_KEY does the same, and shows it to nobody')
     .option('--json', 'print one JSON object')
     .action(async ({ json, url, key, ...settings }: Settings) => {
       const report = new Report(!json);
@@ -81,11 +81,6 @@ async function verifyOwn(report: Report, { config: file, ...flags }: Settings): 
     return { says: `listens on ${value.url}`, value };
   });
   if (!system) return;
-  const interrupted = () => {
-    system.remove();
-    process.exit(130);
-  };
-  process.once('SIGINT', interrupted);
   try {
     const isReady = await report.see('load', async () => {
       await system.ready();
@@ -102,7 +97,6 @@ async function verifyOwn(report: Report, { config: file, ...flags }: Settings): 
       return { says: 'ended with code 0, and left nothing behind', value: null };
     });
   } finally {
-    process.off('SIGINT', interrupted);
     system.remove();
   }
 }

@@ -19,7 +19,7 @@ function barFor(jobs: readonly Job[]) {
   const barsize = Math.max(5, Math.min(40, (process.stderr.columns ?? 80) - BESIDE_BAR));
   const count = jobs.length === 1 ? '' : '{done}/{count} pictures, ';
   const format = `{state} [{bar}] ${count}{step}/{total} steps`;
-  const bar = new progress.SingleBar({ format, barsize }, progress.Presets.legacy);
+  const bar = new progress.SingleBar({ format, barsize, linewrap: true }, progress.Presets.legacy);
   const steps = jobs.reduce((sum, job) => sum + job.steps, 0);
   bar.start(steps, 0, { state: 'waiting', step: 0, done: 0, count: jobs.length });
   return bar;
@@ -72,7 +72,11 @@ export function watchJobs(
         bar?.stop();
       }
       // One after the other, in the order in which they ended.
-      telling = telling.then(() => onEnd(job));
+      telling = telling.then(() => {
+        // What is printed begins a line of its own; the bar comes again below it.
+        if (bar && left.size > 0) process.stderr.write('\r\x1b[K');
+        return onEnd(job);
+      });
       telling.then(() => left.size === 0 && resolve(), fail);
     };
     link.onClose = () => {

@@ -1,9 +1,8 @@
 /** `status --watch`: the whole screen, drawn anew twice a second. */
 
 import { CodedError } from '@qwen-supervisor/protocol/errors';
-import { harmless } from '@qwen-supervisor/protocol/harmless-text';
 import { answered, type Client, connect } from './client.js';
-import { screenLines } from './status-lines.js';
+import { cut, screenLines } from './status-lines.js';
 
 const EVERY_MS = 500;
 /** A terminal's other screen, without a cursor; and back. Reference: xterm control sequences, DECSET 1049 and 25. */
@@ -17,10 +16,17 @@ export async function watchStatus(dataDir: string): Promise<void> {
   let wake: () => void = () => {};
   let isOver = false;
   const look = () => wake();
+  let tellEnd: () => void = () => {};
+  const ended = new Promise<null>((resolve) => {
+    tellEnd = () => resolve(null);
+  });
   const end = () => {
     isOver = true;
+    tellEnd();
     wake();
   };
+  /** A supervisor that stands still keeps nobody here. */
+  const orEnd = <T>(answer: Promise<T>) => Promise.race([answer, ended]);
   const onKey = (bytes: Buffer) => {
     // q, Ctrl+C, Ctrl+D and Escape: raw mode has no signals.
     if (['q', '\x03', '\x04', '\x1b'].includes(bytes.toString('latin1'))) end();
@@ -38,17 +44,24 @@ export async function watchStatus(dataDir: string): Promise<void> {
       });
       let lines: string[];
       try {
-        client ??= await connect(dataDir);
-        const snapshot = await answered(client.pid, client.link.request('snapshot', {}));
+        client ??= await orEnd(connect(dataDir));
+        const snapshot = client && (await orEnd(answered(client.pid, client.link.request('snapshot', {}))));
+        if (snapshot === null) break;
         lines = screenLines(snapshot, stdout.rows, stdout.columns, Date.now());
       } catch (error) {
         if (!(error instanceof CodedError)) throw error;
         client?.link.close();
         client = null;
-        lines = [`${error.code}: ${error.message}`, error.hint, '', 'looking again until it is back; q ends this view'];
+        const said = [
+          `${error.code}: ${error.message}`,
+          error.hint,
+          '',
+          'looking again until it is back; q ends this view',
+        ];
+        lines = said.map((line) => cut(line, stdout.columns));
       }
       // Each line ends with what clears the rest of it: nothing flickers.
-      stdout.write(`\x1b[H${lines.map((line) => `${harmless(line)}\x1b[K`).join('\n')}\x1b[J`);
+      stdout.write(`\x1b[H${lines.map((line) => `${line}\x1b[K`).join('\n')}\x1b[J`);
       const timer = setTimeout(look, EVERY_MS);
       await woken;
       clearTimeout(timer);

@@ -8,6 +8,8 @@ import { delimiter, join } from 'node:path';
 
 /** Of npm's onnxruntime-node and of the CUDA provider: both must be of one build. */
 const ONNX_RUNTIME = '1.30.0';
+/** In the data folder: libraries that were installed. */
+export const RUNTIME_FOLDER = 'runtime';
 /** Written last: what was installed. */
 export const MANIFEST = 'installed.json';
 
@@ -19,7 +21,7 @@ export interface CudaInstallation {
 }
 
 export function runtimeFolder(dataDir: string): string {
-  return join(dataDir, 'runtime', `cuda-${ONNX_RUNTIME}`);
+  return join(dataDir, RUNTIME_FOLDER, `cuda-${ONNX_RUNTIME}`);
 }
 
 /** What is installed; null for nothing, or nothing whole. */

@@ -65,7 +65,12 @@ export function databaseFinding(dataDir: string, newest: number): Finding {
       db.close();
     }
   } catch (error) {
-    return damaged(file, (error as Error).message);
+    const { code = '', message } = error as Error & { code?: string };
+    if (/BUSY|LOCKED/.test(code) || /locked/.test(message))
+      return warn('database', `${file} is in use by another process`, 'look as the user whose supervisor runs there');
+    if (/CANTOPEN|PERM|READONLY/.test(code) || /unable to open/.test(message))
+      return fail('database', `${file} cannot be opened: ${message}`, 'run it as the user to whom it belongs');
+    return damaged(file, message);
   }
 }
 

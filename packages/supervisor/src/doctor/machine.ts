@@ -36,11 +36,12 @@ const FILES_MIN = 4096;
 
 /** `limits`: the text of `/proc/self/limits`, empty where there is none. */
 export function limitsFinding(limits: string): Finding {
-  const hard = (name: string) => {
-    const found = new RegExp(`^${name}\\s+\\S+\\s+(\\S+)`, 'm').exec(limits)?.[1];
+  const limit = (name: string, kind: 1 | 2) => {
+    const found = new RegExp(`^${name}\\s+(\\S+)\\s+(\\S+)`, 'm').exec(limits)?.[kind];
     return found === undefined || found === 'unlimited' ? Number.POSITIVE_INFINITY : Number(found);
   };
-  const [files, space, size] = [hard('Max open files'), hard('Max address space'), hard('Max file size')];
+  // Of open files Node takes what it may have, the hard limit; of the others the soft one is what counts.
+  const [files, space, size] = [limit('Max open files', 2), limit('Max address space', 1), limit('Max file size', 1)];
   if (space < 2 ** 40)
     return fail(
       'limits',

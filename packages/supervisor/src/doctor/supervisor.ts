@@ -3,6 +3,7 @@ import { existsSync, readFileSync } from 'node:fs';
 import { VERSION } from '@qwen-supervisor/ipc/version';
 import type { SystemStatus } from '@qwen-supervisor/protocol/status';
 import type { ServiceState } from '../service/systemctl.js';
+import { installedWith, type Scope } from '../service/units.js';
 import { type Finding, fail, pass, warn } from './finding.js';
 
 /** Of the one on this data folder; null where none runs. */
@@ -40,20 +41,17 @@ export function supervisorFinding(status: SystemStatus | null): Finding {
 }
 
 /** `unit`: file of a unit that is installed; null without one. `state`: null where systemd cannot be asked. */
-export function serviceFinding(unit: string | null, state: ServiceState | null): Finding {
+export function serviceFinding(unit: { path: string; scope: Scope } | null, state: ServiceState | null): Finding {
   if (unit === null) return pass('service', 'none is installed');
-  const text = readFileSync(unit, 'utf8');
-  const [, command = ''] = /^ExecStart=(.*)$/m.exec(text) ?? [];
-  const missing = command
-    .split(' ')
-    .slice(0, 2)
-    .find((path) => path.startsWith('/') && !existsSync(path));
+  const { path, scope } = unit;
+  const missing = installedWith(readFileSync(path, 'utf8'))?.program.find((one) => !existsSync(one));
   if (missing !== undefined)
-    return fail('service', `${unit} names ${missing}, which is gone`, "'qwen-supervisor service install' again");
-  if (state === null) return warn('service', `${unit} is there, and systemd cannot be asked`, 'log in as its user');
+    return fail('service', `${path} names ${missing}, which is gone`, "'qwen-supervisor service install' again");
+  if (state === null) return warn('service', `${path} is there, and systemd cannot be asked`, 'log in as its user');
   const { active, result, restarts } = state;
-  if (active === 'failed') return fail('service', `failed: ${result}`, 'journalctl --user -u qwen-supervisor says why');
-  if (restarts > 0)
-    return warn('service', `${active}; systemd has restarted it ${restarts} times`, 'its journal says why');
+  const journal = `'journalctl ${scope === 'user' ? '--user ' : ''}-u qwen-supervisor' says why`;
+  if (active === 'failed') return fail('service', `failed: ${result}`, journal);
+  if (active === 'inactive') return warn('service', 'is installed and does not run', 'systemctl start qwen-supervisor');
+  if (restarts > 0) return warn('service', `${active}; systemd has restarted it ${restarts} times`, journal);
   return pass('service', active);
 }

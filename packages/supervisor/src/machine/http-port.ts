@@ -44,9 +44,8 @@ export function bindHttpPort(host: string, port: number, open: boolean): HttpPor
   // Clients take `localhost` for either, and do not always try the other.
   if (host === 'localhost') return withOtherLoopback(bindHttpPort('127.0.0.1', port, open));
   const address = host;
+  requireServable(address, open);
   const family = isIP(address);
-  if (family === 0) throw new CodedError('PORT_UNUSABLE', `'${host}' is not an IP address`);
-  refuseUnlessOpen(address, open);
   const handle = newHandle();
   const failed = family === 6 ? handle.bind6(address, port, 0) : handle.bind(address, port);
   const name: SocketName = {};
@@ -82,6 +81,13 @@ function adoptOne(fd: number, open: boolean): HttpPort {
   }
   refuseUnlessOpen(name.address, open);
   return httpPortOf(handle, name.address, name.port);
+}
+
+/** Whether there may be a server on `host`. @throws CodedError HOST_REFUSED, PORT_UNUSABLE */
+export function requireServable(host: string, open: boolean): void {
+  if (host === 'localhost') return;
+  if (isIP(host) === 0) throw new CodedError('PORT_UNUSABLE', `'${host}' is not an IP address`);
+  refuseUnlessOpen(host, open);
 }
 
 /** @throws CodedError HOST_REFUSED for an address beyond loopback, unless it is `open` */

@@ -24,7 +24,7 @@ export async function systemctl(scope: Scope, ...words: string[]): Promise<strin
   if (code === 'ENOENT') throw new CodedError('SYSTEMD_MISSING', 'there is no systemctl on this machine');
   if (failed) {
     const said = stderr.trim().replaceAll('\n', ' ') || (shortMessage ?? '');
-    if (/not been booted with systemd|Failed to connect to bus/.test(said))
+    if (/not been booted with systemd|Failed to connect to .*bus/.test(said))
       throw new CodedError('SYSTEMD_MISSING', said);
     throw new CodedError('SYSTEMD_REFUSED', `systemctl ${args.join(' ')}: ${said}`);
   }

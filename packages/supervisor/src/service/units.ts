@@ -20,6 +20,29 @@ export interface Service {
   dataDir: string;
   /** Addresses of a socket unit, as `127.0.0.1:8000`; null without one. */
   listen: string[] | null;
+  /** It listens beyond this machine: its addresses must be there first. */
+  needsNetwork: boolean;
+  /** NVIDIA's program that makes the devices of its cards; null where it is not there. */
+  nvidiaModprobe: string | null;
+  installed: Installed;
+}
+
+/** With what it was installed: the next installation begins with it. */
+export interface Installed {
+  as: string | null;
+  socket: boolean;
+  config: string | null;
+  /** By their keys, as text. */
+  settings: Record<string, string>;
+  program: [node: string, bin: string];
+}
+
+const INSTALLED = '# Installed with: ';
+
+/** Of a unit that `serviceUnit` has made; null of any other. */
+export function installedWith(unit: string): Installed | null {
+  const line = unit.split('\n').find((one) => one.startsWith(INSTALLED));
+  return line === undefined ? null : (JSON.parse(line.slice(INSTALLED.length)) as Installed);
 }
 
 export const UNIT = 'qwen-supervisor';
@@ -41,18 +64,24 @@ const FINAL = [
   'MODEL_UNSUPPORTED',
 ] as const;
 
-export function serviceUnit({ scope, user, groups, program, flags, dataDir, listen }: Service): string {
+export function serviceUnit(service: Service): string {
+  const { scope, program, flags, dataDir, listen, needsNetwork, installed } = service;
   const isSystem = scope === 'system';
-  const command = (...words: string[]) => [...program, ...words].map(argument).join(' ');
+  const [node, bin] = program;
+  // In the first word no variable is looked for.
+  const command = (...words: string[]) => [word(node), ...[bin, ...words].map(argument)].join(' ');
   const finals = [...new Set(FINAL.map((code) => ERRORS[code].exit))].sort((a, b) => a - b);
   return lines([
     MARK,
+    `${INSTALLED}${JSON.stringify(installed)}`,
     '[Unit]',
     'Description=Qwen-Image server (qwen-supervisor)',
     isSystem && 'After=network.target remote-fs.target',
+    isSystem && needsNetwork && 'Wants=network-online.target',
+    isSystem && needsNetwork && 'After=network-online.target',
     listen && `Requires=${UNIT}.socket`,
-    'StartLimitIntervalSec=600',
-    'StartLimitBurst=20',
+    'StartLimitIntervalSec=3600',
+    'StartLimitBurst=100',
     '',
     '[Service]',
     'Type=notify',
@@ -61,7 +90,7 @@ export function serviceUnit({ scope, user, groups, program, flags, dataDir, list
     `ExecStart=${command('start', ...flags)}`,
     `ExecReload=${command('reload', '--data-dir', dataDir)}`,
     'Restart=on-failure',
-    'RestartSec=2',
+    'RestartSec=5',
     '# Settings and checkpoints that are not valid do not become so by another start.',
     `RestartPreventExitStatus=${finals.join(' ')}`,
     'TimeoutStartSec=300',
@@ -73,7 +102,7 @@ export function serviceUnit({ scope, user, groups, program, flags, dataDir, list
     'OOMPolicy=continue',
     'LimitCORE=0',
     'UMask=0077',
-    ...(isSystem ? systemLines(user, groups, dataDir) : []),
+    ...(isSystem ? systemLines(service) : []),
     'NoNewPrivileges=yes',
     'RestrictNamespaces=yes',
     'RestrictRealtime=yes',
@@ -90,13 +119,18 @@ export function serviceUnit({ scope, user, groups, program, flags, dataDir, list
 }
 
 /** What only the manager of the system can do. */
-function systemLines(user: string | null, groups: string[], dataDir: string): string[] {
+function systemLines({ user, groups, dataDir, nvidiaModprobe }: Service): string[] {
   const isDefault = dataDir === SYSTEM_DATA_DIR;
   return lines([
     user !== null && `User=${user}`,
     groups.length > 0 && `SupplementaryGroups=${groups.join(' ')}`,
     isDefault ? `StateDirectory=${UNIT}` : `ReadWritePaths=${word(dataDir)}`,
     isDefault && 'StateDirectoryMode=0700',
+    // With its own rights alone the service cannot have the devices made.
+    nvidiaModprobe !== null && `ExecStartPre=+-${word(nvidiaModprobe)} -u -c=0`,
+    `CacheDirectory=${UNIT}`,
+    'CacheDirectoryMode=0700',
+    `Environment=XDG_CACHE_HOME=%C/${UNIT} CUDA_CACHE_PATH=%C/${UNIT}/cuda`,
     `RuntimeDirectory=${UNIT}`,
     'RuntimeDirectoryMode=0700',
     `Environment=XDG_RUNTIME_DIR=%t/${UNIT}`,
@@ -129,7 +163,9 @@ export function socketUnit(listen: readonly string[]): string {
     '',
     '[Socket]',
     ...listen.map((address) => `ListenStream=${address}`),
-    'BindIPv6Only=ipv6-only',
+    '# An address that is not there yet can be bound, too: at boot, sockets are made before the network is up.',
+    'FreeBind=yes',
+    listen.length > 1 && 'BindIPv6Only=ipv6-only',
     'Backlog=4096',
     '',
     '[Install]',

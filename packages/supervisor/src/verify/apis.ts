@@ -120,12 +120,21 @@ export async function pictureOfJob(server: Server, job: Job): Promise<Drawn> {
 }
 
 export async function get<T>(server: Server, path: string): Promise<T> {
-  return (await (await fetchOk(server, path)).json()) as T;
+  return jsonOf<T>(await fetchOk(server, path));
 }
 
 async function post<T>(server: Server, path: string, body: object): Promise<{ json: T; jobId: string }> {
   const response = await fetchOk(server, path, { method: 'POST', body: JSON.stringify(body) });
-  return { json: (await response.json()) as T, jobId: response.headers.get('x-job-id') ?? '' };
+  return { json: await jsonOf<T>(response), jobId: response.headers.get('x-job-id') ?? '' };
+}
+
+async function jsonOf<T>(response: Response): Promise<T> {
+  const text = await response.text();
+  try {
+    return JSON.parse(text) as T;
+  } catch (cause) {
+    throw new CodedError('VERIFY_FAILED', `${response.url} answers no JSON: ${text.slice(0, 100)}`, { cause });
+  }
 }
 
 /** @throws CodedError VERIFY_FAILED for whatever keeps an answer from being a good one */

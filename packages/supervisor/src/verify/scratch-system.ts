@@ -1,6 +1,6 @@
 /** A whole system of our own, in a scratch folder and on a free port: to be killed in. */
 import { existsSync, mkdtempSync, readdirSync, rmSync, symlinkSync } from 'node:fs';
-import { tmpdir } from 'node:os';
+import { constants, tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { createInterface } from 'node:readline';
 import type { Config } from '@qwen-supervisor/protocol/config';
@@ -9,10 +9,16 @@ import { CodedError } from '@qwen-supervisor/protocol/errors';
 import type { ChildName } from '@qwen-supervisor/protocol/status';
 import { execa } from 'execa';
 import { connect } from '../cli/client.js';
+import { RUNTIME_FOLDER } from '../devices/cuda-runtime.js';
+import { deathSignalLauncher } from '../processes/spawn-child.js';
 import { findSurvivors } from '../processes/survivors.js';
 
 /** Lines of the log that are told where the start fails. */
 const LAST_LINES = 5;
+
+const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
+/** Whoever looks on needs no keys, and does not wait for a worker that dies again and again. */
+const OWN: Partial<Config> = { 'keys-file': '', 'path-prefix': '', 'restart-max': 3, 'log-level': 'info' };
 
 export interface ScratchSystem {
   url: string;
@@ -31,29 +37,33 @@ export interface ScratchSystem {
 /** @throws CodedError VERIFY_FAILED where it does not start */
 export async function startScratchSystem(config: Config): Promise<ScratchSystem> {
   const dataDir = mkdtempSync(join(tmpdir(), 'qwen-supervisor-verify-'));
-  // A model that was added goes by its name there, too.
-  const models = join(config['data-dir'], MODELS_FOLDER);
-  if (existsSync(models)) symlinkSync(models, join(dataDir, MODELS_FOLDER));
-  const flags = {
-    port: '0',
-    host: '127.0.0.1',
-    'data-dir': dataDir,
-    model: config.model,
-    device: config.device,
-    'memory-gigabytes': String(config['memory-gigabytes']),
-    threads: String(config.threads),
-    // Who looks at it does not wait for a worker that dies again and again.
-    'restart-max': '3',
-  };
-  const words = Object.entries(flags).flatMap(([key, value]) => [`--${key}`, value]);
-  const supervisor = execa(process.execPath, [resolve(process.argv[1] as string), 'start', ...words], {
+  // Models that were added, and CUDA's libraries, are there, too.
+  for (const name of [MODELS_FOLDER, RUNTIME_FOLDER]) {
+    const shared = join(config['data-dir'], name);
+    if (existsSync(shared)) symlinkSync(shared, join(dataDir, name));
+  }
+  const own: Partial<Config> = { ...config, port: 0, host: '127.0.0.1', 'data-dir': dataDir, ...OWN };
+  const words = Object.entries(own).flatMap(([key, value]) => [`--${key}`, String(value)]);
+  const program = [process.execPath, resolve(process.argv[1] as string), 'start', ...words];
+  // It ends with us, however that happens, and hears no Ctrl+C that is meant for us.
+  const [command = '', ...args] = [...deathSignalLauncher(), ...program];
+  const supervisor = execa(command, args, {
     env: { ...ownSettings(process.env), NOTIFY_SOCKET: undefined, NO_COLOR: '1' },
     extendEnv: false,
     stdin: 'ignore',
     reject: false,
     all: true,
     buffer: false,
+    detached: true,
   });
+  const remove = () => {
+    supervisor.kill('SIGKILL');
+    // Its children end a moment after it, and may still write until then.
+    rmSync(dataDir, { recursive: true, force: true, maxRetries: 20, retryDelay: 100 });
+  };
+  const endedBy = (signal: NodeJS.Signals) => process.exit(128 + constants.signals[signal]);
+  process.once('exit', remove);
+  for (const signal of SIGNALS) process.once(signal, endedBy);
   const last: string[] = [];
   const url = await new Promise<string>((listens, fails) => {
     createInterface({ input: supervisor.all }).on('line', (line) => {
@@ -92,8 +102,9 @@ export async function startScratchSystem(config: Config): Promise<ScratchSystem>
       ...['supervisor.json', 'jobs.db-wal'].filter((name) => existsSync(join(dataDir, name))),
     ],
     remove() {
-      supervisor.kill('SIGKILL');
-      rmSync(dataDir, { recursive: true, force: true });
+      process.off('exit', remove);
+      for (const signal of SIGNALS) process.off(signal, endedBy);
+      remove();
     },
   };
 }
