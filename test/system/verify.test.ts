@@ -45,7 +45,6 @@ test.each(['SIGINT', 'SIGTERM', 'SIGKILL'] as const)('ended by %s it leaves no p
   await expect.poll(() => processesWith(TMPDIR), { timeout: 60_000 }).toEqual([]);
   if (signal !== 'SIGKILL') expect(left()).toEqual([]);
 });
-});
 
 test('a model that is not there fails the start, with the reason', async () => {
   const { code, of } = await verify(['--model', '/nowhere']);
