@@ -40,8 +40,7 @@ export function addService(program: Command): void {
       const { scope } = service;
       await prepareForUser(service);
       await install(scope, units);
-      const settings = service.flags.slice(2).join(' ');
-      if (settings !== '') print(`with ${service.flags.join(' ')}`);
+      print(`with ${service.flags.join(' ')}`);
       print(`${scope === 'user' ? 'your' : 'the'} service runs: ${url}/app/`);
       if (scope === 'user') await remindOfLinger();
     });
