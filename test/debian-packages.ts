@@ -1,4 +1,4 @@
-/** What tests need of Debian, once, before all of them: a browser, and systemd. */
+/** What tests need of Debian, once, before all of them: a browser, systemd, and what the first hour types. */
 import { existsSync } from 'node:fs';
 import { execaSync } from 'execa';
 
@@ -8,6 +8,7 @@ export const SYSTEMD = '/lib/systemd/systemd';
 const PACKAGES: [file: string, packages: string[]][] = [
   [CHROMIUM, ['chromium', 'fonts-liberation']],
   [SYSTEMD, ['systemd']],
+  ['/usr/bin/pkill', ['procps']],
 ];
 
 export default function install(): void {
