@@ -35,6 +35,7 @@ Examples:
         throw new CodedError('USAGE_INVALID', '--write: needs --find-threads, and a file named by --config');
       const { config } = loadExplained(flags, file, process.env);
       if (probe) return probeDevice(config, Boolean(json));
+      if (process.stderr.isTTY) printError('a whole system is started in a scratch folder, and draws small pictures');
       if (!findThreads) {
         const measured = await measureSystem(config);
         return print(json ? JSON.stringify(measured) : linesOf(measured).join('\n'));
