@@ -19,10 +19,10 @@ import { nodeFinding, packagesFinding, toolsFinding } from '../doctor/program.js
 import { serviceFinding, supervisorFinding } from '../doctor/supervisor.js';
 import { DATABASE_VERSION } from '../jobs/sqlite-database.js';
 import { hasColours } from '../records/log-line.js';
+import { installedUnit } from '../service/install.js';
 import { type ServiceState, serviceState } from '../service/systemctl.js';
 import { answered, connect } from './client.js';
 import { print } from './printer.js';
-import { installedUnit } from './service.js';
 import { type Settings, withSettings } from './settings.js';
 
 export function addDoctor(program: Command): void {
