@@ -1,6 +1,7 @@
 /** Pages that are made from the code. A stale one is written anew and fails the run: commit it. */
 import { existsSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
+import { buildApp } from '@qwen-supervisor/api/app';
 import {
   CONFIG_KEYS,
   configJsonSchema,
@@ -11,10 +12,13 @@ import {
   WHEN,
 } from '@qwen-supervisor/protocol/config';
 import { ERRORS } from '@qwen-supervisor/protocol/errors';
+import { MESSAGES } from '@qwen-supervisor/protocol/message-schemas';
 import { commandLine } from '@qwen-supervisor/supervisor/cli/main';
 import type { Command } from 'commander';
 import { parse } from 'smol-toml';
 import { describe, expect, test } from 'vitest';
+import { z } from 'zod';
+import { fakeBackend } from '../api/fake-backend.js';
 import { REPOSITORY } from '../fixture-files.js';
 
 function errorsPage(): string {
@@ -73,6 +77,82 @@ Made from \`packages/supervisor/src/cli\`. \`qwen-supervisor COMMAND --help\` sa
 ${section(await commandLine(), [])}`;
 }
 
+async function routesPage(): Promise<string> {
+  const app = await buildApp(fakeBackend());
+  await app.ready();
+  interface Operation {
+    tags?: string[];
+    summary?: string;
+    responses?: Record<string, unknown>;
+  }
+  const { paths = {} } = app.swagger() as { paths?: Record<string, Record<string, Operation>> };
+  const rows = Object.entries(paths).flatMap(([path, methods]) =>
+    Object.entries(methods).map(([method, { tags = [], summary = '', responses = {} }]) => ({
+      tag: tags[0] ?? 'other',
+      statuses: Object.keys(responses),
+      row: `| \`${method.toUpperCase()} ${path}\` | ${summary.replaceAll('|', '\\|')} |`,
+    })),
+  );
+  await app.close();
+  const common = rows[0]?.statuses.filter((status) => rows.every(({ statuses }) => statuses.includes(status))) ?? [];
+  const tags = [...new Set(rows.map(({ tag }) => tag))];
+  const sections = tags.map((tag) => {
+    const own = rows
+      .filter((one) => one.tag === tag)
+      .map(({ row, statuses }) => `${row} ${statuses.filter((status) => !common.includes(status)).join(', ')} |`);
+    return `## ${tag}\n\n| route | | answers |\n|---|---|---|\n${own.join('\n')}\n`;
+  });
+  return `# Routes
+
+Made from the routes in \`packages/api/src\`. A server shows them with every field at \`/docs\`, and for programs at \`/openapi.json\`; [http-api.md](http-api.md) says what they
+are for. Any of them may also answer ${common.join(', ')}: [errors.md](errors.md).
+
+${sections.join('\n')}`;
+}
+
+/** A shape as TypeScript would write it. */
+function typeOf(schema: JsonSchema): string {
+  const either = schema.anyOf ?? schema.oneOf;
+  if (either) return [...new Set(either.map(typeOf))].join(' \\| ');
+  if (Array.isArray(schema.type)) return schema.type.join(' \\| ');
+  if (schema.enum) return schema.enum.length > 12 ? 'a code' : schema.enum.map((one) => `'${one}'`).join(' \\| ');
+  if (schema.const !== undefined) return JSON.stringify(schema.const);
+  if (schema.type === 'array') return `${typeOf(schema.items ?? {})}[]`;
+  if (schema.type !== 'object') return schema.type ?? 'bytes';
+  const fields = Object.entries(schema.properties ?? {}).map(([name, field]) => {
+    const optional = schema.required?.includes(name) ? '' : '?';
+    return `${name}${optional}: ${typeOf(field)}`;
+  });
+  return fields.length === 0 ? 'nothing' : `{ ${fields.join('; ')} }`;
+}
+
+interface JsonSchema {
+  type?: string | string[];
+  anyOf?: JsonSchema[];
+  oneOf?: JsonSchema[];
+  enum?: unknown[];
+  const?: unknown;
+  items?: JsonSchema;
+  properties?: Record<string, JsonSchema>;
+  required?: string[];
+}
+
+function ipcPage(): string {
+  const rows = Object.entries(MESSAGES).map(([method, schema]) => {
+    const json = z.toJSONSchema(schema as z.ZodType, { io: 'input', unrepresentable: 'any' }) as JsonSchema;
+    return `| \`${method}\` | ${typeOf(json).replaceAll('<', '&lt;')} |`;
+  });
+  return `# Messages between processes
+
+Made from \`packages/protocol/src/message-schemas.ts\`: what the supervisor takes from its children and from commands, over its control socket. Everything else that is sent there closes the
+connection. What each answers, and what it sends unasked, is in \`packages/protocol/src/messages.ts\`; how they are framed in [decision 3](decisions/0003-node-ipc.md).
+
+| method | takes |
+|---|---|
+${rows.join('\n')}
+`;
+}
+
 const SETTINGS = [...CONFIG_KEYS.map((key) => `--${key}`), '--config'];
 
 test('every command that a page names is there, with its flags', async () => {
@@ -104,6 +184,8 @@ describe('generated pages are up to date', () => {
   test.each([
     ['docs/errors.md', errorsPage],
     ['docs/commands.md', commandsPage],
+    ['docs/routes.md', routesPage],
+    ['docs/ipc.md', ipcPage],
     ['config/qwen-supervisor.toml', exampleConfig],
     ['config/qwen-supervisor.schema.json', () => `${JSON.stringify(configJsonSchema(), null, 2)}\n`],
   ])('%s', async (file, make) => {
