@@ -19,6 +19,8 @@ chmod 700 "$XDG_RUNTIME_DIR"
 mkdir -p /run/systemd/inaccessible/dir
 cd /run/systemd/inaccessible && touch reg sock chr blk fifo
 /lib/systemd/systemd-journald &
+# A manager that finds no journal writes to the console for good.
+until [ -S /run/systemd/journal/socket ] && [ -S /run/systemd/journal/stdout ]; do sleep 0.05; done
 /lib/systemd/systemd --user --log-target=journal &
 wait`;
 

@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import type { Job } from '@qwen-supervisor/protocol/job';
 import type { SystemStatus } from '@qwen-supervisor/protocol/status';
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
+import { REPOSITORY } from '../fixture-files.js';
 import { NASTY, processesWith, until } from './product.js';
 import { canManage, type Manager, PROGRAM, startManager } from './real-systemd.js';
 
@@ -221,6 +222,8 @@ describe.skipIf(!isThere())('under systemd', () => {
     expect(security).toMatchObject({ exitCode: 0 });
     // Not a user who may not read this checkout; all else is as it is for the machine.
     writeFileSync(join(manager.home, '.config/systemd/user', SERVICE), printed.stdout.replace(/^User=.*$/m, ''));
+    // A checkout below /tmp would be hidden.
+    await dropIn(`[Service]\nBindReadOnlyPaths=${REPOSITORY}\n`);
     await manager.systemctl('daemon-reload');
     expect(await manager.run('systemctl', '--user', 'start', SERVICE)).toMatchObject({ exitCode: 0 });
     const { id } = await submit({ prompt: 'a fox', numInferenceSteps: 2 });
