@@ -119,7 +119,6 @@ test("a block of Qwen-Image's width is measured, whatever the model", async () =
     blocks: [{ side: 64 }, { side: 128 }],
   });
   for (const { operationsPerSecond } of report.blocks) expect(operationsPerSecond).toBeGreaterThan(1e8);
-  expect(await cli(['bench'])).toMatchObject({ code: 64, stderr: expect.stringContaining('--probe') });
 });
 
 describe('on a graphics card', { timeout: 900_000 }, () => {

@@ -10,6 +10,7 @@ import type { ChildName } from '@qwen-supervisor/protocol/status';
 import { execa } from 'execa';
 import { connect } from '../cli/client.js';
 import { RUNTIME_FOLDER } from '../devices/cuda-runtime.js';
+import { processState } from '../machine/process-state.js';
 import { deathSignalLauncher } from '../processes/spawn-child.js';
 import { findSurvivors } from '../processes/survivors.js';
 
@@ -58,8 +59,8 @@ export async function startScratchSystem(config: Config): Promise<ScratchSystem>
   });
   const remove = () => {
     supervisor.kill('SIGKILL');
-    // Its children end a moment after it, and may still write until then.
-    rmSync(dataDir, { recursive: true, force: true, maxRetries: 20, retryDelay: 100 });
+    waitUntilGone(dataDir, supervisor.pid);
+    rmSync(dataDir, { recursive: true, force: true });
   };
   const endedBy = (signal: NodeJS.Signals) => process.exit(128 + constants.signals[signal]);
   process.once('exit', remove);
@@ -141,4 +142,20 @@ async function ready(dataDir: string): Promise<void> {
 /** What the operator has set for another system is not for this one. */
 function ownSettings(env: NodeJS.ProcessEnv): NodeJS.ProcessEnv {
   return Object.fromEntries(Object.entries(env).filter(([name]) => !name.startsWith('QWEN_SUPERVISOR_')));
+}
+
+const GONE_LIMIT_MS = 5000;
+const LOOK_AGAIN_MS = 20;
+
+/**
+ * Children end a moment after their supervisor, and what they write until then would come back after it was removed. For
+ * the end of this process, when nothing can be awaited any more.
+ */
+function waitUntilGone(dataDir: string, pid: number | undefined): void {
+  const cell = new Int32Array(new SharedArrayBuffer(4));
+  // One that is dead has not been taken yet: nobody waits for it here.
+  const lives = () => pid !== undefined && !(processState(pid) ?? 'dead').startsWith('dead');
+  const isThere = () => lives() || findSurvivors(dataDir).length > 0;
+  for (let waited = 0; isThere() && waited < GONE_LIMIT_MS; waited += LOOK_AGAIN_MS)
+    Atomics.wait(cell, 0, 0, LOOK_AGAIN_MS);
 }
