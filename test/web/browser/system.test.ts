@@ -67,9 +67,11 @@ describe.skipIf(!hasBrowser())('the system screen', () => {
   });
 
   test('a load that stands still says so, and what becomes of it', async () => {
-    const stalled = await startProduct(['--load-stall-seconds', '25'], undefined, { ...NASTY, NASTY_LOAD: 'stall' });
+    const stalled = await startProduct(['--load-stall-seconds', '32'], undefined, { ...NASTY, NASTY_LOAD: 'stall' });
     onTestFinished(() => stalled.clean());
     const { page } = await browser.open(`${stalled.url}/app/system`);
+    // What is missed in one load is there in the next.
+    page.setDefaultTimeout(200_000);
     const said = (text: RegExp) => page.getByTestId('status').filter({ hasText: text }).waitFor();
     await said(/Loading pocket: transformer, \d+ MB of \d+ MB\./);
     const load = page.getByRole('region', { name: 'Load' });

@@ -148,7 +148,7 @@ const GONE_LIMIT_MS = 5000;
 const LOOK_AGAIN_MS = 20;
 
 /**
- * Children end a moment after their supervisor, and what they write until then would come back after it was removed. For
+ * Children end a moment after their supervisor; what they write until then would come back after it was removed. For
  * the end of this process, when nothing can be awaited any more.
  */
 function waitUntilGone(dataDir: string, pid: number | undefined): void {
