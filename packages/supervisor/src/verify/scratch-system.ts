@@ -56,6 +56,8 @@ export async function startScratchSystem(config: Config): Promise<ScratchSystem>
     all: true,
     buffer: false,
     detached: true,
+    // A stop takes as long as a step does.
+    forceKillAfterDelay: false,
   });
   const remove = () => {
     supervisor.kill('SIGKILL');
