@@ -47,7 +47,7 @@ const BAR_WIDTH = 24;
 export function screenLines(snapshot: Snapshot, rows: number, columns: number, atMs: number): string[] {
   const { status, running, queue, crashes } = snapshot;
   const { model } = status;
-  const last = crashes.slice(-CRASHES).reverse();
+  const last = crashes.slice(0, CRASHES);
   const lines = [
     ...statusLines(status),
     ...(model.state === 'loading' && model.bytesTotal > 0 ? [`  ${bar(model.bytesDone / model.bytesTotal)}`] : []),
