@@ -3,6 +3,7 @@ import { readKernelFile } from '@qwen-supervisor/files/kernel-file';
 import type { ModelAnswer } from '@qwen-supervisor/protocol/answers';
 import type { Config } from '@qwen-supervisor/protocol/config';
 import type { NumberedEvent } from '@qwen-supervisor/protocol/events';
+import type { SystemStatus } from '@qwen-supervisor/protocol/status';
 import { type Client, connect } from '../cli/client.js';
 import { fetchOk, get, jobEnd, smallWish, submit } from './apis.js';
 import { startScratchSystem } from './scratch-system.js';
@@ -45,12 +46,14 @@ export async function measureSystem(config: Config): Promise<Measured> {
     const { link } = client;
     await link.request('subscribe', { since: 0 });
     const workerBytes = { loading: 0, drawing: 0 };
-    looking = setInterval(async () => {
-      const { children } = await link.request('status', {});
+    const look = ({ children }: SystemStatus) => {
       const worker = children.find(({ name }) => name === 'inference');
       const doing = worker?.state === 'busy' ? 'drawing' : 'loading';
       workerBytes[doing] = Math.max(workerBytes[doing], worker?.rssBytes ?? 0);
-    }, LOOK_MS);
+    };
+    // A look that is on its way when the connection is closed has nobody who waits for it.
+    const nobodyWaits = () => {};
+    looking = setInterval(() => void link.request('status', {}).then(look, nobodyWaits), LOOK_MS);
     await system.ready();
     const ready = (performance.now() - startMs) / 1000;
     const { models } = await get<{ models: [ModelAnswer] }>(server, '/api/v1/models');
