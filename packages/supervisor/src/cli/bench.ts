@@ -4,8 +4,8 @@ import { replaceFile } from '@qwen-supervisor/files/replace-file';
 import type { Config } from '@qwen-supervisor/protocol/config';
 import { CodedError } from '@qwen-supervisor/protocol/errors';
 import type { Command } from 'commander';
-import { loadExplained } from '../config/load-config.js';
 import { type Measured, measureSystem } from '../verify/measure-system.js';
+import { explained } from './client.js';
 import { runEntry } from './entry.js';
 import { print, printError } from './printer.js';
 import { type Settings, withSettings } from './settings.js';
@@ -29,11 +29,11 @@ Examples:
   qwen-supervisor bench --probe                  how fast the device is; a text to paste into an issue
   qwen-supervisor model plan --size 1328x1328    how long a picture of a model takes`,
     )
-    .action(async ({ probe, findThreads, write, json, config: named, ...flags }: Settings) => {
-      const file = named ?? process.env.QWEN_SUPERVISOR_CONFIG;
+    .action(async ({ probe, findThreads, write, json, ...settings }: Settings) => {
+      const file = settings.config ?? process.env.QWEN_SUPERVISOR_CONFIG;
       if (write && !(findThreads && file))
         throw new CodedError('USAGE_INVALID', '--write: needs --find-threads, and a file named by --config');
-      const { config } = loadExplained(flags, file, process.env);
+      const { config } = explained(settings);
       if (probe) return probeDevice(config, Boolean(json));
       if (process.stderr.isTTY) printError('a whole system is started in a scratch folder, and draws small pictures');
       if (!findThreads) {

@@ -2,14 +2,15 @@
 import { connectIpc } from '@qwen-supervisor/ipc/connect';
 import type { Link } from '@qwen-supervisor/ipc/link';
 import { VERSION } from '@qwen-supervisor/ipc/version';
-import type { Config } from '@qwen-supervisor/protocol/config';
+import type { Config, ExplainedConfig } from '@qwen-supervisor/protocol/config';
 import { CodedError } from '@qwen-supervisor/protocol/errors';
 import type { NumberedEvent } from '@qwen-supervisor/protocol/events';
 import type { ClientMethods, SupervisorMethods, Welcome } from '@qwen-supervisor/protocol/messages';
 import type { Command } from 'commander';
-import { loadConfig } from '../config/load-config.js';
+import { loadConfig, loadExplained } from '../config/load-config.js';
 import { readPresence } from '../machine/data-folder.js';
 import { processState } from '../machine/process-state.js';
+import type { Settings } from './settings.js';
 
 export interface Client {
   link: Link<SupervisorMethods, ClientMethods>;
@@ -58,6 +59,11 @@ export function withDataDir(command: Command): Command {
 export function configOf(options: { dataDir?: string }, others: Record<string, string> = {}): Config {
   const flags = { ...(options.dataDir === undefined ? {} : { 'data-dir': options.dataDir }), ...others };
   return loadConfig(flags, process.env.QWEN_SUPERVISOR_CONFIG, process.env);
+}
+
+/** The configuration that a start with these flags, here and now, would have. @throws CodedError CONFIG_* */
+export function explained({ config: file, ...flags }: Settings): ExplainedConfig {
+  return loadExplained(flags, file ?? process.env.QWEN_SUPERVISOR_CONFIG, process.env);
 }
 
 /** The data folder from the flag, the environment or the configuration. */

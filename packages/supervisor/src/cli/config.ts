@@ -1,8 +1,8 @@
 import { CONFIG_KEYS, configJsonSchema, takesEffect } from '@qwen-supervisor/protocol/config';
 import type { Command } from 'commander';
 import { readKeysFile } from '../config/keys-file.js';
-import { loadExplained } from '../config/load-config.js';
 import { requireServable } from '../machine/http-port.js';
+import { explained } from './client.js';
 import { print } from './printer.js';
 import { type Settings, withSettings } from './settings.js';
 
@@ -36,8 +36,4 @@ export function addConfig(program: Command): void {
     .command('schema')
     .description('a JSON schema of the TOML file, for editors')
     .action(() => print(JSON.stringify(configJsonSchema(), null, 2)));
-}
-
-function explained({ config: file, ...flags }: Settings) {
-  return loadExplained(flags, file ?? process.env.QWEN_SUPERVISOR_CONFIG, process.env);
 }

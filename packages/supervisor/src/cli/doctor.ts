@@ -21,7 +21,7 @@ import { DATABASE_VERSION } from '../jobs/sqlite-database.js';
 import { hasColours } from '../records/log-line.js';
 import { installedUnit } from '../service/install.js';
 import { type ServiceState, serviceState } from '../service/systemctl.js';
-import { answered, connect } from './client.js';
+import { answered, connect, explained } from './client.js';
 import { print } from './printer.js';
 import { type Settings, withSettings } from './settings.js';
 
@@ -42,14 +42,14 @@ export function addDoctor(program: Command): void {
 }
 
 /** In the order in which one depends on the other; each as soon as it is known. */
-async function* look({ config: file, ...flags }: Settings): AsyncGenerator<Finding> {
+async function* look(settings: Settings): AsyncGenerator<Finding> {
   yield nodeFinding(process.versions.node, new Date().toISOString().slice(0, 10));
   yield packagesFinding();
   yield await runtimeFinding();
-  const explained = await known(() => loadExplained(flags, file ?? process.env.QWEN_SUPERVISOR_CONFIG, process.env));
-  yield explained.finding ?? pass('settings', 'valid');
+  const read = await known(() => explained(settings));
+  yield read.finding ?? pass('settings', 'valid');
   // With settings that cannot be read all else is looked at with those that a start without any would have.
-  const config = explained.value?.config ?? withoutFaults(flags);
+  const config = read.value?.config ?? withoutFaults(settings);
   const dataDir = config['data-dir'];
   const keys = await known(() => readKeysFile(config['keys-file']));
   if (config['keys-file'] !== '') yield keys.finding ?? pass('keys', `${keys.value?.length} in ${config['keys-file']}`);

@@ -1,7 +1,6 @@
 import type { ModelAnswer } from '@qwen-supervisor/protocol/answers';
 import { CodedError, toCodedError } from '@qwen-supervisor/protocol/errors';
 import type { Command } from 'commander';
-import { loadExplained } from '../config/load-config.js';
 import { type Finding, fail, findingLine, pass } from '../doctor/finding.js';
 import { hasColours } from '../records/log-line.js';
 import {
@@ -19,6 +18,7 @@ import {
   type Wish,
 } from '../verify/apis.js';
 import { startScratchSystem } from '../verify/scratch-system.js';
+import { explained } from './client.js';
 import { print } from './printer.js';
 import { type Settings, withSettings } from './settings.js';
 
@@ -74,8 +74,8 @@ class Report {
   }
 }
 
-async function verifyOwn(report: Report, { config: file, ...flags }: Settings): Promise<void> {
-  const { config } = loadExplained(flags, file ?? process.env.QWEN_SUPERVISOR_CONFIG, process.env);
+async function verifyOwn(report: Report, settings: Settings): Promise<void> {
+  const { config } = explained(settings);
   const system = await report.see('start', async () => {
     const value = await startScratchSystem(config);
     return { says: `listens on ${value.url}`, value };
