@@ -31,6 +31,8 @@ interface Options {
   json?: boolean;
 }
 
+/** By these a command is told to end. */
+const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
 /** Of one command; more are several commands. */
 const PICTURES_MAX = 1000;
 
@@ -94,18 +96,24 @@ async function generate(prompts: string[], options: Options): Promise<void> {
     const input = options.image === undefined ? null : await storedInput(resolve(options.image), given[0], client);
     const orders = given.flatMap((request) => inFlags(() => ordersOf(request, input, count, client)));
     await answered(pid, link.request('subscribe', { since: null }));
-    const { jobs } = await answered(pid, link.request('submitJobs', { orders, idempotency: null }));
+    const left = new Set<string>();
+    const submitted = answered(pid, link.request('submitJobs', { orders, idempotency: null })).then(({ jobs }) => {
+      for (const { id } of jobs) left.add(id);
+      return jobs;
+    });
+    let isInterrupted = false;
+    // Before the answer: the first may be drawn by then, and which to cancel is known when it comes.
+    for (const signal of options.detach ? [] : SIGNALS)
+      process.once(signal, () => {
+        isInterrupted = true;
+        const end = () => cancel(client, [...left], 128 + constants.signals[signal]);
+        submitted.then(end, end);
+      });
+    const jobs = await submitted;
     if (options.detach) {
       for (const job of jobs) print(options.json ? JSON.stringify(job) : job.id);
       return;
     }
-    const left = new Map(jobs.map((job) => [job.id, job]));
-    let isInterrupted = false;
-    for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const)
-      process.once(signal, () => {
-        isInterrupted = true;
-        cancel(client, [...left.keys()], 128 + constants.signals[signal]);
-      });
     await watchJobs(client, jobs, watcher, async (job) => {
       left.delete(job.id);
       if (isInterrupted) return;
