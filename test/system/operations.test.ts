@@ -31,6 +31,18 @@ test('restart ends the worker between two steps and starts it anew; its job goes
   expect(await command('restart', 'frob')).toMatchObject({ code: 64, stderr: expect.stringContaining("'frob'") });
 });
 
+test('an API that is restarted ends its event streams by itself, and does not have to be killed', async () => {
+  product = await startProduct();
+  const before = await product.pidOf('api');
+  const streams = await Promise.all(['events', 'logs'].map((name) => product.fetch(`/api/v1/${name}`)));
+  expect(await command('restart', 'api')).toMatchObject({ code: 0 });
+  // To their end, and not to an error in the middle.
+  for (const stream of streams) expect(await stream.text()).toBeTypeOf('string');
+  await until(async () => ((await product.pidOf('api').catch(() => before)) === before ? null : true));
+  const [, api] = (await product.status()).children;
+  expect(api).toMatchObject({ restarts: 0, lastExit: { code: 0, signal: null } });
+});
+
 test('reload takes the configuration file anew, says what it cannot, and loses no job', async () => {
   const config = join(temporaryFolder(), 'config.toml');
   writeFileSync(config, 'max-steps = 500\n');

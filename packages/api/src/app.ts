@@ -58,7 +58,6 @@ export async function buildApp(backend: Backend): Promise<App> {
   const app: App = fastify({
     logger: false,
     bodyLimit: BODY_MAX,
-    forceCloseConnections: true,
     // How long a body may take depends on how much of it comes.
     requestTimeout: 0,
     // Here, so that fastify's own, which nobody uses, are not even loaded.

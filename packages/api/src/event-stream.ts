@@ -17,6 +17,14 @@ export interface StreamLimits {
   heartbeatMs?: number;
 }
 
+/** Those of this process that may still be written to. */
+const open = new Set<EventStream>();
+
+/** Before this process ends: else it would wait for clients that only listen. */
+export function endStreams(): void {
+  for (const stream of open) stream.end();
+}
+
 export class EventStream {
   readonly #raw: FastifyReply['raw'];
   readonly #onEnd: () => void;
@@ -48,7 +56,9 @@ export class EventStream {
     // Whatever goes wrong with the connection, 'close' follows.
     this.#raw.on('error', () => {});
     this.#raw.on('drain', () => this.#flush());
+    open.add(this);
     this.#raw.on('close', () => {
+      open.delete(this);
       clearInterval(this.#heartbeat);
       this.#stop();
     });

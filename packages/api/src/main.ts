@@ -7,6 +7,7 @@ import { CodedError, toCodedError } from '@qwen-supervisor/protocol/errors';
 import { type ApiSettings, CHILD_ENV } from '@qwen-supervisor/protocol/messages';
 import { buildApp, KEEP_ALIVE } from './app.js';
 import { connectBackend } from './backend.js';
+import { endStreams } from './event-stream.js';
 
 /** What came over the other loopback is answered by then: nothing is waited for any more. */
 const LAST_ANSWERS_MS = 1000;
@@ -38,7 +39,9 @@ function listenToo(fd: number): Server {
 async function shutdown(forGood: boolean): Promise<void> {
   backend.stop(forGood ? new CodedError('SUPERVISOR_STOPPING') : new CodedError('API_RESTARTING'));
   const closed = alongside.map((server) => new Promise<void>((resolve) => server.close(() => resolve())));
-  // Answers that are ready go out; event streams are cut.
+  // Answers that are ready go out; event streams end, when those that wait for pictures have been told why.
+  await new Promise((resolve) => setImmediate(resolve));
+  endStreams();
   await app.close();
   const enough = new Promise((resolve) => setTimeout(resolve, LAST_ANSWERS_MS));
   await Promise.race([Promise.all(closed), enough]);

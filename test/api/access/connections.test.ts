@@ -111,3 +111,22 @@ test('a connection is promised for less long than it is kept, and what came in t
   server.emit('timeout', await accepted);
   expect(await again).toMatch(/^HTTP\/1.1 200/);
 });
+
+test('a server that closes waits for an answer that is on its way, and not for what its client may ask next', async () => {
+  let finish = () => {};
+  const server = createServer((_request, response) => {
+    response.writeHead(200, { 'content-length': 4 });
+    response.write('half');
+    finish = () => response.end();
+  });
+  watchConnections(server, 10);
+  await new Promise<void>((resolve) => server.listen(0, '127.0.0.1', resolve));
+  const asking = await client((server.address() as AddressInfo).port, GET('/'));
+  await new Promise((resolve) => asking.socket.once('data', resolve));
+  // All of it has come, and the server has not said yet that it is all.
+  const closed = new Promise((resolve) => server.close(resolve));
+  finish();
+  expect(await asking.closed).toMatch(/half$/);
+  asking.socket.destroy();
+  await closed;
+});

@@ -108,6 +108,8 @@ export function watchConnections(server: Server, max: number): void {
     response.on('close', () => {
       connection.unanswered--;
       connection.idleSinceMs = performance.now();
+      // A server that closes has ended those that were idle; this one is kept for a next request that will not come.
+      if (!server.listening && connection.unanswered === 0) connection.socket.end();
     });
   });
 
