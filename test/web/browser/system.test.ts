@@ -73,7 +73,7 @@ describe.skipIf(!hasBrowser())('the system screen', () => {
     // What is missed in one load is there in the next.
     page.setDefaultTimeout(200_000);
     const said = (text: RegExp) => page.getByTestId('status').filter({ hasText: text }).waitFor();
-    await said(/Loading pocket: transformer, \d+ MB of \d+ MB\./);
+    await said(/Loading pocket: transformer, \d+ MB of \d+ MB[.,]/);
     const load = page.getByRole('region', { name: 'Load' });
     expect(await load.locator('[aria-current=step]').textContent()).toContain('transformer');
     await said(/Loading has stood still for \d+ s at \d+ MB\. If it goes on so it is stopped and tried again\./);
