@@ -1,7 +1,21 @@
 import type { ChildName, ChildState, ChildStatus, SystemStatus } from '@qwen-supervisor/protocol/status';
 
+const DEVICE = { device: 'cpu', name: 'a processor', memoryBytes: null, reason: 'there is no graphics card' };
+
 export function sampleChild(name: ChildName, state: ChildState): ChildStatus {
-  return { name, pid: 7, state, restarts: 0, rssBytes: 1e6, deviceBytes: 0, lastExit: null, reason: state };
+  return {
+    name,
+    pid: 7,
+    state,
+    restarts: 0,
+    rssBytes: 1e6,
+    deviceBytes: 0,
+    device: name === 'api' ? null : DEVICE,
+    load: null,
+    job: null,
+    lastExit: null,
+    reason: state,
+  };
 }
 
 /** Of a system that draws. */
@@ -10,7 +24,7 @@ export function sampleStatus(version = '0.1.0'): SystemStatus {
     supervisor: { pid: 1, version, uptimeSeconds: 60, url: 'http://127.0.0.1:8000' },
     machine: { memoryBytes: 32e9, availableBytes: 20e9 },
     children: [sampleChild('inference', 'ready'), sampleChild('api', 'ready')],
-    device: { device: 'cpu', name: 'a processor', memoryBytes: null, reason: 'there is no graphics card' },
+    device: DEVICE,
     model: {
       id: 'pocket',
       folder: 'pocket',

@@ -16,7 +16,8 @@ const REQUEST = {
   strength: null,
   mask: null,
 };
-const FIT = fitOf(REQUEST, 'model', 'onnxruntime 1.0', 'cpu');
+const CPU = { device: 'cpu', card: 'cpu a processor' };
+const FIT = fitOf(REQUEST, 'model', 'onnxruntime 1.0', CPU);
 const latents = (step: number) => Float32Array.from({ length: 1024 }, (_, i) => step + i / 7);
 
 async function written(steps: number[], dataDir = temporaryFolder()): Promise<string> {
@@ -29,7 +30,7 @@ const names = (dataDir: string) => readdirSync(join(dataDir, 'checkpoints')).sor
 
 test('the newest checkpoint comes back bit by bit', async () => {
   const dataDir = await written([1, 2, 3]);
-  expect(findCheckpoint(dataDir, 'job_1', FIT, 3)).toEqual({
+  expect(findCheckpoint(dataDir, 'job_1', FIT, 3, false)).toEqual({
     checkpoint: { step: 3, latents: latents(3) },
     reason: null,
   });
@@ -42,8 +43,11 @@ test('of each job the newest and the newest that was synced are kept, others are
 
 test('a job that has none begins at the beginning, and if steps were completed the reason says that they are lost', () => {
   const dataDir = temporaryFolder();
-  expect(findCheckpoint(dataDir, 'job_1', FIT, 0)).toEqual({ checkpoint: null, reason: null });
-  expect(findCheckpoint(dataDir, 'job_1', FIT, 5)).toEqual({ checkpoint: null, reason: 'its checkpoint is gone' });
+  expect(findCheckpoint(dataDir, 'job_1', FIT, 0, false)).toEqual({ checkpoint: null, reason: null });
+  expect(findCheckpoint(dataDir, 'job_1', FIT, 5, false)).toEqual({
+    checkpoint: null,
+    reason: 'its checkpoint is gone',
+  });
 });
 
 test.each([
@@ -56,25 +60,28 @@ test.each([
   const file = join(dataDir, 'checkpoints', 'job_1.4.ckpt');
   const { readFileSync } = await import('node:fs');
   writeFileSync(file, damage(readFileSync(file)));
-  expect(findCheckpoint(dataDir, 'job_1', FIT, 4)).toEqual({
+  expect(findCheckpoint(dataDir, 'job_1', FIT, 4, false)).toEqual({
     checkpoint: { step: 1, latents: latents(1) },
     reason: 'the checkpoint of step 4 is damaged',
   });
 });
 
 test.each([
-  [fitOf({ ...REQUEST, seed: 2 }, 'model', 'onnxruntime 1.0', 'cpu'), /belongs to another request/],
-  [fitOf({ ...REQUEST, trueCfgScale: 4.5 }, 'model', 'onnxruntime 1.0', 'cpu'), /belongs to another request/],
-  [fitOf(REQUEST, 'other', 'onnxruntime 1.0', 'cpu'), /belongs to another model/],
-  [fitOf(REQUEST, 'model', 'onnxruntime 1.1', 'cpu'), /was computed with another runtime \(onnxruntime 1\.0/],
+  [fitOf({ ...REQUEST, seed: 2 }, 'model', 'onnxruntime 1.0', CPU), /belongs to another request/],
+  [fitOf({ ...REQUEST, trueCfgScale: 4.5 }, 'model', 'onnxruntime 1.0', CPU), /belongs to another request/],
+  [fitOf(REQUEST, 'other', 'onnxruntime 1.0', CPU), /belongs to another model/],
+  [fitOf(REQUEST, 'model', 'onnxruntime 1.1', CPU), /was computed with another runtime \(onnxruntime 1\.0/],
 ])('one that does not fit is not used: %#', async (fit, reason) => {
   const dataDir = await written([2]);
-  expect(findCheckpoint(dataDir, 'job_1', fit, 2)).toEqual({ checkpoint: null, reason: expect.stringMatching(reason) });
+  expect(findCheckpoint(dataDir, 'job_1', fit, 2, false)).toEqual({
+    checkpoint: null,
+    reason: expect.stringMatching(reason),
+  });
 });
 
 test('one that is older than the steps that were told is used, and the reason says so', async () => {
   const dataDir = await written([5]);
-  expect(findCheckpoint(dataDir, 'job_1', FIT, 7)).toMatchObject({
+  expect(findCheckpoint(dataDir, 'job_1', FIT, 7, false)).toMatchObject({
     checkpoint: { step: 5 },
     reason: 'the last checkpoint is of step 5',
   });
@@ -82,7 +89,7 @@ test('one that is older than the steps that were told is used, and the reason sa
 
 test('one that is not used is removed, so that its name does not claim steps that are lost', async () => {
   const dataDir = await written([1, 4]);
-  findCheckpoint(dataDir, 'job_1', fitOf(REQUEST, 'other', 'onnxruntime 1.0', 'cpu'), 4);
+  findCheckpoint(dataDir, 'job_1', fitOf(REQUEST, 'other', 'onnxruntime 1.0', CPU), 4, false);
   expect(names(dataDir)).toEqual([]);
 });
 
@@ -92,7 +99,7 @@ test('a half-written file and those of other jobs are not looked at', async () =
   for (const name of ['job_1.9.ckpt.tmp', 'job_11.9.ckpt', 'job_1.x.ckpt'])
     writeFileSync(join(dataDir, 'checkpoints', name), '');
   await written([2], dataDir);
-  expect(findCheckpoint(dataDir, 'job_1', FIT, 2).checkpoint?.step).toBe(2);
+  expect(findCheckpoint(dataDir, 'job_1', FIT, 2, false).checkpoint?.step).toBe(2);
   expect(names(dataDir)).toHaveLength(4);
 });
 

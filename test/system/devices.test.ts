@@ -51,7 +51,7 @@ describe('without a graphics card', () => {
     const here = await start([]);
     expect((await here.status()).device).toMatchObject({ device: 'cpu', reason: 'there is no graphics card' });
     expect(await (await here.fetch('/metrics')).text()).toMatch(
-      /^qwen_supervisor_device_info\{device="cpu",name=".*"\} 1$/m,
+      /^qwen_supervisor_device_info\{child="inference",device="cpu",name=".*"\} 1$/m,
     );
     expect(await here.ended((await here.submit(SMALL)).id)).toMatchObject({ devices: ['cpu'] });
     const { stdout } = await cli(['status', '--data-dir', here.dataDir]);

@@ -36,9 +36,9 @@ test('a job goes from the queue into the worker, and from there to those that ha
   const [queued, begun, drawn] = [1, 3, 9].map((count) => heard(stateOf(), ...life('a').slice(0, count)));
   expect(queued?.queue.map(({ id }) => id)).toEqual(['a']);
   expect(queued?.status.queue).toMatchObject({ queued: 1, current: null });
-  expect(begun?.running).toMatchObject({ phase: 'drawing', preview: 'p1', job: { step: 1, model: 'pocket' } });
+  expect(begun?.running).toMatchObject([{ phase: 'drawing', preview: 'p1', job: { step: 1, model: 'pocket' } }]);
   expect(begun?.status.queue).toMatchObject({ queued: 0, running: 1, current: 'a' });
-  expect(drawn).toMatchObject({ running: null, queue: [], ended: [{ id: 'a', status: 'done' }] });
+  expect(drawn).toMatchObject({ running: [], queue: [], ended: [{ id: 'a', status: 'done' }] });
   expect(drawn?.status.queue).toMatchObject({ queued: 0, running: 0, current: null });
 });
 
@@ -49,12 +49,12 @@ test('a job whose worker has died is first in the queue, keeps its step, and tel
     ['b', 0],
   ]);
   const after = heard(before, running('a', 2, 2));
-  expect(after.running?.job).toMatchObject({ step: 2, resumedAtStep: 2, attempts: 2 });
+  expect(after.running[0]?.job).toMatchObject({ step: 2, resumedAtStep: 2, attempts: 2 });
 });
 
 test('a step that is heard late, or again, takes nothing back', () => {
   const state = heard(stateOf(), ...life('a').slice(0, 4), step('a', 1));
-  expect(state.running?.job.step).toBe(2);
+  expect(state.running[0]?.job.step).toBe(2);
 });
 
 test('every event may come twice, and any number of them again: the state is the same as without', () => {
@@ -83,11 +83,12 @@ test('however events are mixed, a job is in one place, and steps and numbers mak
       const ids = [
         ...state.queue.map(({ id }) => id),
         ...state.ended.map(({ id }) => id),
-        state.running?.job.id,
-      ].filter((id) => id !== undefined);
+        ...state.running.map(({ job: { id } }) => id),
+      ];
       expect(new Set(ids).size).toBe(ids.length);
       expect(state.status.queue.queued).toBeGreaterThanOrEqual(0);
-      if (state.running) expect(state.running.job.step).toBeLessThanOrEqual(state.running.job.steps);
+      for (const run of state.running) expect(run.job.step).toBeLessThanOrEqual(run.job.steps);
+      expect(state.status.queue.running).toBe(state.running.length + state.strangers.length);
     }),
   );
 });

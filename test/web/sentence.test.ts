@@ -49,7 +49,12 @@ test('a picture whose worker is gone is said to go on at its step', () => {
 });
 
 test('a picture is read, drawn and decoded, and its time runs on between two steps', () => {
-  const running = { job: job('a', { step: 3, eta: { low: 30, high: 31 } }), preview: null, toldAtMs: NOW_MS };
+  const running = {
+    job: job('a', { step: 3, eta: { low: 30, high: 31 } }),
+    preview: null,
+    toldAtMs: NOW_MS,
+    stepAtMs: null,
+  };
   expect(runningSentence({ ...running, phase: 'text' }, NOW_MS)).toBe('Reading the prompt, 31 s left');
   expect(runningSentence({ ...running, phase: 'drawing' }, NOW_MS + 10_000)).toBe('Drawing 3/20, 21 s left');
   expect(runningSentence({ ...running, phase: 'decoding' }, NOW_MS + 99_000)).toBe(
@@ -78,8 +83,9 @@ test('the clock of another machine, ten minutes off, leaves times as they are', 
     phase: 'drawing',
     preview: null,
     toldAtMs: NOW_MS + 600_000,
+    stepAtMs: null,
   } as const;
-  expect(say({ ...withWorker('busy', 'drawing', { ...skewed, running }) }, OPEN, NOW_MS + 1000)).toBe(
+  expect(say({ ...withWorker('busy', 'drawing', { ...skewed, running: [running] }) }, OPEN, NOW_MS + 1000)).toBe(
     'Drawing 3/20, 29 s left',
   );
 });
@@ -91,8 +97,9 @@ test('the tab changes with each tenth, and not with each step', () => {
       phase: 'drawing',
       preview: null,
       toldAtMs: 0,
+      stepAtMs: null,
     } as const;
-    return titleOf({ ...stateOf(), running }, OPEN).text;
+    return titleOf({ ...stateOf(), running: [running] }, OPEN).text;
   };
   expect([0, 1, 2, 3].map(title)).toEqual(['0 %', '0 %', '10 %', '10 %'].map((tenth) => `${tenth} · qwen-supervisor`));
 });

@@ -14,7 +14,7 @@ import type {
   SupervisorMethods,
   Welcome,
 } from '@qwen-supervisor/protocol/messages';
-import type { Vitals } from '@qwen-supervisor/protocol/status';
+import { mainWorker, type Vitals } from '@qwen-supervisor/protocol/status';
 import { Abandoned } from './abandoned.js';
 
 export type SupervisorLink = Link<SupervisorMethods, ClientMethods>;
@@ -66,14 +66,16 @@ export async function connectBackend(
   const ofJobs = new Map<string, Set<(event: JobEvent & NumberedEvent) => void>>();
   const onMissed = new Set<() => void>();
   const waiting = new Set<(error: CodedError) => void>();
-  let lastPreview: { jobId: string; png: Uint8Array } | null = null;
+  /** The last of each job that runs. */
+  const previews = new Map<string, Uint8Array>();
   let stopping = false;
   const fail = (error: CodedError) => {
     for (const reject of waiting) reject(error);
   };
   const hear = (event: NumberedEvent) => {
     ring.push(event);
-    if (event.type === 'step' && event.preview) lastPreview = { jobId: event.jobId, png: event.preview };
+    if (event.type === 'step' && event.preview) previews.set(event.jobId, event.preview);
+    if ('job' in event && isTerminal(event.job.status)) previews.delete(event.jobId);
     for (const listener of listeners) listener(event);
     if ('jobId' in event) for (const listener of ofJobs.get(event.jobId) ?? []) listener(event);
   };
@@ -117,7 +119,7 @@ export async function connectBackend(
     get stopping() {
       return stopping;
     },
-    preview: (jobId) => (lastPreview?.jobId === jobId ? lastPreview.png : null),
+    preview: (jobId) => previews.get(jobId) ?? null,
     listen(listener, missed) {
       listeners.add(listener);
       onMissed.add(missed);
@@ -143,9 +145,9 @@ export async function connectBackend(
         const look = () =>
           void Promise.all([link.request('getJob', { id: jobId }), link.request('status', {})]).then(
             ([job, status]) => {
-              const worker = status.children.find((child) => child.name === 'inference');
+              const worker = mainWorker(status.children);
               if (isTerminal(job.status)) settle(() => resolve(job));
-              else if (worker?.state === 'failed') giveUp(workerGivenUp(worker.reason));
+              else if (worker.state === 'failed') giveUp(workerGivenUp(worker.reason));
             },
             giveUp,
           );

@@ -184,7 +184,7 @@ function describe(event: NumberedEvent): Told[] {
       return [[event.type, event.job]];
     case 'load': {
       const { component, bytesDone: bytes, bytesTotal: total } = event.progress;
-      return [['loading', { component, bytes, total }]];
+      return [['loading', { child: event.name, component, bytes, total }]];
     }
     case 'child': {
       const { name, state, pid, reason } = event;

@@ -37,8 +37,13 @@ export interface Fit {
   model: string;
   /** Build of the runtime, processor and threads: rounding may differ between them. */
   runtime: string;
-  /** What it is computed on. Of another one a checkpoint fits too: that differs in rounding alone, and is told. */
+  /** What it is computed on: `cuda:0`. */
   device: string;
+  /**
+   * What that is: `cuda NVIDIA GeForce RTX 4090`. Of another one a checkpoint fits too, unless the operator wants it
+   * otherwise: it differs in rounding alone, and is told.
+   */
+  card: string;
 }
 
 /** The state after `step` completed steps. */
@@ -55,8 +60,13 @@ interface Header {
 }
 
 /** `model`: fingerprint of the checkpoint folder; `runtime`: what computes, and how. */
-export function fitOf(request: JobRequest, model: string, runtime: string, device: string): Fit {
-  return { request: JSON.stringify(requestOf(request)), model, runtime, device };
+export function fitOf(
+  request: JobRequest,
+  model: string,
+  runtime: string,
+  { device, card }: Pick<Fit, 'device' | 'card'>,
+): Fit {
+  return { request: JSON.stringify(requestOf(request)), model, runtime, device, card };
 }
 
 /** Writes the checkpoints of one run. */
@@ -127,12 +137,13 @@ export function findCheckpoint(
   jobId: string,
   fit: Fit,
   expectedStep: number,
+  startsOverElsewhere: boolean,
 ): { checkpoint: JobCheckpoint | null; reason: string | null } {
   const folder = join(dataDir, CHECKPOINTS_FOLDER);
   let reason: string | null = null;
   for (const step of checkpointedSteps(folder, jobId).sort((a, b) => b - a)) {
     const file = join(folder, checkpointName(jobId, step));
-    const read = load(file, fit);
+    const read = load(file, fit, startsOverElsewhere);
     if (typeof read !== 'string') {
       if (step < expectedStep) reason ??= `the last checkpoint is of step ${step}`;
       return { checkpoint: read, reason };
@@ -172,16 +183,22 @@ function isSameRequest(stored: string, asked: string): boolean {
   return JSON.stringify(requestOf(JSON.parse(stored) as JobRequest)) === asked;
 }
 
+/** Those of earlier versions name the device alone, or none. */
+function isEqualCard(stored: Partial<Fit>, fit: Fit): boolean {
+  if (stored.card !== undefined) return stored.card === fit.card;
+  return stored.device === undefined || stored.device === fit.device;
+}
+
 /** The checkpoint, or what is wrong with it. */
-function load(file: string, fit: Fit): JobCheckpoint | string {
+function load(file: string, fit: Fit, startsOverElsewhere: boolean): JobCheckpoint | string {
   try {
-    return decode(readFileSync(file), fit);
+    return decode(readFileSync(file), fit, startsOverElsewhere);
   } catch (error) {
     return `cannot be read (${(error as Error).message})`;
   }
 }
 
-function decode(bytes: Buffer, fit: Fit): JobCheckpoint | string {
+function decode(bytes: Buffer, fit: Fit, startsOverElsewhere: boolean): JobCheckpoint | string {
   const end = bytes.length - SUM_BYTES;
   const start = MAGIC.length + 4;
   if (end < start || !bytes.subarray(0, MAGIC.length).equals(MAGIC)) return 'is damaged';
@@ -191,8 +208,8 @@ function decode(bytes: Buffer, fit: Fit): JobCheckpoint | string {
   if (!isSameRequest(header.fit.request, fit.request))
     return 'belongs to another request, or to an older version of it';
   if (header.fit.model !== fit.model) return 'belongs to another model';
-  // Those of earlier versions name no device.
-  const isOfAnother = header.fit.device !== undefined && header.fit.device !== fit.device;
+  const isOfAnother = !isEqualCard(header.fit, fit);
+  if (isOfAnother && startsOverElsewhere) return `was computed on another kind of card (${header.fit.card})`;
   if (!isOfAnother && header.fit.runtime !== fit.runtime)
     return `was computed with another runtime (${header.fit.runtime})`;
   const latents = new Float32Array(header.floats);

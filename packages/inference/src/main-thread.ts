@@ -40,7 +40,7 @@ const PREVIEWS = 5;
 const PREVIEW_BYTES_MAX = 1 << 16;
 
 const settings = JSON.parse(process.env[CHILD_ENV.settings] ?? '{}') as WorkerSettings;
-const threads = threadCount(settings.threads);
+const threads = threadCount(settings.threads, settings.sharers);
 const flags = new Int32Array(new SharedArrayBuffer(4 * FLAG_COUNT));
 const control = new Worker(new URL('./control-thread.js', import.meta.url), {
   workerData: {
@@ -208,8 +208,14 @@ async function attempt(run: Run, { sessions, colours, fingerprint: modelFingerpr
   try {
     // It may be of another time, when there was another model, or more memory.
     requireDrawable(request, settings, settings.plan.largestPixels);
-    const fit = fitOf(request, modelFingerprint, runtimeFor(request, sessions), settings.device);
-    const { checkpoint, reason } = findCheckpoint(settings.dataDir, run.jobId, fit, run.step);
+    const fit = fitOf(request, modelFingerprint, runtimeFor(request, sessions), settings);
+    const { checkpoint, reason } = findCheckpoint(
+      settings.dataDir,
+      run.jobId,
+      fit,
+      run.step,
+      settings.startsOverElsewhere,
+    );
     Atomics.store(flags, FLAG.step, checkpoint?.step ?? 0);
     Atomics.store(flags, FLAG.stepShare, 0);
     tell({ type: 'begun', run, fit, step: checkpoint?.step ?? 0, startedOverReason: reason });

@@ -7,11 +7,11 @@ export function processorName(): string {
   return `${arch()}, ${cpus()[0]?.model ?? ''}`;
 }
 
-/** `wanted`: what the operator has set; 0 for as many as there are. */
-export function threadCount(wanted: number): number {
+/** `wanted`: what the operator has set; 0 for as many as there are, which `sharers` workers have between them. */
+export function threadCount(wanted: number, sharers = 1): number {
   const possible = [availableParallelism(), quota(), cores()].filter((count) => count !== null);
   // Two threads on one core, or on a share of one, take turns.
-  return wanted > 0 ? wanted : Math.max(1, Math.min(...possible));
+  return wanted > 0 ? wanted : Math.max(1, Math.floor(Math.min(...possible) / sharers));
 }
 
 /** Processors' worth of time that the control group has; null without a bound. Reference: cgroup-v2, "cpu.max". */

@@ -43,9 +43,10 @@ export interface SnapshotAnswer {
   role: Role;
   status: SystemStatus;
   models: ModelAnswer[];
-  running: Job | null;
-  /** Of the running job: PNG, base64. */
-  preview: string | null;
+  /** Those in the hands of workers, in the order of these. */
+  running: Job[];
+  /** Of running jobs, by their id: PNG, base64. */
+  previews: Record<string, string>;
   /** In the order in which they will be drawn; the first fifty. */
   queue: Job[];
   /** The last that have ended, newest first. */

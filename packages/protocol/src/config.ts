@@ -4,16 +4,16 @@
  * file.
  */
 import { z } from 'zod';
-import { DEVICE_PATTERN } from './device.js';
+import { DEVICES_PATTERN, listOfDevices } from './device.js';
 import { CodedError } from './errors.js';
 import { STEPS_MAX } from './job-request.js';
-import type { ChildName } from './status.js';
+import { type ChildRole, WORKERS_MAX } from './status.js';
 
 /**
  * When a changed setting is obeyed: at once, when that child is started anew (a reload does it), or at the next start
  * because it is bound to what is open, or all children were started with it.
  */
-export type TakesEffect = 'at once' | ChildName | 'start';
+export type TakesEffect = 'at once' | ChildRole | 'start';
 
 const seconds = z.number().positive().max(86_400);
 
@@ -158,16 +158,31 @@ export const configSchema = z.strictObject({
     .meta({ takesEffect: 'inference' }),
   device: z
     .string()
-    .regex(DEVICE_PATTERN, { error: "must be auto, cpu, cuda or webgpu; a card of several as 'cuda:1'" })
+    .regex(DEVICES_PATTERN, {
+      error: "must be auto, cpu, cuda or webgpu; a card of several as 'cuda:1', several cards as 'cuda:0,cuda:1'",
+    })
+    .refine((text) => listOfDevices(text).length <= WORKERS_MAX, { error: `must be ${WORKERS_MAX} devices at most` })
+    .refine((text) => repeatedCard(text) === null, {
+      error: (issue) => `${repeatedCard(String(issue.input))} stands there twice: a card takes one worker`,
+    })
     .default('auto')
     .describe(
-      "What computes pictures: 'cpu', 'cuda' or 'webgpu' (Vulkan), of several cards as 'cuda:1'; 'auto' for the best that works (docs/gpu.md)",
+      "What computes pictures: 'cpu', 'cuda' or 'webgpu' (Vulkan), of several cards as 'cuda:1'; 'auto' for the best that works; 'cuda:0,cuda:1' for two pictures at a time (docs/gpu.md)",
     )
     .meta({ takesEffect: 'inference' }),
   'device-fallback': z
     .enum(['cpu', 'none'])
     .default('cpu')
-    .describe("What goes on when the device does not work: 'cpu', or 'none' to fail and say why")
+    .describe(
+      "What goes on when the device does not work: 'cpu', or 'none' to fail and say why. Of several devices the others go on",
+    )
+    .meta({ takesEffect: 'inference' }),
+  'resume-elsewhere': z
+    .enum(['go-on', 'start-over', 'wait'])
+    .default('go-on')
+    .describe(
+      "A picture begun on one kind of card, and another could go on with it: 'go-on' (last bits may round otherwise), 'start-over', or 'wait' for an equal card that is not given up",
+    )
     .meta({ takesEffect: 'inference' }),
   'memory-gigabytes': z
     .number()
@@ -281,6 +296,12 @@ export const WHEN: Record<TakesEffect, string> = {
   api: 'Takes effect with a reload, which restarts the API',
   start: 'Takes effect with the next start',
 };
+
+/** The first card that is in the list twice; null if none is. */
+function repeatedCard(text: string): string | null {
+  const cards = listOfDevices(text).filter((device) => device !== 'cpu');
+  return cards.find((card, index) => cards.indexOf(card) < index) ?? null;
+}
 
 /** What is known about one key, for flags, docs and the example file. */
 export function describeKey(key: ConfigKey): { doc: string; default: string | number | undefined; numeric: boolean } {

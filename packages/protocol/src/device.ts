@@ -4,8 +4,18 @@ import type { ErrorObject } from './errors.js';
 export const DEVICE_KINDS = ['cpu', 'cuda', 'webgpu'] as const;
 export type DeviceKind = (typeof DEVICE_KINDS)[number];
 
-/** What an operator may ask for: `auto`, or a device as `cpu`, `cuda`, `webgpu`, `cuda:1`. */
-export const DEVICE_PATTERN = /^(?:auto|cpu|(?:cuda|webgpu)(?::\d{1,2})?)$/;
+/** What an operator may ask for: `auto`, or devices as `cpu`, `cuda`, `webgpu`, `cuda:1`; commas between several. */
+export const DEVICES_PATTERN =
+  /^(?:auto|(?:cpu|(?:cuda|webgpu)(?::\d{1,2})?)(?: *, *(?:cpu|(?:cuda|webgpu)(?::\d{1,2})?))*)$/;
+
+/** What was asked for, one after the other: a worker is started for each. */
+export function listOfDevices(text: string): string[] {
+  return text.split(',').map((one) => one.trim());
+}
+
+export function firstDevice(text: string): string {
+  return listOfDevices(text)[0] as string;
+}
 
 /** A device by its kind and, of several of a kind, its number: `cuda:1`. */
 export function parseDevice(device: string): { kind: DeviceKind; index: number } {
@@ -13,7 +23,7 @@ export function parseDevice(device: string): { kind: DeviceKind; index: number }
   return { kind: kind as DeviceKind, index: Number(index) };
 }
 
-/** The device that the worker was given, and why. */
+/** The device that a worker was given, and why. */
 export interface ChosenDevice {
   /** `cpu`, `cuda:0`, `webgpu:0`. */
   device: string;

@@ -1,11 +1,11 @@
 /** What happens in the system, in order: the stream behind `events -f` and every page. */
 import type { JobEvent } from './job.js';
-import type { ChildName, ChildState, Crash, LoadProgress } from './status.js';
+import type { ChildName, ChildState, Crash, LoadProgress, WorkerName } from './status.js';
 
 export type SystemEvent =
   | JobEvent
   | { type: 'child'; name: ChildName; state: ChildState; pid: number | null; reason: string }
-  | { type: 'load'; progress: LoadProgress }
+  | { type: 'load'; name: WorkerName; progress: LoadProgress }
   | { type: 'crash'; crash: Crash }
   /** Finished pictures are starred, in the trash, back from it, or gone for ever. */
   | { type: 'pictures'; ids: string[]; change: PictureChange };

@@ -8,7 +8,7 @@ import { JOB_SOURCES, JOB_STATUSES, type JobFilter, type JobOrder, type PictureF
 import { type JobRequest, PRIORITY_MAX, PROMPT_MAX, SIDE_MAX, STEPS_MAX } from './job-request.js';
 import type { JobOutcome, Params, SupervisorMethods, WorkerReports } from './messages.js';
 import { SEED_MAX } from './seed.js';
-import { CHILD_NAMES, type LoadProgress, MODEL_COMPONENTS, type Vitals } from './status.js';
+import { CHILD_NAME_PATTERN, type ChildName, type LoadProgress, MODEL_COMPONENTS, type Vitals } from './status.js';
 
 /** Characters of a text that is no prompt. */
 const TEXT_MAX = 10_000;
@@ -147,7 +147,7 @@ export const MESSAGES: { [K in keyof Received]: z.ZodType<Params<Received, K>> }
   unloadModel: nothing,
   subscribe: z.object({ since: count.nullable() }),
   stop: nothing,
-  restart: z.object({ name: z.enum(CHILD_NAMES) }),
+  restart: z.object({ name: z.custom<ChildName>((name) => typeof name === 'string' && CHILD_NAME_PATTERN.test(name)) }),
   reload: nothing,
   apiReady: nothing,
   apiKeys: nothing,

@@ -17,7 +17,7 @@ import type {
 } from './job.js';
 import type { DrawnModel, JobLimits, JobRequest, ModelDefaults } from './job-request.js';
 import type { ModelPlan } from './model-plan.js';
-import type { ChildName, Crash, LoadProgress, SystemStatus, Vitals } from './status.js';
+import type { ChildName, ChildRole, Crash, LoadProgress, SystemStatus, Vitals } from './status.js';
 
 /** A method map: parameters in, result out. */
 export type Methods = Record<string, (params: never) => unknown>;
@@ -82,9 +82,10 @@ export interface PicturePage {
 export interface Snapshot {
   lastSeq: number;
   status: SystemStatus;
-  running: Job | null;
-  /** Of the running job: PNG. */
-  preview: Uint8Array | null;
+  /** Those in the hands of workers, in the order of these. */
+  running: Job[];
+  /** Of running jobs, by their id: PNG. */
+  previews: Record<string, Uint8Array>;
   /** In the order in which they will be drawn; the first fifty. */
   queue: Job[];
   /** The last that have ended, newest first. */
@@ -183,7 +184,7 @@ export type WorkerReports = {
  */
 export interface ReloadReport {
   applied: string[];
-  restarted: ChildName[];
+  restarted: ChildRole[];
   ignored: string[];
 }
 
@@ -224,10 +225,16 @@ export interface WorkerSettings {
   embedsMetadata: boolean;
   /** From one sign of life to the next. */
   beatMs: number;
-  /** Threads that compute; 0 for as many as there are processors. */
+  /** Threads that compute; 0 for as many as there are processors, divided by `sharers`. */
   threads: number;
+  /** Workers that compute on the processor, this one among them. */
+  sharers: number;
   /** As `cpu`, `cuda:0`, `webgpu:0`. */
   device: string;
+  /** What it is, by which equal ones are known: `cuda NVIDIA GeForce RTX 4090`. */
+  card: string;
+  /** Whether a picture begun on another kind of card is begun anew. */
+  startsOverElsewhere: boolean;
   plan: ModelPlan;
   distilled: ModelInfo['distilled'];
 }

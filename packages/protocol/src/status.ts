@@ -19,8 +19,24 @@ export function isUp(state: ChildState | undefined): boolean {
   return state === 'ready' || state === 'busy';
 }
 
-export const CHILD_NAMES = ['inference', 'api'] as const;
-export type ChildName = (typeof CHILD_NAMES)[number];
+/** What a child is for: a worker draws, the API serves. */
+export type ChildRole = 'inference' | 'api';
+/** A worker for each device: the first is `inference`, the others `inference-2`, `inference-3`, … */
+export type WorkerName = 'inference' | `inference-${number}`;
+export type ChildName = WorkerName | 'api';
+export const CHILD_NAME_PATTERN = /^(?:api|inference(?:-(?:[2-9]|[1-9]\d))?)$/;
+/** Most workers of one machine. */
+export const WORKERS_MAX = 16;
+
+/** Of the first `count` workers, one at least. */
+export function workerNames(count: number): WorkerName[] {
+  const others = Array.from({ length: count - 1 }, (_, i): WorkerName => `inference-${i + 2}`);
+  return ['inference', ...others];
+}
+
+export function roleOfChild(name: ChildName): ChildRole {
+  return name === 'api' ? 'api' : 'inference';
+}
 
 /** How an unplanned exit came about. */
 export type ExitCause =
@@ -67,6 +83,12 @@ export interface ChildStatus {
   rssBytes: number | null;
   /** Memory of a graphics device that it held when it became ready; 0 on the CPU. */
   deviceBytes: number;
+  /** What a worker computes on; null for the API. */
+  device: ChosenDevice | null;
+  /** Of the load under way; null without one. */
+  load: LoadProgress | null;
+  /** Id of the job in its hands. */
+  job: string | null;
   lastExit: ChildExit | null;
   /** Why the child is in this state, in words. */
   reason: string;
@@ -139,9 +161,9 @@ export interface ModelStatus {
 export interface QueueStatus {
   queued: number;
   running: number;
-  /** Id of the job in a worker's hands. */
+  /** Id of the job in a worker's hands; of several the one that was begun first. */
   current: string | null;
-  /** Why the queue stands still although the worker is up: the disk, mostly. Null if nothing is wrong. */
+  /** Why the queue stands still although a worker is up: the disk, mostly. Null if nothing is wrong. */
   problem: string | null;
 }
 
@@ -149,8 +171,30 @@ export interface SystemStatus {
   supervisor: { pid: number; version: string; uptimeSeconds: number; url: string };
   /** Memory of the whole machine, and of that what can be had without taking it from anybody. */
   machine: { memoryBytes: number; availableBytes: number };
+  /** The workers, then the API. */
   children: ChildStatus[];
+  /** Of the worker that is furthest: see `mainWorker`. */
   device: ChosenDevice;
   model: ModelStatus;
   queue: QueueStatus;
+}
+
+/** How near a worker in this state is to a picture, the nearest first. */
+const NEARNESS: ChildState[] = [
+  'busy',
+  'ready',
+  'loading',
+  'starting',
+  'stopping',
+  'stopped',
+  'backing-off',
+  'blocked',
+  'failed',
+];
+
+/** The worker that decides when a picture can be drawn: the one that is furthest, of several alike the first. */
+export function mainWorker<W extends Pick<ChildStatus, 'name' | 'state'>>(children: readonly W[]): W {
+  const workers = children.filter(({ name }) => name !== 'api');
+  const [main] = workers.toSorted((a, b) => NEARNESS.indexOf(a.state) - NEARNESS.indexOf(b.state));
+  return main as W;
 }

@@ -2,14 +2,12 @@
  * The shell around the supervisor's core: owns the clock, the processes, the sockets and the store. It turns what
  * happens into events, and carries out the effects that the core decides on.
  */
-import { freemem, totalmem } from 'node:os';
-import { VERSION } from '@qwen-supervisor/ipc/version';
 import type { ApiKey } from '@qwen-supervisor/protocol/api-keys';
 import type { Config } from '@qwen-supervisor/protocol/config';
 import { CodedError, type ErrorObject } from '@qwen-supervisor/protocol/errors';
 import { type JobRequest, requestOf } from '@qwen-supervisor/protocol/job-request';
-import type { ReloadReport, Snapshot, Welcome } from '@qwen-supervisor/protocol/messages';
-import type { ChildName, Crash, SystemStatus } from '@qwen-supervisor/protocol/status';
+import type { ReloadReport } from '@qwen-supervisor/protocol/messages';
+import type { ChildName, Crash, WorkerName } from '@qwen-supervisor/protocol/status';
 import { changeConfig } from './config/config-change.js';
 import { boundsOf, limitsOf } from './config/config-parts.js';
 import { readKeysFile } from './config/keys-file.js';
@@ -18,29 +16,29 @@ import { answer, type PeerLink, type Supervised } from './control/peer-methods.j
 import type { ChildEvent } from './core/child.js';
 import type { Effect, Event } from './core/events.js';
 import { progressOf, runningEta } from './core/expected-times.js';
-import { childOf, initialState, type Limits, nextDeadline, runs, type State, workerMemory } from './core/state.js';
+import { childOf, initialState, type Limits, nextDeadline, runs, type State } from './core/state.js';
 import { stateChanges } from './core/state-changes.js';
 import { decide } from './core/supervisor.js';
-import { describeSystem } from './core/system-status.js';
 import { measureDevice, probeDevice } from './devices/device-memory.js';
 import { JobDesk } from './jobs/job-desk.js';
+import type { Taker } from './jobs/job-store.js';
 import { removePresence } from './machine/data-folder.js';
 import { refuseUnlessOpen } from './machine/http-port.js';
 import type { Parts } from './parts.js';
-import { PLANNED_FROM } from './planned-model.js';
+import type { PlannedModel } from './planned-model.js';
+import { PLANNED_FROM } from './planned-models.js';
 import { apiSettings, workerSettings } from './processes/child-settings.js';
 import { type Exit, type Incarnation, Processes } from './processes/processes.js';
 import { CrashLog } from './records/crash-log.js';
 import { EventLog } from './records/event-log.js';
 import { logChange } from './records/log-change.js';
 import { Metrics } from './records/metrics.js';
+import { snapshotOf, statusOf, welcomeOf } from './system-answers.js';
 
 /** `setTimeout` takes no longer time. */
 const TIMER_MAX_MS = 2 ** 31 - 1;
 /** From one look for what nobody needs any more to the next. */
 const TIDY_MS = 3_600_000;
-/** Jobs in a snapshot. */
-const SNAPSHOT_JOBS = 50;
 
 export interface RunningDaemon {
   /** Begins an orderly stop; `ended` resolves when it is done. */
@@ -68,8 +66,8 @@ export class Daemon implements RunningDaemon, Supervised {
   #config: Config;
   #keys: ApiKey[];
   #limits: Limits;
-  readonly #model: Parts['model'];
-  #state: State = initialState();
+  readonly #models: Parts['models'];
+  #state: State;
   #links: Partial<Record<ChildName, PeerLink>> = {};
   /** Reloads, and looks at the model. */
   #acting: Promise<unknown> = Promise.resolve();
@@ -80,13 +78,14 @@ export class Daemon implements RunningDaemon, Supervised {
   #end: (error: ErrorObject | null) => void = () => {};
 
   constructor(parts: Parts) {
-    const { httpPort, config, model, dataDir, socket, store } = parts;
+    const { httpPort, config, models, dataDir, socket, store } = parts;
     const log = parts.log.logger;
     this.#parts = parts;
     this.#config = config;
     this.#keys = parts.keys;
-    this.#limits = limitsOf(config, model.info.plan, model.hasNextDevice(config));
-    this.#model = model;
+    this.#limits = limitsOf(config, models.planned(config));
+    this.#models = models;
+    this.#state = initialState(models.names);
     this.#crashes = new CrashLog(dataDir);
     this.#control = new ControlSocket(socket, { dataDir, url: httpPort.url, log }, (link) => answer(link, this));
     const socketPath = () => this.#control.path;
@@ -101,10 +100,10 @@ export class Daemon implements RunningDaemon, Supervised {
       detach: (child) => this.#processes.disconnected(child),
     };
     this.ask = {
-      welcome: () => this.#welcome(),
-      status: () => this.#status(),
-      snapshot: () => this.#snapshot(),
-      metrics: async () => this.#metrics.text(await this.#status()),
+      welcome: () => welcomeOf(this.#parts, this, this.#config),
+      status: () => statusOf(this.#parts, this, this.#config),
+      snapshot: () => snapshotOf(this.#parts, this, this.#config, this.#crashes.newest),
+      metrics: async () => this.#metrics.text(await statusOf(this.#parts, this, this.#config)),
       apiKeys: () => this.#keys,
       // One after the other: each is compared with what the one before has made.
       reload: () => {
@@ -122,8 +121,10 @@ export class Daemon implements RunningDaemon, Supervised {
   async open(): Promise<void> {
     const { dataDir, log, httpPort, systemd, watchdogMs } = this.#parts;
     await this.#control.open();
-    const { device, info } = this.#model;
-    log.logger.info({ pid: process.pid, model: info.id, data: dataDir, ...device }, `listening on ${httpPort.url}`);
+    const { id: model } = this.#models.info;
+    log.logger.info({ pid: process.pid, model, data: dataDir }, `listening on ${httpPort.url}`);
+    for (const worker of this.#models.names)
+      log.logger.info({ worker, ...this.#models.of(worker).device(this.#config) }, 'what computes pictures');
     log.logger.info(`the page is at ${httpPort.url}/app/`);
     this.jobs.recover();
     this.send({ type: 'start', atMs: this.nowMs() });
@@ -141,7 +142,11 @@ export class Daemon implements RunningDaemon, Supervised {
   }
 
   requireAllowed(request: JobRequest): void {
-    this.#model.requireAllowed(request, this.#config);
+    this.#models.requireAllowed(request, this.#config);
+  }
+
+  takerFor(worker: WorkerName): Taker {
+    return this.#models.takerFor(worker, this.#config, this.#state);
   }
 
   stop(reason: string): void {
@@ -151,7 +156,7 @@ export class Daemon implements RunningDaemon, Supervised {
   }
 
   kill(): void {
-    this.#model.stopLooking();
+    for (const name of this.#models.names) this.#models.of(name).stopLooking();
     this.#processes.killAll();
     this.send({ type: 'stop', how: 'now', atMs: this.nowMs() });
   }
@@ -184,7 +189,7 @@ export class Daemon implements RunningDaemon, Supervised {
       logChange(this.#parts.log.logger, change);
       this.events.publish(change.event);
     }
-    this.#model.hear(event, effects);
+    this.#models.hear(event, effects);
     for (const effect of effects) this.#perform(effect);
   }
 
@@ -211,15 +216,15 @@ export class Daemon implements RunningDaemon, Supervised {
       case 'ask-stop':
         return this.#links[effect.name]?.notify('shutdown', { forGood: effect.forGood });
       case 'kill':
-        if (effect.name !== 'api') this.#model.stopLooking();
+        if (effect.name !== 'api') this.#models.of(effect.name).stopLooking();
         if (effect.noteThreads) this.#processes.noteThreads(effect.name);
         return this.#processes.kill(effect.name, effect.tree);
       case 'measure-device':
-        return void measureDevice(effect.pid).then((memory) => {
+        return void measureDevice(effect.pid, this.#cardOf(effect.name)).then((memory) => {
           if (memory.heldBytes > 0) this.#tellChild(effect.name, effect.incarnation, { type: 'holds', memory });
         });
       case 'probe-memory':
-        return void probeDevice().then((found) =>
+        return void probeDevice(this.#cardOf(effect.name)).then((found) =>
           this.#tellChild(effect.name, effect.incarnation, { type: 'memory', ...found }),
         );
       case 'note-impossible':
@@ -227,7 +232,7 @@ export class Daemon implements RunningDaemon, Supervised {
       case 'announce-failure':
         return this.events.announceFailure(effect.reason);
       case 'claim':
-        return this.jobs.claim();
+        return this.jobs.claim(effect.worker);
       case 'dispatch': {
         const { worker, job, attempt } = effect;
         return this.#links[worker]?.notify('run', { jobId: job.id, attempt, request: requestOf(job), step: job.step });
@@ -264,8 +269,14 @@ export class Daemon implements RunningDaemon, Supervised {
     }
   }
 
+  /** Only NVIDIA's cards tell what a process holds of them. */
+  #cardOf(name: ChildName): number | null {
+    return name === 'api' ? null : (this.#models.of(name).candidate?.nvidia ?? null);
+  }
+
   #spawn(name: ChildName, incarnation: number): void {
-    const isPlanned = name === 'api' || !this.#model.isOld;
+    const model = name === 'api' ? null : this.#models.of(name);
+    const isPlanned = model === null || (!model.isOld && model.info !== null);
     if (this.#control.isThere() && isPlanned) return this.#spawnNow(name, incarnation);
     const fail = () => this.#tellExit({ name, number: incarnation }, { code: null, signal: null, oomKilled: false });
     const spawn = () => {
@@ -276,19 +287,24 @@ export class Daemon implements RunningDaemon, Supervised {
     };
     const ready = async () => {
       if (!this.#control.isThere()) await this.#control.openAnew();
-      if (!isPlanned) await this.#planAgain();
+      if (model?.isOld) await this.#planAgain(model.name);
+      // A reload may have made another of it.
+      if (model) this.#models.of(model.name).requirePlan();
     };
     void ready().then(spawn, (error: Error) => {
-      this.#parts.log.logger.error(`no child can be started: ${error.message}`);
+      this.#parts.log.logger.error({ child: name }, `cannot be started: ${error.message}`);
+      if (error instanceof CodedError)
+        this.#tellChild(name, incarnation, { type: 'fatal', error: error.toObject(), permanent: true });
       fail();
     });
   }
 
-  async #planAgain(): Promise<void> {
+  async #planAgain(name: WorkerName): Promise<void> {
+    const { logger } = this.#parts.log;
     // In line with reloads: what was asked for last is in force.
-    await this.#inLine(() => this.#model.lookAgain(this.#config, workerMemory(this.#state), this.#parts.log.logger));
-    this.#limits = limitsOf(this.#config, this.#model.info.plan, this.#model.hasNextDevice(this.#config));
-    this.#links.api?.notify('welcome', this.#welcome());
+    await this.#inLine(() => this.#models.lookAgain(name, this.#config, this.#state, logger));
+    this.#limits = limitsOf(this.#config, this.#models.planned(this.#config));
+    this.#links.api?.notify('welcome', welcomeOf(this.#parts, this, this.#config));
   }
 
   #inLine<T>(act: () => Promise<T>): Promise<T> {
@@ -298,13 +314,18 @@ export class Daemon implements RunningDaemon, Supervised {
   }
 
   #spawnNow(name: ChildName, incarnation: number): void {
-    const { httpPort, dataDir } = this.#parts;
+    const { httpPort } = this.#parts;
     const child = { name, number: incarnation };
     const pid =
       name === 'api'
         ? this.#processes.spawn(child, apiSettings(this.#config, httpPort), httpPort.fds)
-        : this.#processes.spawn(child, workerSettings(this.#config, dataDir, this.#model), [], this.#model.env);
+        : this.#spawnWorker(child, this.#models.of(name));
     if (pid !== null) this.#tellChild(name, incarnation, { type: 'spawned', pid });
+  }
+
+  #spawnWorker(child: Incarnation, model: PlannedModel): number | null {
+    const settings = workerSettings(this.#config, this.#parts.dataDir, model, this.#models.onProcessor);
+    return this.#processes.spawn(child, settings, [], model.requirePlan().candidate.env);
   }
 
   /** From here on nothing more is heard of the process. */
@@ -332,47 +353,21 @@ export class Daemon implements RunningDaemon, Supervised {
     const keys = readKeysFile(read['keys-file']);
     const { config, report } = changeConfig(this.#config, read);
     refuseUnlessOpen(httpPort.host, keys.length > 0 || config.keyless === 'anywhere');
-    if (PLANNED_FROM.some((key) => report.applied.includes(key)))
-      await this.#model.look(config, workerMemory(this.#state));
+    if (PLANNED_FROM.some((key) => report.applied.includes(key))) await this.#models.look(config, this.#state);
     if (JSON.stringify(keys) !== JSON.stringify(this.#keys) && !report.restarted.includes('api'))
       report.restarted.push('api');
     this.#keys = keys;
     this.#config = config;
-    this.#limits = limitsOf(config, this.#model.info.plan, this.#model.hasNextDevice(config));
+    this.#limits = limitsOf(config, this.#models.planned(config));
     this.jobs.bounds = boundsOf(config);
     log.logger.level = config['log-level'];
-    this.#links.api?.notify('welcome', this.#welcome());
+    this.#links.api?.notify('welcome', welcomeOf(this.#parts, this, this.#config));
     log.logger.info(report, 'configuration read again');
-    for (const name of report.restarted)
+    const restarted = report.restarted.flatMap((role) => (role === 'api' ? [role] : this.#models.names));
+    for (const name of restarted)
       this.send({ type: 'restart', name, reason: 'its configuration has changed', atMs: this.nowMs() });
     this.jobs.gallery.expire();
     return report;
-  }
-
-  #welcome(): Welcome {
-    const { dataDir, httpPort } = this.#parts;
-    return { version: VERSION, run: this.events.run, ...this.#model.offered(this.#config), dataDir, url: httpPort.url };
-  }
-
-  async #status(): Promise<SystemStatus> {
-    const { url } = this.#parts.httpPort;
-    const supervisor = { pid: process.pid, version: VERSION, uptimeSeconds: process.uptime(), url };
-    // On Linux that is MemAvailable.
-    const machine = { memoryBytes: totalmem(), availableBytes: freemem() };
-    const model = { id: this.#model.info.id, folder: this.#config.model };
-    const queue = { ...(await this.jobs.counts()), problem: this.jobs.problem };
-    return describeSystem(this.#state, { supervisor, machine }, this.#model.device, model, queue, this.nowMs());
-  }
-
-  async #snapshot(): Promise<Snapshot> {
-    // Before everything else: what happens meanwhile comes as an event, too.
-    const { lastSeq } = this.events;
-    const status = await this.#status();
-    const running = status.queue.current === null ? null : await this.jobs.get(status.queue.current);
-    const queue = await this.jobs.waiting(SNAPSHOT_JOBS);
-    const preview = running && this.events.preview(running.id);
-    const ended = await this.jobs.ended(SNAPSHOT_JOBS);
-    return { lastSeq, status, running, preview, queue, ended, crashes: [...this.#crashes.newest] };
   }
 
   async #close(error: ErrorObject | null): Promise<void> {

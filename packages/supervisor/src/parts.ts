@@ -2,7 +2,7 @@ import type { ApiKey } from '@qwen-supervisor/protocol/api-keys';
 import type { Config } from '@qwen-supervisor/protocol/config';
 import type { JobStore } from './jobs/job-store.js';
 import type { HttpPort } from './machine/http-port.js';
-import type { PlannedModel } from './planned-model.js';
+import type { PlannedModels } from './planned-models.js';
 import type { Log } from './records/log.js';
 import type { SystemdNotifier } from './service/systemd-notify.js';
 
@@ -10,7 +10,7 @@ import type { SystemdNotifier } from './service/systemd-notify.js';
 export interface Parts {
   config: Config;
   readConfig: () => Config;
-  model: PlannedModel;
+  models: PlannedModels;
   dataDir: string;
   store: JobStore;
   httpPort: HttpPort;

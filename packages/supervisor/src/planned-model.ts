@@ -1,11 +1,10 @@
-/** The model that the worker runs, what computes it, and how it is to be run within the memory that there is. */
+/** The model that one worker runs, what computes it, and how it is to be run within the memory that there is. */
 import { lookAtModel } from '@qwen-supervisor/model/preflight';
 import type { Config } from '@qwen-supervisor/protocol/config';
-import type { ChosenDevice } from '@qwen-supervisor/protocol/device';
+import { type ChosenDevice, listOfDevices, parseDevice } from '@qwen-supervisor/protocol/device';
 import { CodedError, type ErrorCode } from '@qwen-supervisor/protocol/errors';
-import { type JobLimits, type JobRequest, requireAllowed, withinPixels } from '@qwen-supervisor/protocol/job-request';
 import type { ModelInfo } from '@qwen-supervisor/protocol/messages';
-import type { ExitCause } from '@qwen-supervisor/protocol/status';
+import type { ExitCause, WorkerName } from '@qwen-supervisor/protocol/status';
 import type { Logger } from 'pino';
 import { modelQuestion } from './config/config-parts.js';
 import type { Effect, Event } from './core/events.js';
@@ -13,8 +12,6 @@ import { cardOf } from './devices/check-device.js';
 import { type Candidate, candidatesFor } from './devices/devices.js';
 import { findDevices } from './devices/find-devices.js';
 
-/** What of the configuration a plan depends on. */
-export const PLANNED_FROM = ['model', 'memory-gigabytes', 'device', 'device-fallback'] as const;
 /** A worker waits for the look no longer: it must have connected within its limit. */
 const LOOK_MS = 20_000;
 /** Ends that tell of less memory than there was when the plan was made. */
@@ -27,24 +24,35 @@ const OF_DEVICE: ErrorCode[] = [
   'MODEL_TOO_LARGE',
 ];
 
-/** Memory that the workers before hold: it is free when they have ended. */
-export interface HeldMemory {
+/** What a look finds of the machine, beyond what is free. */
+export interface Room {
+  /** What the worker before holds, which is free when it has ended, less what the other workers have yet to take. */
   machineBytes: number;
-  cardBytes: number;
+  /** What of the memory of a card will be free then. */
+  heldOn(candidate: Candidate): number;
+  /** What the other workers compute on. */
+  taken: Pick<Candidate, 'device' | 'slot' | 'env'>[];
 }
-
-export const NOTHING_HELD: HeldMemory = { machineBytes: 0, cardBytes: 0 };
 
 /** What a look comes to. */
 interface Plan {
   info: ModelInfo;
   device: ChosenDevice;
-  /** For the environment of the worker. */
-  env: Record<string, string>;
+  candidate: Candidate;
+}
+
+/** Whether the fault is of a device, and not of the model. */
+export function isOfDevice(error: unknown): error is CodedError {
+  return error instanceof CodedError && OF_DEVICE.includes(error.code);
 }
 
 export class PlannedModel {
-  #now: Plan;
+  readonly name: WorkerName;
+  /** Its place in the operator's list of devices. */
+  readonly #index: number;
+  #now: Plan | null = null;
+  /** Why there is no plan. */
+  #refusal: CodedError | null = null;
   #isOld = false;
   /** Nothing else than what is used now could be used. */
   #isLast = false;
@@ -52,25 +60,29 @@ export class PlannedModel {
   /** Devices that have failed while they computed, and why. */
   readonly #failed = new Map<string, string>();
 
-  private constructor(plan: Plan) {
-    this.#now = plan;
+  constructor(name: WorkerName, index: number) {
+    this.name = name;
+    this.#index = index;
   }
 
-  /** @throws CodedError MODEL_*, DEVICE_*, SUPERVISOR_STOPPING */
-  static async open(config: Config, stopping: AbortSignal): Promise<PlannedModel> {
-    return new PlannedModel(await plan(config, NOTHING_HELD, new Map(), stopping));
+  /** Null where none could be made. */
+  get info(): ModelInfo | null {
+    return this.#now?.info ?? null;
   }
 
-  get info(): ModelInfo {
-    return this.#now.info;
+  /** The one that is used, or is to be used when it works. */
+  device(config: Config): ChosenDevice {
+    const reason = this.#refusal?.message ?? 'not looked at yet';
+    return this.#now?.device ?? { device: this.#wish(config), name: 'not usable', memoryBytes: null, reason };
   }
 
-  get device(): ChosenDevice {
-    return this.#now.device;
+  get candidate(): Candidate | null {
+    return this.#now?.candidate ?? null;
   }
 
-  get env(): Record<string, string> {
-    return this.#now.env;
+  /** By what equal devices are known, whose pictures are the same bit by bit. */
+  get card(): string | null {
+    return this.#now && cardName(this.#now.device);
   }
 
   /** Whether the next worker is to be started with a look at what there is by then. */
@@ -78,27 +90,36 @@ export class PlannedModel {
     return this.#isOld;
   }
 
+  /** What a worker is started with. @throws CodedError why there is none */
+  requirePlan(): Pick<Plan, 'info' | 'device' | 'candidate'> {
+    if (this.#now) return this.#now;
+    throw this.#refusal ?? new CodedError('DEVICE_UNAVAILABLE');
+  }
+
   /** Others have taken the memory, or may have by the time when the model is loaded again; or the device has failed. */
   hear(event: Event, effects: Effect[]): void {
     // Somebody who knows wants it to be tried again.
-    if (event.type === 'restart' && event.name !== 'api') {
+    if (event.type === 'restart' && event.name === this.name) {
       this.#failed.clear();
       this.#isOld = true;
     }
     for (const effect of effects) {
-      if (effect.type === 'use-next-device') this.#failed.set(this.device.device, effect.reason);
-      const hadNoMemory = effect.type === 'record-crash' && MEMORY_CAUSES.includes(effect.crash.cause);
-      if (hadNoMemory || effect.type === 'use-next-device') this.#isOld = true;
+      const isFailed = effect.type === 'use-next-device' && effect.name === this.name;
+      if (isFailed && this.#now) this.#failed.set(this.#now.device.device, effect.reason);
+      const crash = effect.type === 'record-crash' && effect.crash.child === this.name ? effect.crash : null;
+      if (isFailed || (crash && MEMORY_CAUSES.includes(crash.cause))) this.#isOld = true;
     }
     if (event.type === 'unload-model') this.#isOld = true;
   }
 
   /** @throws CodedError MODEL_*, DEVICE_*, SUPERVISOR_STOPPING where `signal` says so: then nothing has changed */
-  async look(config: Config, held: HeldMemory, signal?: AbortSignal): Promise<void> {
+  async look(config: Config, room: Room, signal?: AbortSignal): Promise<void> {
     // What is heard meanwhile is for the next look.
     this.#isOld = false;
     try {
-      this.#now = await plan(config, held, this.#failed, signal);
+      const wish = { device: this.#wish(config), fallback: fallbackOf(config) };
+      this.#now = await plan(config, wish, room, this.#failed, signal);
+      this.#refusal = null;
       this.#isLast = false;
     } catch (error) {
       this.#isOld = true;
@@ -106,16 +127,29 @@ export class PlannedModel {
     }
   }
 
+  /** At the start, where the others may go on without it. @throws CodedError MODEL_*, SUPERVISOR_STOPPING */
+  async lookFirst(config: Config, room: Room, signal?: AbortSignal): Promise<void> {
+    try {
+      await this.look(config, room, signal);
+    } catch (error) {
+      if (!isOfDevice(error)) throw error;
+      this.#refusal = error;
+      // It is said when its worker is to be started; whoever has mended something asks for that again.
+      this.#isOld = false;
+    }
+  }
+
   /** As `look`; where there is no plan now, or not in time, the one of before is kept. */
-  async lookAgain(config: Config, held: HeldMemory, log: Logger): Promise<void> {
+  async lookAgain(config: Config, room: Room, log: Logger): Promise<void> {
     const late = AbortSignal.timeout(LOOK_MS);
     this.#looking = new AbortController();
     try {
-      await this.look(config, held, AbortSignal.any([late, this.#looking.signal]));
-      log.info({ ...this.info.plan, ...this.device }, 'the model was planned again');
+      await this.look(config, room, AbortSignal.any([late, this.#looking.signal]));
+      log.info({ worker: this.name, ...this.info?.plan, ...this.#now?.device }, 'the model was planned again');
     } catch (error) {
       const why = late.aborted ? `the look at it took more than ${LOOK_MS / 1000} s` : (error as Error).message;
-      log.warn(`the plan of before is kept: ${why}`);
+      if (this.#now === null && error instanceof CodedError) this.#refusal = error;
+      else log.warn(`the plan of before is kept: ${why}`);
       // Else a device that fails would be left for itself, again and again.
       this.#isLast = true;
     }
@@ -128,64 +162,83 @@ export class PlannedModel {
 
   /** Whether a worker whose device fails can be started on another. */
   hasNextDevice(config: Config): boolean {
-    return this.device.device !== 'cpu' && config['device-fallback'] === 'cpu' && !this.#isLast;
+    return this.#now?.device.device !== 'cpu' && fallbackOf(config) === 'cpu' && !this.#isLast;
   }
 
-  #limits({ 'max-steps': maxSteps, 'max-pixels': maxPixels }: Config): JobLimits {
-    return { maxSteps, maxPixels, memoryPixels: this.info.plan.largestPixels };
+  #wish(config: Config): string {
+    return listOfDevices(config.device)[this.#index] as string;
   }
+}
 
-  /** What clients are told: whoever leaves a size out gets one that is allowed. */
-  offered(config: Config): { model: ModelInfo; limits: JobLimits } {
-    const limits = this.#limits(config);
-    return { model: withinPixels(this.info, Math.min(limits.maxPixels, limits.memoryPixels)), limits };
-  }
+/** Of several devices the others go on: a slow one would take their pictures. */
+function fallbackOf(config: Config): 'cpu' | 'none' {
+  return listOfDevices(config.device).length === 1 ? config['device-fallback'] : 'none';
+}
 
-  /** @throws CodedError REQUEST_INVALID, SIZE_TOO_LARGE */
-  requireAllowed(request: JobRequest, config: Config): void {
-    requireAllowed(request, this.info, this.#limits(config));
-  }
+export function cardName({ device, name }: Pick<ChosenDevice, 'device' | 'name'>): string {
+  return `${parseDevice(device).kind} ${name}`;
 }
 
 /** The first device that works and has room for the model. @throws CodedError */
 async function plan(
   config: Config,
-  held: HeldMemory,
+  wish: { device: string; fallback: 'cpu' | 'none' },
+  room: Room,
   failed: Map<string, string>,
   stopping?: AbortSignal,
 ): Promise<Plan> {
   const found = await findDevices(config['data-dir']);
-  const { candidates, passedOver } = candidatesFor(config.device, config['device-fallback'], found);
+  const { candidates, passedOver } = candidatesFor(wish.device, wish.fallback, found);
   const refusals: CodedError[] = [];
   const notes = [...passedOver];
   for (const candidate of candidates) {
-    const { device, env } = candidate;
+    const { device } = candidate;
     const fault = failed.get(device);
     if (fault !== undefined) {
       notes.push(`${device}: ${fault}`);
       continue;
     }
     try {
-      const info = await lookOn(candidate, config, held, stopping);
-      return { info, device: described(candidate, notes), env };
+      requireUntaken(candidate, room.taken);
+      const card = await cardOf(candidate, room.heldOn(candidate), stopping);
+      const info = await lookAtModel({ ...modelQuestion(config, room.machineBytes), card }, stopping);
+      return { info, device: described(candidate, notes), candidate };
     } catch (error) {
-      if (!(error instanceof CodedError) || !OF_DEVICE.includes(error.code)) throw error;
+      if (!isOfDevice(error)) throw error;
       refusals.push(error);
       notes.push(`${error.code}: ${error.message}`);
     }
   }
   // Whoever has named a device is told of that one.
-  throw refusals.at(config.device === 'auto' ? -1 : 0) ?? new CodedError('DEVICE_UNAVAILABLE', notes.join('; '));
+  throw refusals.at(wish.device === 'auto' ? -1 : 0) ?? new CodedError('DEVICE_UNAVAILABLE', notes.join('; '));
 }
 
-async function lookOn(
-  candidate: Candidate,
-  config: Config,
-  { machineBytes, cardBytes }: HeldMemory,
-  stopping?: AbortSignal,
-): Promise<ModelInfo> {
-  const card = await cardOf(candidate, cardBytes, stopping);
-  return lookAtModel({ ...modelQuestion(config, machineBytes), card }, stopping);
+/** A card takes one worker, under whatever name. @throws CodedError DEVICE_UNAVAILABLE */
+function requireUntaken(candidate: Candidate, taken: Room['taken']): void {
+  const { device } = candidate;
+  if (device === 'cpu') return;
+  const other = taken.find((one) => isSameCard(one, candidate));
+  if (other) throw new CodedError('DEVICE_UNAVAILABLE', `${device} is ${other.device}, which another worker has`);
+  // Vulkan chooses by maker and model.
+  const twin = taken.find((one) => [device, one.device].every(isVulkan) && isEqual(one.env, candidate.env));
+  if (twin)
+    throw new CodedError(
+      'DEVICE_UNAVAILABLE',
+      `${device} is of the same model as ${twin.device}: Vulkan cannot tell them apart`,
+    );
+}
+
+function isVulkan(device: string): boolean {
+  return parseDevice(device).kind === 'webgpu';
+}
+
+function isEqual(a: Record<string, string>, b: Record<string, string>): boolean {
+  return JSON.stringify(a) === JSON.stringify(b);
+}
+
+/** Through CUDA and Vulkan one card shows as two. */
+export function isSameCard(a: Pick<Candidate, 'device' | 'slot'>, b: Pick<Candidate, 'device' | 'slot'>): boolean {
+  return a.device === b.device || (a.slot !== null && a.slot === b.slot);
 }
 
 function described({ device, name, memoryBytes, reason }: Candidate, notes: string[]): ChosenDevice {

@@ -11,7 +11,7 @@ import { emptyTemporaryFolder, prepareDataDir, prepareSocket, readPresence } fro
 import { fileSystemOf } from './machine/file-system.js';
 import { adoptHttpPort, bindHttpPort, type HttpPort } from './machine/http-port.js';
 import { processState } from './machine/process-state.js';
-import { PlannedModel } from './planned-model.js';
+import { PlannedModels } from './planned-models.js';
 import { deathSignalLauncher } from './processes/spawn-child.js';
 import { sweepSurvivors } from './processes/survivors.js';
 import { type Log, openLog } from './records/log.js';
@@ -33,7 +33,7 @@ export async function startDaemon(
   const activation = takeActivation(env);
   const config = readConfig();
   const keys = readKeysFile(config['keys-file']);
-  const model = await PlannedModel.open(config, stopping);
+  const models = await PlannedModels.open(config, stopping);
   const dataDir = prepareDataDir(config['data-dir']);
   const { store, setAside } = openStore(dataDir);
   emptyTemporaryFolder(dataDir);
@@ -59,7 +59,7 @@ export async function startDaemon(
     const socket = prepareSocket(dataDir, env);
     const systemd = activation.notify ? new SystemdNotifier(env, (reason) => log.logger.warn(reason)) : null;
     delete env.NOTIFY_SOCKET;
-    const parts = { config, readConfig, model, dataDir, store, httpPort, log, socket, keys };
+    const parts = { config, readConfig, models, dataDir, store, httpPort, log, socket, keys };
     const daemon = new Daemon({ ...parts, systemd, watchdogMs: activation.watchdogMs });
     await daemon.open();
     return daemon;

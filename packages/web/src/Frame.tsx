@@ -52,7 +52,7 @@ function StatusLine() {
   const ownVersion = useLive(({ ownVersion }) => ownVersion);
   const nowMs = useNow();
   const title = state && titleOf(state, connection);
-  const phase = state?.running?.phase;
+  const phase = state?.running[0]?.phase;
   useEffect(() => {
     if (title) showInTab(title.text, title.icon, phase === undefined || title.icon === 'icon-bad');
   }, [title, phase]);
@@ -86,7 +86,7 @@ function StatusLine() {
 
 /** For those who listen: that a picture is begun, done or has failed, and not each step. */
 function Announcements() {
-  const isRunning = useLive(({ state }) => state?.running != null);
+  const isRunning = useLive(({ state }) => state !== null && state.running.length > 0);
   const last = useLive(({ state }) => state?.ended[0]);
   const text = isRunning ? 'A picture is being drawn.' : last ? `The last picture is ${last.status}.` : '';
   return (

@@ -1,5 +1,5 @@
 /** Every sentence of the page that is not the server's. */
-import type { ChildName, ModelComponent } from '@qwen-supervisor/protocol/status';
+import type { ChildName, ChildStatus, ModelComponent } from '@qwen-supervisor/protocol/status';
 
 export const NETWORK = {
   message: 'The server does not answer.',
@@ -19,7 +19,15 @@ export const COMPONENTS: Record<ModelComponent, string> = {
   'warm-up': 'warm-up',
 };
 
-export const CHILDREN: Record<ChildName, string> = { inference: 'worker', api: 'api' };
+/** Of several workers each has its number. */
+export function childName(name: ChildName): string {
+  return name === 'api' ? 'api' : name.replace('inference-', 'worker ').replace('inference', 'worker');
+}
+
+/** With what it computes on. */
+export function nameOfChild({ name, device }: Pick<ChildStatus, 'name' | 'device'>): string {
+  return device === null ? childName(name) : `${childName(name)} on ${device.device}`;
+}
 
 export const PRESETS: Record<string, string> = { fast: 'Fast', balanced: 'Balanced', high: 'High' };
 

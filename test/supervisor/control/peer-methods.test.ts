@@ -18,7 +18,7 @@ function connect(role: 'inference' | 'api' | 'cli' | null, version = VERSION) {
   const supervised = {
     jobs,
     events: { subscribe() {}, unsubscribe() {} },
-    state: initialState,
+    state: () => initialState(['inference']),
     send: (event: Event) => sent.push(event),
     nowMs: () => 1,
     children: { withToken: (token: keyof typeof TOKENS) => TOKENS[token] ?? null, attach() {}, detach() {} },

@@ -1,18 +1,27 @@
 import type { Job } from '@qwen-supervisor/protocol/job';
 import type { Child } from '@qwen-supervisor/supervisor/core/child';
 import { loadEta, queuedEta, runningEta, secondsUntilClaim } from '@qwen-supervisor/supervisor/core/expected-times';
-import { initialState, type Run, type State, type Worker, withWorker } from '@qwen-supervisor/supervisor/core/state';
+import {
+  initialState,
+  type Run,
+  type State,
+  type Worker,
+  withWorker,
+  workerOf,
+} from '@qwen-supervisor/supervisor/core/state';
 import { expect, test } from 'vitest';
 
-function stateWith(child: Partial<Child>, more: Partial<State & Omit<Worker, 'child'>> = {}): State {
+function stateWith(child: Partial<Child>, more: Partial<Omit<Worker, 'child'>> = {}): State {
   const { run = null, warmUpMsPerWork = null, jobMsPerWork = null } = more;
-  const state = { ...initialState(), jobMsPerWork };
+  const state = initialState(['inference']);
   return withWorker(state, 'inference', {
-    child: { ...state.workers.inference.child, ...child },
+    child: { ...workerOf(state, 'inference').child, ...child },
     run,
     warmUpMsPerWork,
+    jobMsPerWork,
   });
 }
+const childWith = (child: Partial<Child>) => workerOf(stateWith(child), 'inference').child;
 
 const JOB = {
   id: 'a',
@@ -38,9 +47,9 @@ const running = (more: Partial<Run>): Run => ({
 const load = (share: number) => ({ startedMs: 0, movedAtMs: 0, progressedAtMs: 0, share, component: 'vae' });
 
 test('a load that took 30 s for a quarter needs 90 s more; before its first byte nothing is said', () => {
-  expect(loadEta(stateWith({ phase: 'loading', load: load(0.25) }).workers.inference.child, 30_000)).toBe(90);
-  expect(loadEta(stateWith({ phase: 'loading', load: load(0) }).workers.inference.child, 30_000)).toBeNull();
-  expect(loadEta(stateWith({ phase: 'ready' }).workers.inference.child, 30_000)).toBeNull();
+  expect(loadEta(childWith({ phase: 'loading', load: load(0.25) }), 30_000)).toBe(90);
+  expect(loadEta(childWith({ phase: 'loading', load: load(0) }), 30_000)).toBeNull();
+  expect(loadEta(childWith({ phase: 'ready' }), 30_000)).toBeNull();
 });
 
 test('a place in the queue is free when the running job ends, at the speed of the jobs before', () => {
@@ -78,4 +87,18 @@ test('a load that is under way comes before everything; a worker that was given 
   const loading = stateWith({ phase: 'loading', load: load(0.5) }, { jobMsPerWork: 10 });
   expect(queuedEta(loading, 30_000, place)).toEqual({ low: 30, high: 30 });
   expect(queuedEta(stateWith({ phase: 'failed' }, { jobMsPerWork: 10 }), 0, place)).toBeNull();
+});
+
+test('two workers have what waits between them, and the slower one takes less of it', () => {
+  const both = initialState(['inference', 'inference-2']);
+  const at = (ms: number, other: number) => {
+    const first = withWorker(both, 'inference', { jobMsPerWork: ms, child: childWith({ phase: 'ready' }) });
+    return withWorker(first, 'inference-2', { jobMsPerWork: other, child: childWith({ phase: 'ready' }) });
+  };
+  const place = { work: 1000, workAhead: 9000 };
+  const alone = queuedEta(stateWith({ phase: 'ready' }, { jobMsPerWork: 10 }), 0, place)?.high as number;
+  expect(queuedEta(at(10, 10), 0, place)?.high).toBeCloseTo(alone * 0.55, 0);
+  const uneven = queuedEta(at(10, 100), 0, place)?.high as number;
+  expect(uneven).toBeGreaterThan(alone * 0.55);
+  expect(uneven).toBeLessThan(alone * 1.1);
 });

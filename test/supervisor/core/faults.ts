@@ -1,20 +1,22 @@
 /** How the faults of a simulated world strike. */
+import type { WorkerName } from '@qwen-supervisor/protocol/status';
 import { nextDeadline } from '@qwen-supervisor/supervisor/core/state';
 import { exited } from './child-events.js';
 import { cancelSomething, moveSomething } from './simulated-clients.js';
-import type { Worker, World } from './simulated-world.js';
+import type { Worker } from './simulated-worker.js';
+import type { World } from './simulated-world.js';
 import { type Fault, TAKEN_BYTES } from './swarm.js';
 
 export async function strike(world: World, fault: Fault): Promise<void> {
   world.note(fault);
-  const { worker } = world;
+  const worker = world.someWorker();
   switch (fault) {
     case 'worker crashes':
-      return world.die('inference', null, 'SIGSEGV');
+      return worker && world.die(worker.name, null, 'SIGSEGV');
     case 'worker is killed':
-      return world.die('inference', null, 'SIGKILL');
+      return worker && world.die(worker.name, null, 'SIGKILL');
     case 'kernel kills the worker':
-      return world.die('inference', null, 'SIGKILL', true);
+      return worker && world.die(worker.name, null, 'SIGKILL', true);
     case 'worker falls silent':
       if (worker) worker.ill = 'silent';
       return;
@@ -28,10 +30,10 @@ export async function strike(world: World, fault: Fault): Promise<void> {
       if (worker) worker.takenBytes += TAKEN_BYTES;
       return;
     case 'load fails':
-      if (worker?.phase === 'loading') fail(world, 'MODEL_LOAD_FAILED', world.random() < 0.1, 87);
+      if (worker?.phase === 'loading') fail(world, worker, 'MODEL_LOAD_FAILED', world.random() < 0.1, 87);
       return;
     case 'device runs out':
-      if (worker?.phase === 'loading') fail(world, 'DEVICE_MEMORY_EXHAUSTED', false, 93);
+      if (worker?.phase === 'loading') fail(world, worker, 'DEVICE_MEMORY_EXHAUSTED', false, 93);
       return;
     case 'api dies':
       return world.die('api', 1, null);
@@ -66,7 +68,7 @@ export async function strike(world: World, fault: Fault): Promise<void> {
     case 'client moves':
       return moveSomething(world);
     case 'operator restarts':
-      return world.restartWorker();
+      return world.restartWorker(someName(world));
     case 'operator unloads':
       return world.send({ type: 'unload-model', atMs: world.now });
     case 'operator loads':
@@ -76,15 +78,15 @@ export async function strike(world: World, fault: Fault): Promise<void> {
 
 function fail(
   world: World,
+  worker: Worker,
   code: 'MODEL_LOAD_FAILED' | 'DEVICE_MEMORY_EXHAUSTED',
   permanent: boolean,
   exitCode: number,
 ): void {
-  const worker = world.worker as Worker;
-  world.say('inference', worker.incarnation, { type: 'fatal', error: { code, message: '', hint: '' }, permanent });
+  world.say(worker.name, worker.incarnation, { type: 'fatal', error: { code, message: '', hint: '' }, permanent });
   worker.ill = 'has said fatal';
   // One that does not exit by itself is killed for its fault.
-  if (world.random() < 0.8) world.die('inference', exitCode, null);
+  if (world.random() < 0.8) world.die(worker.name, exitCode, null);
 }
 
 /** SIGSTOP, a suspended machine, a disk that hangs: the processes go on, and what they say is read afterwards. */
@@ -100,7 +102,8 @@ function standStill(world: World): void {
 
 /** Only of jobs that do not run: those of a running one are written anew. */
 function loseCheckpoint(world: World): void {
-  const ids = [...world.checkpoints.keys()].filter((id) => id !== world.worker?.run?.job.id);
+  const running = [...world.workers.values()].map(({ run }) => run?.job.id);
+  const ids = [...world.checkpoints.keys()].filter((id) => !running.includes(id));
   const lost = ids[Math.floor(world.random() * ids.length)];
   if (lost === undefined) return;
   world.checkpoints.delete(lost);
@@ -108,13 +111,18 @@ function loseCheckpoint(world: World): void {
   world.told.delete(lost);
 }
 
+function someName(world: World): WorkerName {
+  return world.names[Math.floor(world.random() * world.names.length)] as WorkerName;
+}
+
 /** Messages of processes that are gone, and of runs that are over. */
 function sendStray(world: World): void {
-  const incarnation = world.inference.incarnation - (world.random() < 0.5 ? 1 : 0);
+  const worker = someName(world);
+  const incarnation = world.child(worker).incarnation - (world.random() < 0.5 ? 1 : 0);
   const jobId = world.accepted[0] ?? 'none';
-  const stray = { worker: 'inference', incarnation, atMs: world.now, jobId, attempt: 0 } as const;
+  const stray = { worker, incarnation, atMs: world.now, jobId, attempt: 0 } as const;
   world.send({ type: 'job-step', ...stray, step: 1, preview: null });
   world.send({ type: 'job-finished', ...stray, outcome: { status: 'cancelled' } });
-  const gone = { name: 'inference' as const, incarnation: incarnation - 1, atMs: world.now };
+  const gone = { name: worker, incarnation: incarnation - 1, atMs: world.now };
   world.send({ type: 'child', ...gone, event: exited(1, null) });
 }

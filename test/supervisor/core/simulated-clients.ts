@@ -2,13 +2,16 @@
 import type { Job } from '@qwen-supervisor/protocol/job';
 import type { JobRequest } from '@qwen-supervisor/protocol/job-request';
 import { expect } from 'vitest';
-import { POISON, type World } from './simulated-world.js';
+import { POISON } from './simulated-worker.js';
+import type { World } from './simulated-world.js';
+import { SIDES } from './swarm.js';
 
 /** A client sends a request; it is acknowledged unless the disk is full. */
 export async function submit(world: World): Promise<void> {
   if (world.diskFull || world.accepted.length >= world.options.jobs) return;
   const prompt = world.random() < 0.1 ? POISON : 'fox';
-  const size = { width: 128, height: 128, numInferenceSteps: world.options.steps, trueCfgScale: 4 };
+  const side = SIDES[world.random() < 0.8 ? 0 : 1];
+  const size = { width: side, height: side, numInferenceSteps: world.options.steps, trueCfgScale: 4 };
   const request: JobRequest = {
     prompt,
     negativePrompt: ' ',

@@ -3,11 +3,10 @@
  * memory. What can happen in it, and how fast its processes are, is drawn from the seed (swarm.ts).
  */
 import type { Job } from '@qwen-supervisor/protocol/job';
-import { tokensOf } from '@qwen-supervisor/protocol/job-request';
-import type { ChildName, Vitals } from '@qwen-supervisor/protocol/status';
+import { type ChildName, type WorkerName, workerNames } from '@qwen-supervisor/protocol/status';
 import type { ChildEvent } from '@qwen-supervisor/supervisor/core/child';
 import type { Effect, Event } from '@qwen-supervisor/supervisor/core/events';
-import { initialState, type Limits, nextDeadline, type State } from '@qwen-supervisor/supervisor/core/state';
+import { initialState, type Limits, nextDeadline, type State, workerOf } from '@qwen-supervisor/supervisor/core/state';
 import { decide } from '@qwen-supervisor/supervisor/core/supervisor';
 import { openDatabase } from '@qwen-supervisor/supervisor/jobs/sqlite-database';
 import { sqliteJobStore } from '@qwen-supervisor/supervisor/jobs/sqlite-job-store';
@@ -16,28 +15,8 @@ import { exited } from './child-events.js';
 import { strike } from './faults.js';
 import { checkKill } from './promises.js';
 import { submit } from './simulated-clients.js';
-import { drawWorld, type Fault, MODEL_BYTES, type WorldOptions } from './swarm.js';
-
-/** Prompts that bring the worker down at their second step. */
-export const POISON = 'poison';
-/** How long a process takes to come up and connect. */
-const BOOT_MS = 500;
-
-export interface Worker {
-  incarnation: number;
-  phase: 'booting' | 'loading' | 'idle' | 'drawing';
-  /** When this phase, or the current step, began. */
-  sinceMs: number;
-  run: { job: Job; attempt: number; step: number; last: number; stepMs: number } | null;
-  /** Null for a healthy one. */
-  ill: 'silent' | 'does nothing' | 'loops' | 'has said fatal' | null;
-  takenBytes: number;
-  /** Time that it has computed, and read; milliseconds. */
-  computedMs: number;
-  readMs: number;
-  /** It was killed by the supervisor, which may take a while. */
-  askedToStop: boolean;
-}
+import { finish, nextStepMs, type Worker, work } from './simulated-worker.js';
+import { drawWorld, type Fault, SIDES, type WorldOptions } from './swarm.js';
 
 /** One database for all worlds: opening one takes longer than most of them live. */
 const DATABASE = openDatabase(':memory:');
@@ -45,18 +24,19 @@ const STORE = sqliteJobStore(DATABASE);
 
 export class World {
   readonly options: WorldOptions;
-  state: State = initialState();
+  readonly names: WorkerName[];
+  state: State;
   now = 0;
   /** Ids of the jobs that were acknowledged. */
   readonly accepted: string[] = [];
   readonly doneTimes = new Map<string, number>();
-  worker: Worker | null = null;
+  readonly workers = new Map<WorkerName, Worker>();
   api: number | null = null;
   exits = 0;
   /** What happened last, for the report of a failure. */
   readonly story: string[] = [];
-  /** Times of the worker's deaths that are held against it, since it was last started anew. */
-  charged: number[] = [];
+  /** Times of a worker's deaths that are held against it, since it was last started anew. */
+  readonly charged = new Map<WorkerName, number[]>();
   /** The most completed steps that anybody was told of, by job. */
   readonly told = new Map<string, number>();
   readonly store = STORE;
@@ -76,6 +56,8 @@ export class World {
   constructor(seed: number) {
     this.#random = seed;
     this.options = drawWorld(() => this.random());
+    this.names = workerNames(this.options.workers);
+    this.state = initialState(this.names);
     DATABASE.exec('DELETE FROM jobs');
   }
 
@@ -88,13 +70,25 @@ export class World {
   }
 
   get #limits(): Limits {
-    const { limits: inference, onStop } = this.options;
-    const api = { ...inference, max: null, delayCapMs: 1000, softBytes: null, hardBytes: null };
-    return { children: { inference, api }, onStop };
+    const { limits, onStop } = this.options;
+    const api = { ...limits, max: null, delayCapMs: 1000, softBytes: null, hardBytes: null };
+    return { api, workers: Object.fromEntries(this.names.map((name) => [name, limits])), onStop };
   }
 
-  get inference() {
-    return this.state.workers.inference.child;
+  child(name: WorkerName) {
+    return workerOf(this.state, name).child;
+  }
+
+  /** Any of the workers' processes. */
+  someWorker(): Worker | undefined {
+    return [...this.workers.values()][Math.floor(this.random() * this.workers.size)];
+  }
+
+  /** A large picture is left to the first while that is not given up. */
+  takerFor(name: WorkerName) {
+    const [first] = this.names as [WorkerName];
+    const leaves = this.options.onlyFirstDrawsLarge && name !== first && this.child(first).phase !== 'failed';
+    return { maxPixels: leaves ? SIDES[0] ** 2 : null, leaves: [] };
   }
 
   /** As the daemon does it: one event after the other. */
@@ -145,20 +139,24 @@ export class World {
     if (calm || this.random() >= this.options.lost) this.send({ ...message, atMs: this.now });
   }
 
-  restartWorker(): void {
-    this.charged = [];
-    this.send({ type: 'restart', atMs: this.now, name: 'inference', reason: 'asked' });
+  restartWorker(name: WorkerName): void {
+    this.charged.delete(name);
+    this.send({ type: 'restart', atMs: this.now, name, reason: 'asked' });
+  }
+
+  #incarnationOf(name: ChildName): number | null {
+    return name === 'api' ? this.api : (this.workers.get(name)?.incarnation ?? null);
   }
 
   die(name: ChildName, code: number | null, signal: string | null, oomKilled = false): void {
-    const incarnation = name === 'api' ? this.api : (this.worker?.incarnation ?? null);
+    const incarnation = this.#incarnationOf(name);
     if (incarnation === null) return;
     // What a child has sent is received before its exit is.
     while (this.messages.length > 0) this.receive(false);
     // One of them may have been the end of it.
-    if (incarnation !== (name === 'api' ? this.api : (this.worker?.incarnation ?? null))) return;
+    if (incarnation !== this.#incarnationOf(name)) return;
     if (name === 'api') this.api = null;
-    else this.worker = null;
+    else this.workers.delete(name);
     const event: ChildEvent = { ...exited(code, signal, oomKilled), random: this.random() };
     this.send({ type: 'child', name, incarnation, atMs: this.now, event });
   }
@@ -191,7 +189,7 @@ export class World {
         checkKill(this, effect.name);
         return this.die(effect.name, null, 'SIGKILL');
       case 'ask-stop':
-        if (effect.name === 'inference' && this.worker?.ill) return;
+        if (effect.name !== 'api' && this.workers.get(effect.name)?.ill) return;
         return this.random() < 0.8 ? this.die(effect.name, 0, null) : this.#noteAsked(effect.name);
       case 'probe-memory': {
         const freeBytes = this.random() < 0.5 ? this.options.deviceBytes : 0;
@@ -211,9 +209,12 @@ export class World {
       case 'tell-decoding':
         return;
       case 'claim':
-        return this.later(async () => this.send({ type: 'claimed', atMs: this.now, job: await this.store.claim() }));
+        return this.later(async () => {
+          const job = await this.store.claim(this.takerFor(effect.worker));
+          this.send({ type: 'claimed', worker: effect.worker, atMs: this.now, job });
+        });
       case 'dispatch':
-        return this.#dispatch(effect.job, effect.attempt);
+        return this.#dispatch(effect.worker, effect.job, effect.attempt);
       case 'begin':
         if (effect.start.startedOverReason !== null) this.told.set(effect.jobId, effect.start.step);
         return this.later(async () => void (await this.store.begin(effect.jobId, effect.attempt, effect.start)));
@@ -225,9 +226,10 @@ export class World {
           if (job?.status === 'done') this.doneTimes.set(job.id, (this.doneTimes.get(job.id) ?? 0) + 1);
         });
       case 'cancel-run': {
-        const run = this.worker?.run;
-        if (run?.job.id !== effect.jobId || this.worker?.ill) return;
-        if (!effect.keep) return this.#finish({ status: 'cancelled' });
+        const worker = this.workers.get(effect.worker);
+        const run = worker?.run;
+        if (!worker || run?.job.id !== effect.jobId || worker.ill) return;
+        if (!effect.keep) return finish(this, worker, { status: 'cancelled' });
         // A picture that is wanted as far as it is ends after the next step.
         run.last = Math.min(run.last, run.step + 1);
         return;
@@ -235,9 +237,9 @@ export class World {
       case 'record-crash': {
         const { child, cause, job } = effect.crash;
         this.note(`${child} died: ${cause}, ${effect.crash.reason}`);
-        if (cause === 'killed' && child === 'inference')
-          expect(this.inference.phase, 'given up for a kill').not.toBe('failed');
-        else if (child === 'inference' && !job) this.charged.push(this.now);
+        if (child === 'api') return;
+        if (cause === 'killed') expect(this.child(child).phase, 'given up for a kill').not.toBe('failed');
+        else if (!job) this.charged.set(child, [...(this.charged.get(child) ?? []), this.now]);
         return;
       }
       case 'exit':
@@ -246,32 +248,37 @@ export class World {
   }
 
   #noteAsked(name: ChildName): void {
-    if (name === 'inference' && this.worker) this.worker.askedToStop = true;
+    const worker = name === 'api' ? undefined : this.workers.get(name);
+    if (worker) worker.askedToStop = true;
   }
 
   #spawn(name: ChildName, incarnation: number): void {
-    expect(name === 'api' ? this.api : this.worker, 'two processes of one child').toBeNull();
+    expect(this.#incarnationOf(name), 'two processes of one child').toBeNull();
     if (name === 'api') this.api = incarnation;
     else {
       const fresh = { run: null, ill: null, takenBytes: 0, computedMs: 0, readMs: 0, askedToStop: false };
-      this.worker = { incarnation, phase: 'booting', sinceMs: this.now, ...fresh };
+      this.workers.set(name, { name, incarnation, phase: 'booting', sinceMs: this.now, ...fresh });
     }
     this.send({ type: 'child', name, incarnation, atMs: this.now, event: { type: 'spawned', pid: incarnation } });
   }
 
   /** A worker goes on from its checkpoint and says so. */
-  #dispatch(job: Job, attempt: number): void {
-    const { worker, options } = this;
+  #dispatch(name: WorkerName, job: Job, attempt: number): void {
+    const { options } = this;
+    const worker = this.workers.get(name);
     // A message to a process that has just died, or that never arrives, goes nowhere.
     if (!worker || (options.lost > 0 && this.random() < options.lost)) return;
     expect(worker.run, 'two jobs in one worker').toBeNull();
+    for (const other of this.workers.values()) expect(other.run?.job.id, 'one job in two workers').not.toBe(job.id);
+    const { maxPixels } = this.takerFor(name);
+    expect(job.width * job.height, 'a picture that is too large').toBeLessThanOrEqual(maxPixels ?? 1e9);
     const found = this.checkpoints.get(job.id) ?? 0;
     const startedOverReason = found < job.step ? 'its checkpoint is gone' : null;
-    worker.run = { job, attempt, step: found, last: job.steps, stepMs: this.#stepMs() };
+    worker.run = { job, attempt, step: found, last: job.steps, stepMs: nextStepMs(this) };
     Object.assign(worker, { phase: 'drawing', sinceMs: this.now });
     const { incarnation } = worker;
     const begun = {
-      worker: 'inference',
+      worker: name,
       incarnation,
       atMs: this.now,
       jobId: job.id,
@@ -284,66 +291,15 @@ export class World {
     this.messages.push({ type: 'job-begun', ...begun });
   }
 
-  #stepMs(): number {
-    return this.options.stepMs * (0.5 + this.random());
-  }
-
   /** The processes do what they do in this time. */
   work(ms: number): void {
     if (this.api !== null) {
       if (this.#servesFrom !== this.api) this.say('api', this.api, { type: 'ready', msPerToken: 0 });
       this.#servesFrom = this.api;
-      this.say('api', this.api, { type: 'beat', vitals: this.#vitals(null) });
+      const vitals = { rssBytes: 1e8, readBytes: 0, cpuSeconds: this.now / 1000, step: 0, stepShare: 0, work: 0 };
+      this.say('api', this.api, { type: 'beat', vitals });
     }
-    const { worker } = this;
-    if (!worker || worker.ill === 'silent') return;
-    const { incarnation } = worker;
-    const works = worker.phase === 'loading' || worker.phase === 'drawing';
-    if (works && worker.ill !== 'does nothing') worker.computedMs += ms;
-    if (worker.phase === 'loading' && worker.ill === null) worker.readMs += ms;
-    if (worker.phase !== 'booting') this.say('inference', incarnation, { type: 'beat', vitals: this.#vitals(worker) });
-    if (worker.ill !== null) return;
-    if (worker.phase === 'booting' && this.now - worker.sinceMs >= BOOT_MS) {
-      Object.assign(worker, { phase: 'loading', sinceMs: this.now });
-      this.say('inference', incarnation, { type: 'connected' });
-    } else if (worker.phase === 'loading') this.#load(worker);
-    else if (worker.phase === 'drawing') this.#draw(worker);
-  }
-
-  #load(worker: Worker): void {
-    const { loadMs, stepMs, estimate } = this.options;
-    const { incarnation, sinceMs } = worker;
-    const share = Math.min(1, (this.now - sinceMs) / loadMs);
-    const progress = { component: 'transformer', bytesDone: share * 1e9, bytesTotal: 1e9 } as const;
-    this.messages.push({ type: 'loading', worker: 'inference', incarnation, atMs: this.now, progress });
-    if (share < 1) return;
-    worker.phase = 'idle';
-    const msPerToken = (stepMs * estimate) / tokensOf({ width: 128, height: 128 });
-    this.messages.push({ type: 'loaded', worker: 'inference', incarnation, atMs: this.now, seconds: 1, msPerToken });
-  }
-
-  #draw(worker: Worker): void {
-    const { run, incarnation } = worker;
-    if (!run || this.now - worker.sinceMs < run.stepMs) return;
-    const { job, attempt } = run;
-    if (run.step >= run.last)
-      return this.#finish({ status: 'done', step: run.step, imageId: job.id, file: '', sha256: '', bytes: 1 });
-    if (job.prompt === POISON && run.step === 1) return this.die('inference', null, 'SIGABRT');
-    run.step++;
-    Object.assign(worker, { sinceMs: this.now });
-    run.stepMs = run.step === run.last ? 0 : this.#stepMs();
-    this.checkpoints.set(job.id, run.step);
-    const told = { worker: 'inference', incarnation, atMs: this.now, jobId: job.id, attempt } as const;
-    this.messages.push({ type: 'job-step', ...told, step: run.step, preview: null });
-  }
-
-  #finish(outcome: Extract<Event, { type: 'job-finished' }>['outcome']): void {
-    const { run, incarnation } = this.worker as Worker;
-    if (!run) return;
-    const { job, attempt } = run;
-    const ended = { worker: 'inference', incarnation, atMs: this.now, jobId: job.id, attempt } as const;
-    this.messages.push({ type: 'job-finished', ...ended, outcome });
-    Object.assign(this.worker as Worker, { run: null, phase: 'idle', sinceMs: this.now });
+    for (const worker of [...this.workers.values()]) work(this, worker, ms);
   }
 
   /** Messages of a child, in the order in which it sent them. */
@@ -351,23 +307,11 @@ export class World {
     this.messages.push({ type: 'child', name, incarnation, atMs: this.now, event });
   }
 
-  #vitals(worker: Worker | null): Vitals {
-    if (!worker) return { rssBytes: 1e8, readBytes: 0, cpuSeconds: this.now / 1000, step: 0, stepShare: 0, work: 0 };
-    const { takenBytes, readMs, computedMs, run } = worker;
-    const rssBytes = MODEL_BYTES + takenBytes;
-    const step = run?.step ?? this.#lastStep(worker);
-    return { rssBytes, readBytes: readMs, cpuSeconds: computedMs / 1000, step, stepShare: 0, work: 0 };
-  }
-
-  /** As the real worker: the step of the job before is shown until the next one has begun. */
-  #lastStep({ phase }: Worker): number {
-    return phase === 'idle' ? this.options.steps : 0;
-  }
-
   /** Everything but the store and the disk is gone; the next supervisor finds those. */
   async startSupervisor(): Promise<void> {
-    Object.assign(this, { worker: null, api: null, state: initialState(), exits: 0 });
-    this.charged = [];
+    Object.assign(this, { api: null, state: initialState(this.names), exits: 0 });
+    this.workers.clear();
+    this.charged.clear();
     this.#servesFrom = null;
     this.#operations = [];
     this.messages = [];
@@ -381,7 +325,9 @@ export class World {
   }
 
   note(what: string): void {
-    this.story.push(`${(this.now / 1000).toFixed(1)} s, worker ${this.inference.phase}: ${what}`);
+    this.story.push(
+      `${(this.now / 1000).toFixed(1)} s, ${this.names.map((name) => this.child(name).phase).join('/')}: ${what}`,
+    );
     if (this.story.length > 12) this.story.shift();
   }
 }

@@ -41,7 +41,7 @@ async function live(seed: number): Promise<void> {
     world.send({ type: 'stop', atMs: world.now, how: 'orderly' });
     for (let i = 0; i < 20; i++) await world.happen(true);
     world.advance(120_000);
-    expect([world.worker, world.api], 'a process is left after the stop').toEqual([null, null]);
+    expect([world.workers.size, world.api], 'a process is left after the stop').toEqual([0, null]);
     expect(world.exits, 'the supervisor ends once').toBe(1);
   } catch (error) {
     const replay = `replay with: SEEDS=${seed} npx vitest run simulation`;
@@ -55,15 +55,13 @@ async function calmDown(world: World): Promise<void> {
   for (let i = 0; i < CALM_MAX; i++) {
     const open = (await world.jobs()).filter((job) => !job.finishedAt);
     if (open.length === 0 && world.exits === 0) return;
-    if (world.inference.phase === 'failed') world.restartWorker();
+    for (const name of world.names) if (world.child(name).phase === 'failed') world.restartWorker(name);
     await world.happen(world.exits === 0);
     await check(world);
   }
   const stuck = (await world.jobs()).find((job) => !job.finishedAt);
-  const { inference } = world;
-  expect.fail(
-    `${stuck?.id ?? 'the supervisor'} is stuck: ${stuck?.status}, worker ${inference.phase}, ${inference.reason}`,
-  );
+  const workers = world.names.map((name) => `${name} ${world.child(name).phase}, ${world.child(name).reason}`);
+  expect.fail(`${stuck?.id ?? 'the supervisor'} is stuck: ${stuck?.status}; ${workers.join('; ')}`);
 }
 
 test.each(batches.map((seeds) => [seeds[0], seeds.at(-1), seeds] as const))(

@@ -6,7 +6,11 @@ import { decide } from '@qwen-supervisor/supervisor/core/supervisor';
 import { expect, test } from 'vitest';
 import { LIMITS as CHILD_LIMITS, exited } from './child-events.js';
 
-const LIMITS: Limits = { children: { inference: CHILD_LIMITS, api: CHILD_LIMITS }, onStop: 'checkpoint' };
+const LIMITS: Limits = {
+  api: CHILD_LIMITS,
+  workers: { inference: CHILD_LIMITS, 'inference-2': CHILD_LIMITS },
+  onStop: 'checkpoint',
+};
 const FINISH: Limits = { ...LIMITS, onStop: 'finish' };
 const STEP = {
   type: 'job-step',
@@ -25,7 +29,7 @@ const play = (...events: Event[]) => playWith(LIMITS, ...events);
 
 function playWith(limits: Limits, ...events: Event[]): { state: State; effects: Effect[] } {
   return events.reduce(({ state }, event) => decide(state, event, limits), {
-    state: initialState(),
+    state: initialState(['inference']),
     effects: [] as Effect[],
   });
 }
@@ -43,10 +47,14 @@ const READY: Event[] = [
   child('inference', { type: 'connected' }),
   { type: 'loaded', worker: 'inference', incarnation: 1, atMs: 1, seconds: 1, msPerToken: 1 },
 ];
-const DRAWING: Event[] = [...READY, { type: 'job-queued', atMs: 1 }, { type: 'claimed', atMs: 1, job: JOB }];
+const DRAWING: Event[] = [
+  ...READY,
+  { type: 'job-queued', atMs: 1 },
+  { type: 'claimed', worker: 'inference', atMs: 1, job: JOB },
+];
 
 test('a ready worker gets the job that the store hands out, in that attempt', () => {
-  expect(play(...READY, { type: 'job-queued', atMs: 1 }).effects).toEqual([{ type: 'claim' }]);
+  expect(play(...READY, { type: 'job-queued', atMs: 1 }).effects).toEqual([{ type: 'claim', worker: 'inference' }]);
   expect(play(...DRAWING).effects).toContainEqual({ type: 'dispatch', worker: 'inference', job: JOB, attempt: 1 });
 });
 
@@ -154,7 +162,7 @@ test('a model that was unloaded stays so until a job wants it, or somebody asks;
   expect(play(...DRAWING, unload).effects).toEqual([]);
   expect(play(...READY, unload).effects.map(({ type }) => type)).toEqual(['ask-stop']);
   const unloaded = [...READY, unload, child('inference', exited(0, null))];
-  expect(play(...unloaded).state.workers.inference.child.phase).toBe('stopped');
+  expect(play(...unloaded).state.workers.inference?.child.phase).toBe('stopped');
   for (const wanted of ['job-queued', 'load-model'] as const)
     expect(play(...unloaded, { type: wanted, atMs: 3 }).effects.map(({ type }) => type)).toEqual(['spawn']);
 });

@@ -35,6 +35,9 @@ export type Fault = keyof typeof FAULTS;
 const FAULT_NAMES = Object.keys(FAULTS) as Fault[];
 
 export interface WorldOptions {
+  workers: number;
+  /** All workers but the first draw small pictures alone. */
+  onlyFirstDrawsLarge: boolean;
   limits: ChildLimits;
   /** How long this moves on between two moments. */
   quantumMs: number;
@@ -59,6 +62,8 @@ export interface WorldOptions {
 /** Most of the worker's memory without a fault, and what a fault adds. */
 export const MODEL_BYTES = 1e9;
 export const TAKEN_BYTES = 1.5e9;
+/** Of a small picture, and of a large one. */
+export const SIDES = [128, 256] as const;
 
 /** `random`: in [0, 1), seeded. */
 export function drawWorld(random: () => number): WorldOptions {
@@ -85,6 +90,8 @@ export function drawWorld(random: () => number): WorldOptions {
     FAULT_NAMES.map((name) => [name, often(0.5) ? 0 : FAULTS[name] * random()]),
   ) as Record<Fault, number>;
   return {
+    workers: often(0.5) ? 1 : Math.ceil(1 + 3 * random()),
+    onlyFirstDrawsLarge: often(0.3),
     limits,
     quantumMs,
     loadMs: between(500, 30_000),

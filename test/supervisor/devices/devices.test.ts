@@ -11,7 +11,7 @@ const NVIDIA: Card = {
   driver: 'nvidia 580.65.06',
   memoryBytes: 24e9,
   freeBytes: 23e9,
-  cuda: { index: 0, computeCapability: 8.9, driver: '580.65.06' },
+  cuda: { index: 0, number: 0, computeCapability: 8.9, driver: '580.65.06' },
 };
 const AMD: Card = {
   slot: '0000:03:00.0',

@@ -44,9 +44,9 @@ const NOUVEAU = {
 test("a card is what the kernel shows, with NVIDIA's numbers where its tool knows it", async () => {
   install(
     'nvidia-smi',
-    "echo '0, 00000000:01:00.0, 0x268410DE, 24564, 23000, 8.9, 580.65.06, NVIDIA GeForce RTX 4090'",
+    "echo '0, GPU-1a, 00000000:01:00.0, 0x268410DE, 24564, 23000, 8.9, 580.65.06, NVIDIA GeForce RTX 4090'",
   );
-  expect(await readCards(write(temporaryFolder(), { ...AMDGPU, ...NOUVEAU }))).toEqual([
+  expect(await readCards({}, write(temporaryFolder(), { ...AMDGPU, ...NOUVEAU }))).toEqual([
     {
       slot: '0000:01:00.0',
       vendorId: '10de',
@@ -55,7 +55,7 @@ test("a card is what the kernel shows, with NVIDIA's numbers where its tool know
       driver: 'nvidia 580.65.06',
       memoryBytes: 24564 * 2 ** 20,
       freeBytes: 23000 * 2 ** 20,
-      cuda: { index: 0, computeCapability: 8.9, driver: '580.65.06' },
+      cuda: { index: 0, number: 0, computeCapability: 8.9, driver: '580.65.06' },
     },
     {
       slot: '0000:03:00.0',
@@ -73,16 +73,35 @@ test("a card is what the kernel shows, with NVIDIA's numbers where its tool know
 test('a tool that fails, or a card that tells no numbers, leaves a card without them', async () => {
   const root = write(temporaryFolder(), NOUVEAU);
   install('nvidia-smi', 'echo "NVIDIA-SMI has failed"; exit 9');
-  expect(await readCards(root)).toMatchObject([{ name: 'NVIDIA 2684', memoryBytes: null, cuda: null }]);
-  install('nvidia-smi', "echo '0, 00000000:01:00.0, 0x268410DE, [N/A], [N/A], 12.1, 580.1, NVIDIA GB10'");
-  expect(await readCards(root)).toMatchObject([{ name: 'NVIDIA GB10', memoryBytes: null, freeBytes: null }]);
+  expect(await readCards({}, root)).toMatchObject([{ name: 'NVIDIA 2684', memoryBytes: null, cuda: null }]);
+  install('nvidia-smi', "echo '0, GPU-1a, 00000000:01:00.0, 0x268410DE, [N/A], [N/A], 12.1, 580.1, NVIDIA GB10'");
+  expect(await readCards({}, root)).toMatchObject([{ name: 'NVIDIA GB10', memoryBytes: null, freeBytes: null }]);
 });
+
+test.each([
+  [undefined, ['0 A', '1 B', '2 C']],
+  ['2,0', ['1 A', '0 C']],
+  ['GPU-2b', ['0 B']],
+  ['1,7,0', ['0 B']],
+  ['', []],
+  ['-1', []],
+])(
+  'with CUDA_VISIBLE_DEVICES=%s the cards are counted as CUDA counts them, and the others are nobody’s',
+  async (wish, seen) => {
+    const row = (index: number, name: string) =>
+      `${index}, GPU-${index + 1}b, 00000000:0${index + 1}:00.0, 0x268410DE, 1000, 900, 8.9, 580.1, ${name}`;
+    install('nvidia-smi', `echo '${['A', 'B', 'C'].map((name, i) => row(i, name)).join('\n')}'`);
+    const env = wish === undefined ? {} : { CUDA_VISIBLE_DEVICES: wish };
+    const cards = await readCards(env, write(temporaryFolder(), NOUVEAU));
+    expect(cards.map(({ cuda, name }) => `${cuda?.index} ${name}`)).toEqual(seen);
+  },
+);
 
 test('a machine without cards, or with a simulated one, has none', async () => {
   install('nvidia-smi', 'exit 127');
-  expect(await readCards(temporaryFolder())).toEqual([]);
+  expect(await readCards({}, temporaryFolder())).toEqual([]);
   const vgem = { 'sys/class/drm/renderD128/device/uevent': 'DRIVER=vgem\nMODALIAS=platform:vgem\n' };
-  expect(await readCards(write(temporaryFolder(), vgem))).toEqual([]);
+  expect(await readCards({}, write(temporaryFolder(), vgem))).toEqual([]);
 });
 
 test('Vulkan is its loader and its drivers, those in software told apart', () => {

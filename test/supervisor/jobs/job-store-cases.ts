@@ -2,7 +2,7 @@
 import type { Job } from '@qwen-supervisor/protocol/job';
 import type { JobRequest } from '@qwen-supervisor/protocol/job-request';
 import type { JobOutcome } from '@qwen-supervisor/protocol/messages';
-import type { JobStore } from '@qwen-supervisor/supervisor/jobs/job-store';
+import type { JobStore, Taker } from '@qwen-supervisor/supervisor/jobs/job-store';
 import { openSqliteJobStore } from '@qwen-supervisor/supervisor/jobs/sqlite-database';
 import { onTestFinished } from 'vitest';
 import { temporaryFolder } from '../../fixture-files.js';
@@ -32,6 +32,8 @@ export const DONE: JobOutcome = {
 };
 export const FAILED: JobOutcome = { status: 'failed', error: { code: 'INFERENCE_FAILED', message: 'm', hint: 'h' } };
 export const ANY = { status: null, source: null, group: null, ids: null };
+/** A worker that draws every picture. */
+export const TAKES_ANY: Taker = { maxPixels: null, leaves: [] };
 export const MANY = 1000;
 
 export const order = (priority = 0, request = REQUEST) => ({

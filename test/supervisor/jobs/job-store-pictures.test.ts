@@ -4,7 +4,7 @@ import type { JobOutcome } from '@qwen-supervisor/protocol/messages';
 import type { JobStore } from '@qwen-supervisor/supervisor/jobs/job-store';
 import { describe, expect, test } from 'vitest';
 import { temporaryFolder } from '../../fixture-files.js';
-import { DONE, ENGINES, MANY, opened, order, put, REQUEST } from './job-store-cases.js';
+import { DONE, ENGINES, MANY, opened, order, put, REQUEST, TAKES_ANY } from './job-store-cases.js';
 
 const ALL: PictureFilter = { search: null, starred: null, trashed: false, model: null, width: null, height: null };
 const KEEP = { finishedBefore: null, trashedBefore: null, keepBytes: null };
@@ -14,7 +14,7 @@ describe.each(ENGINES)('the pictures of a store on %s', (_engine, open) => {
   /** Draws one, and gives its id. */
   async function draw(store: JobStore, prompt = 'a fox', model = 'pocket', width = 128): Promise<string> {
     await store.put([order(0, { ...REQUEST, prompt, width })], null, MANY, MANY);
-    const { id, attempts } = (await store.claim()) as Job;
+    const { id, attempts } = (await store.claim(TAKES_ANY)) as Job;
     await store.begin(id, attempts, { step: 0, startedOverReason: null, device: 'cpu', model });
     await store.finish(id, attempts, 20, { ...DONE, imageId: id, file: `images/${id}.png` } as JobOutcome);
     return id;

@@ -3,7 +3,7 @@ import type { Job, JobFilter } from '@qwen-supervisor/protocol/job';
 import type { JobOutcome } from '@qwen-supervisor/protocol/messages';
 import { describe, expect, test } from 'vitest';
 import { temporaryFolder } from '../../fixture-files.js';
-import { ANY, DONE, ENGINES, MANY, opened, order, put, REQUEST } from './job-store-cases.js';
+import { ANY, DONE, ENGINES, MANY, opened, order, put, REQUEST, TAKES_ANY } from './job-store-cases.js';
 
 describe.each(ENGINES)('the queue of the job store on %s', (_engine, open) => {
   const store = () => opened(open);
@@ -12,7 +12,7 @@ describe.each(ENGINES)('the queue of the job store on %s', (_engine, open) => {
     const jobs = store();
     const ids = [];
     for (let i = 0; i < 4; i++) ids.push((await put(jobs)).id);
-    await jobs.claim();
+    await jobs.claim(TAKES_ANY);
     const list = async (filter: Partial<JobFilter>, limit: number) =>
       (await jobs.list({ ...ANY, ...filter }, null, limit)).jobs.map(({ id }) => id);
     expect(await list({}, 2)).toEqual([ids[3], ids[2]]);
@@ -37,6 +37,30 @@ describe.each(ENGINES)('the queue of the job store on %s', (_engine, open) => {
     ]);
   });
 
+  test('a worker takes the first job that is for it; what is too large, or begun elsewhere, is left for others', async () => {
+    const jobs = store();
+    const large = (await jobs.put([order(0, { ...REQUEST, width: 256, height: 256 })], null, MANY, MANY)).jobs[0]?.id;
+    const begun = (await put(jobs)).id;
+    const small = (await put(jobs)).id;
+    expect((await jobs.claim({ maxPixels: 128 * 128, leaves: [] }))?.id).toBe(begun);
+    await jobs.begin(begun, 1, { step: 0, startedOverReason: null, device: 'cuda:0', model: 'm' });
+    await jobs.release(begun, 'none', 3);
+    const other = { maxPixels: 128 * 128, leaves: ['cuda:0'] };
+    expect((await jobs.claim(other))?.id, 'the one that was begun elsewhere').toBe(small);
+    expect(await jobs.claim(other)).toBeNull();
+    expect((await jobs.claim({ maxPixels: null, leaves: ['cuda:0'] }))?.id).toBe(large);
+    expect(await jobs.claim(TAKES_ANY)).toMatchObject({ id: begun, step: 3 });
+  });
+
+  test('a job that was begun elsewhere and has not made a step is for everybody', async () => {
+    const jobs = store();
+    const { id } = await put(jobs);
+    await jobs.claim(TAKES_ANY);
+    await jobs.begin(id, 1, { step: 0, startedOverReason: null, device: 'cuda:0', model: 'm' });
+    await jobs.release(id, 'none', 0);
+    expect((await jobs.claim({ maxPixels: null, leaves: ['cuda:0'] }))?.id).toBe(id);
+  });
+
   test('a queued job is put before another one, or behind all others of a priority; the others keep their order', async () => {
     const jobs = store();
     const ids: string[] = [];
@@ -55,7 +79,7 @@ describe.each(ENGINES)('the queue of the job store on %s', (_engine, open) => {
     expect(await inTurn()).toEqual([urgent, b, a, c]);
     const later = (await put(jobs)).id;
     expect(await inTurn()).toEqual([urgent, b, a, c, later]);
-    await jobs.claim();
+    await jobs.claim(TAKES_ANY);
     expect(await jobs.move(urgent, { priority: 0 }), 'one that runs has no place').toBeNull();
     expect(await jobs.move(a, { before: urgent })).toBeNull();
     expect(await inTurn()).toEqual([b, a, c, later]);
@@ -66,7 +90,7 @@ describe.each(ENGINES)('the queue of the job store on %s', (_engine, open) => {
     const alone = await put(jobs);
     const { jobs: together } = await jobs.put([order(), order()], null, MANY, MANY);
     await put(jobs);
-    await jobs.claim();
+    await jobs.claim(TAKES_ANY);
     const cancelled = await jobs.cancelQueued(together[0]?.group as string);
     expect(cancelled.map(({ id, status }) => [id, status])).toEqual(together.map(({ id }) => [id, 'cancelled']));
     expect(await jobs.cancelQueued(null)).toHaveLength(1);
@@ -82,7 +106,7 @@ describe.each(ENGINES)('the queue of the job store on %s', (_engine, open) => {
       MANY,
     );
     await put(jobs);
-    await jobs.claim();
+    await jobs.claim(TAKES_ANY);
     expect(over[0]).toMatchObject({ initImage: 'abc', strength: 0.5, steps: 10 });
     await jobs.finish(over[0]?.id as string, 1, 10, DONE);
     expect(await jobs.inputs()).toEqual(new Set(['abc']));
@@ -95,7 +119,7 @@ describe.each(ENGINES)('the queue of the job store on %s', (_engine, open) => {
     const first = open(folder);
     for (let i = 0; i < 14; i++) {
       await put(first);
-      const job = (await first.claim()) as Job;
+      const job = (await first.claim(TAKES_ANY)) as Job;
       await first.finish(job.id, 1, 20, { ...(DONE as object), imageId: job.id } as JobOutcome);
     }
     expect(await first.expired({ finishedBefore: null, trashedBefore: null, keepBytes: 1e9 })).toEqual([]);

@@ -7,7 +7,7 @@ import { sqliteJobStore } from '@qwen-supervisor/supervisor/jobs/sqlite-job-stor
 import Database from 'libsql';
 import { describe, expect, onTestFinished, test } from 'vitest';
 import { temporaryFolder } from '../../fixture-files.js';
-import { ANY, DONE, ENGINES, FAILED, MANY, opened, order, put, REQUEST } from './job-store-cases.js';
+import { ANY, DONE, ENGINES, FAILED, MANY, opened, order, put, REQUEST, TAKES_ANY } from './job-store-cases.js';
 
 describe.each(ENGINES)('the job store on %s', (_engine, open) => {
   const store = (folder?: string) => opened(open, folder);
@@ -36,9 +36,9 @@ describe.each(ENGINES)('the job store on %s', (_engine, open) => {
   test('claims in the order of arrival and records the attempt', async () => {
     const jobs = store();
     const [a, b] = [await put(jobs), await put(jobs)];
-    expect(await jobs.claim()).toMatchObject({ id: a.id, status: 'running', attempts: 1 });
-    expect(await jobs.claim()).toMatchObject({ id: b.id });
-    expect(await jobs.claim()).toBeNull();
+    expect(await jobs.claim(TAKES_ANY)).toMatchObject({ id: a.id, status: 'running', attempts: 1 });
+    expect(await jobs.claim(TAKES_ANY)).toMatchObject({ id: b.id });
+    expect(await jobs.claim(TAKES_ANY)).toBeNull();
   });
 
   test('claims higher priorities first, equal ones in the order of arrival', async () => {
@@ -46,7 +46,7 @@ describe.each(ENGINES)('the job store on %s', (_engine, open) => {
     const ids = [];
     for (const priority of [0, -5, 10, 0, 10]) ids.push((await put(jobs, priority)).id);
     const claimed = [];
-    for (const _ of ids) claimed.push((await jobs.claim())?.id);
+    for (const _ of ids) claimed.push((await jobs.claim(TAKES_ANY))?.id);
     expect(claimed).toEqual([ids[2], ids[4], ids[0], ids[3], ids[1]]);
   });
 
@@ -55,7 +55,7 @@ describe.each(ENGINES)('the job store on %s', (_engine, open) => {
     await jobs.put([order(), order()], null, 3, MANY);
     await expect(jobs.put([order(), order()], null, 3, MANY)).rejects.toMatchObject({ code: 'QUEUE_FULL' });
     expect(await jobs.counts()).toEqual({ queued: 2, running: 0 });
-    await jobs.claim();
+    await jobs.claim(TAKES_ANY);
     expect((await jobs.put([order(), order()], null, 3, MANY)).jobs).toHaveLength(2);
   });
 
@@ -74,7 +74,7 @@ describe.each(ENGINES)('the job store on %s', (_engine, open) => {
     const key: Idempotency = { key: 'k', fingerprint: 'f' };
     const { jobs: first, replayed } = await before.put([order(), order()], key, 2, MANY);
     expect(replayed).toBe(false);
-    await before.claim();
+    await before.claim(TAKES_ANY);
     await before.close();
     const after = store(folder);
     const again = await after.put([order(), order()], key, 2, MANY);
@@ -90,18 +90,18 @@ describe.each(ENGINES)('the job store on %s', (_engine, open) => {
   test('a released job keeps its step, and the attempt tells where it began', async () => {
     const jobs = store();
     const { id } = await put(jobs);
-    await jobs.claim();
+    await jobs.claim(TAKES_ANY);
     expect(await jobs.begin(id, 1, { step: 0, startedOverReason: null, device: 'cpu', model: 'm' })).toMatchObject({
       resumedAtStep: null,
     });
     expect(await jobs.release(id, 'outside-after-progress', 7)).toMatchObject({ status: 'queued', step: 7 });
-    expect(await jobs.claim()).toMatchObject({ step: 7 });
+    expect(await jobs.claim(TAKES_ANY)).toMatchObject({ step: 7 });
     expect(await jobs.begin(id, 2, { step: 7, startedOverReason: null, device: 'cpu', model: 'm' })).toMatchObject({
       step: 7,
       resumedAtStep: 7,
     });
     await jobs.release(id, 'none', 8);
-    await jobs.claim();
+    await jobs.claim(TAKES_ANY);
     expect(await jobs.begin(id, 2, { step: 0, startedOverReason: 'late', device: 'cpu', model: 'm' })).toBeNull();
     expect(
       await jobs.begin(id, 3, { step: 0, startedOverReason: 'other model', device: 'cpu', model: 'm' }),
@@ -115,18 +115,18 @@ describe.each(ENGINES)('the job store on %s', (_engine, open) => {
   test('a released job keeps its place and counts its attempts', async () => {
     const jobs = store();
     const [a] = [await put(jobs), await put(jobs)];
-    await jobs.claim();
+    await jobs.claim(TAKES_ANY);
     expect(await jobs.release(a.id, 'none', 0)).toMatchObject({ status: 'queued', attempts: 1 });
     expect(await jobs.release(a.id, 'none', 0)).toBeNull();
-    expect(await jobs.claim()).toMatchObject({ id: a.id, attempts: 2 });
+    expect(await jobs.claim(TAKES_ANY)).toMatchObject({ id: a.id, attempts: 2 });
   });
 
   test('a job ends once, and only in the attempt that is running', async () => {
     const jobs = store();
     const { id } = await put(jobs);
-    await jobs.claim();
+    await jobs.claim(TAKES_ANY);
     await jobs.release(id, 'none', 0);
-    await jobs.claim();
+    await jobs.claim(TAKES_ANY);
     expect(await jobs.finish(id, 1, 20, DONE)).toBeNull();
     expect(await jobs.finish(id, 2, 20, DONE)).toMatchObject({
       status: 'done',
@@ -140,7 +140,7 @@ describe.each(ENGINES)('the job store on %s', (_engine, open) => {
   test('a failed job carries its error', async () => {
     const jobs = store();
     const { id } = await put(jobs);
-    await jobs.claim();
+    await jobs.claim(TAKES_ANY);
     expect(await jobs.finish(id, 1, 3, FAILED)).toMatchObject({
       status: 'failed',
       step: 3,
@@ -151,11 +151,11 @@ describe.each(ENGINES)('the job store on %s', (_engine, open) => {
   test('only a queued job is cancelled by the store', async () => {
     const jobs = store();
     const [a, b] = [await put(jobs), await put(jobs)];
-    await jobs.claim();
+    await jobs.claim(TAKES_ANY);
     expect(await jobs.cancel(a.id)).toMatchObject({ status: 'running' });
     expect(await jobs.cancel(b.id)).toMatchObject({ status: 'cancelled' });
     expect(await jobs.cancel('nope')).toBeNull();
-    expect(await jobs.claim()).toBeNull();
+    expect(await jobs.claim(TAKES_ANY)).toBeNull();
   });
 
   test('a running job whose cancel was asked for does not come back when its worker or its supervisor dies', async () => {
@@ -163,24 +163,24 @@ describe.each(ENGINES)('the job store on %s', (_engine, open) => {
     const before = open(folder);
     const [a, b] = [await put(before), await put(before)];
     for (const { id } of [a, b]) {
-      await before.claim();
+      await before.claim(TAKES_ANY);
       await before.cancel(id);
     }
     expect(await before.release(a.id, 'outside', 0)).toMatchObject({ status: 'cancelled', error: null });
     await before.close();
     const after = store(folder);
     expect(await after.recover(() => 0)).toMatchObject([{ id: b.id, status: 'cancelled' }]);
-    expect(await after.claim()).toBeNull();
+    expect(await after.claim(TAKES_ANY)).toBeNull();
   });
 
   test('a job is poisoned by two deaths of the worker itself', async () => {
     const jobs = store();
     const { id } = await put(jobs);
-    await jobs.claim();
+    await jobs.claim(TAKES_ANY);
     expect(await jobs.release(id, 'own', 0)).toMatchObject({ status: 'queued' });
-    await jobs.claim();
+    await jobs.claim(TAKES_ANY);
     expect(await jobs.release(id, 'own', 0)).toMatchObject({ status: 'failed', error: { code: 'JOB_POISONED' } });
-    expect(await jobs.claim()).toBeNull();
+    expect(await jobs.claim(TAKES_ANY)).toBeNull();
   });
 
   test('a job is poisoned by five kills from outside in a row without a step, planned stops not counted', async () => {
@@ -197,10 +197,10 @@ describe.each(ENGINES)('the job store on %s', (_engine, open) => {
       'outside',
     ] as const;
     for (const death of deaths) {
-      await jobs.claim();
+      await jobs.claim(TAKES_ANY);
       expect(await jobs.release(id, death, 0), death).toMatchObject({ status: 'queued' });
     }
-    await jobs.claim();
+    await jobs.claim(TAKES_ANY);
     expect(await jobs.release(id, 'outside', 0)).toMatchObject({ status: 'failed', error: { code: 'JOB_POISONED' } });
   });
 
@@ -208,12 +208,12 @@ describe.each(ENGINES)('the job store on %s', (_engine, open) => {
     const jobs = store();
     const { id } = await put(jobs);
     for (const step of [0, 0, 2, 2, 2, 2]) {
-      await jobs.claim();
+      await jobs.claim(TAKES_ANY);
       expect(await jobs.recover(() => step)).toMatchObject([{ id, status: 'queued', step }]);
     }
-    await jobs.claim();
+    await jobs.claim(TAKES_ANY);
     expect(await jobs.recover(() => 2)).toMatchObject([{ status: 'queued' }]);
-    await jobs.claim();
+    await jobs.claim(TAKES_ANY);
     expect(await jobs.recover(() => 2)).toMatchObject([{ status: 'failed', error: { code: 'JOB_POISONED' } }]);
   });
 
@@ -223,7 +223,7 @@ describe.each(ENGINES)('the job store on %s', (_engine, open) => {
     for (let i = 0; i < 14; i++) {
       const { id } = await put(jobs);
       ids.push(id);
-      await jobs.claim();
+      await jobs.claim(TAKES_ANY);
       const file = { imageId: id, file: `images/${id}.png`, sha256: 'ab', bytes: 100 };
       await jobs.finish(id, 1, 20, i === 1 ? FAILED : { status: 'done', step: 20, ...file });
     }
@@ -269,11 +269,11 @@ describe.each(ENGINES)('the job store on %s', (_engine, open) => {
     const folder = temporaryFolder();
     const before = open(folder);
     const { id } = await put(before);
-    await before.claim();
+    await before.claim(TAKES_ANY);
     await before.close();
     const after = store(folder);
     expect((await after.recover(() => 0)).map((job) => job.id)).toEqual([id]);
-    expect(await after.claim()).toMatchObject({ id, attempts: 2 });
+    expect(await after.claim(TAKES_ANY)).toMatchObject({ id, attempts: 2 });
   });
 });
 

@@ -3,7 +3,7 @@ import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { chmodSync, mkdirSync, writeFileSync } from 'node:fs';
 import { dirname, join } from 'node:path';
-import { initialState, type State, withChild } from '@qwen-supervisor/supervisor/core/state';
+import { initialState, type State, withChild, workerOf } from '@qwen-supervisor/supervisor/core/state';
 import { measureDevice, probeDevice } from '@qwen-supervisor/supervisor/devices/device-memory';
 import { countOomKills } from '@qwen-supervisor/supervisor/processes/oom-kills';
 import { threadStates } from '@qwen-supervisor/supervisor/processes/thread-states';
@@ -56,7 +56,10 @@ describe('device memory', () => {
   function fakeNvidiaSmi(): (free: number | string, apps: string) => void {
     const folder = temporaryFolder();
     const file = join(folder, 'nvidia-smi');
-    writeFileSync(file, `#!/bin/sh\ncase "$1" in *memory.free*) cat ${folder}/free;; *) cat ${folder}/apps;; esac\n`);
+    writeFileSync(
+      file,
+      `#!/bin/sh\n[ "$2" = --id=1 ] || exit 6\ncase "$1" in *memory.free*) cat ${folder}/free;; *) cat ${folder}/apps;; esac\n`,
+    );
     chmodSync(file, 0o755);
     process.env.PATH = `${folder}:${PATH}`;
     return (free, apps) => {
@@ -65,27 +68,27 @@ describe('device memory', () => {
     };
   }
 
-  test('is what nvidia-smi says: held by a process, free now, and who holds the most', async () => {
+  test('is what nvidia-smi says of that card: held by a process, free now, and who holds the most', async () => {
     const answer = fakeNvidiaSmi();
     answer(4000, '77, 20000, node\n88, 100, Xorg\n');
-    expect(await measureDevice(77)).toEqual({ heldBytes: 20_000 * 2 ** 20, freeBytes: 4000 * 2 ** 20 });
-    expect(await probeDevice()).toEqual({ freeBytes: 4000 * 2 ** 20, holder: 'process 77 (node, 21.0 GB)' });
+    expect(await measureDevice(77, 1)).toEqual({ heldBytes: 20_000 * 2 ** 20, freeBytes: 4000 * 2 ** 20 });
+    expect(await probeDevice(1)).toEqual({ freeBytes: 4000 * 2 ** 20, holder: 'process 77 (node, 21.0 GB)' });
   });
 
   test('of a process whose name holds commas is not cut', async () => {
     fakeNvidiaSmi()(5000, '88, 100, Xorg\n99, 19000, /opt/a, b/python3\n');
-    expect(await probeDevice()).toMatchObject({ holder: 'process 99 (/opt/a, b/python3, 19.9 GB)' });
+    expect(await probeDevice(1)).toMatchObject({ holder: 'process 99 (/opt/a, b/python3, 19.9 GB)' });
   });
 
   test('that is not told as a number keeps nobody waiting', async () => {
     fakeNvidiaSmi()('[N/A]', '77, 20000, node\n');
-    expect(await measureDevice(77)).toEqual({ heldBytes: 0, freeBytes: 0 });
-    expect(await probeDevice()).toMatchObject({ freeBytes: null });
+    expect(await measureDevice(77, 1)).toEqual({ heldBytes: 0, freeBytes: 0 });
+    expect(await probeDevice(1)).toMatchObject({ freeBytes: null });
   });
 
   test('is nobody’s concern without a device, or when nvidia-smi fails', async () => {
-    expect(await measureDevice(77)).toEqual({ heldBytes: 0, freeBytes: 0 });
-    expect(await probeDevice()).toEqual({ freeBytes: null, holder: null });
+    expect(await measureDevice(77, 1)).toEqual({ heldBytes: 0, freeBytes: 0 });
+    expect(await probeDevice(1)).toEqual({ freeBytes: null, holder: null });
   });
 });
 
@@ -106,8 +109,8 @@ describe('systemd', () => {
 
   test('is told of readiness when requests are taken, or when pictures can be drawn, never by time', () => {
     const states = (api: 'starting' | 'ready', inference: 'loading' | 'ready', share = 0): State => {
-      const state = initialState();
-      const worker = state.workers.inference.child;
+      const state = initialState(['inference']);
+      const worker = workerOf(state, 'inference').child;
       const load = { ...worker.load, share };
       const withApi = withChild(state, { ...state.api, phase: api });
       return withChild(withApi, { ...worker, phase: inference, reason: inference, load });

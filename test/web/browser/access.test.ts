@@ -20,7 +20,7 @@ describe.skipIf(!hasBrowser())('the page', () => {
     return product;
   }
   const signIn = async (page: import('playwright-core').Page, key: string) => {
-    await page.getByLabel('Key').fill(key);
+    await page.getByLabel('Key', { exact: true }).fill(key);
     await page.getByRole('button', { name: 'Sign in' }).click();
   };
 
@@ -89,6 +89,6 @@ describe.skipIf(!hasBrowser())('the page', () => {
     await page.getByRole('button', { name: 'Keys and settings' }).click();
     await page.getByText('Browsers show notices only for pages over https').waitFor();
     await page.getByRole('button', { name: 'Sign out' }).click();
-    await page.getByLabel('Key').waitFor();
+    await page.getByLabel('Key', { exact: true }).waitFor();
   });
 });

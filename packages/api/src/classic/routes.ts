@@ -7,7 +7,7 @@ import { CodedError } from '@qwen-supervisor/protocol/errors';
 import type { Job } from '@qwen-supervisor/protocol/job';
 import { adaptToModel, roundSide } from '@qwen-supervisor/protocol/job-request';
 import { SEED_MAX } from '@qwen-supervisor/protocol/seed';
-import type { SystemStatus } from '@qwen-supervisor/protocol/status';
+import { mainWorker, type SystemStatus } from '@qwen-supervisor/protocol/status';
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import { z } from 'zod';
 import { prefixOf } from '../access/public-url.js';
@@ -101,7 +101,7 @@ export function classicRoutes(app: App, backend: Backend): void {
       queue_length: queue.queued,
       initialization: {
         status: model.state === 'ready' ? 'model_ready' : model.state === 'loading' ? 'loading_model' : 'ready',
-        message: system.children.find(({ name }) => name === 'inference')?.reason ?? '',
+        message: mainWorker(system.children).reason,
         progress: model.state === 'ready' ? 100 : Math.floor((100 * model.bytesDone) / Math.max(1, model.bytesTotal)),
         model_loaded: model.state === 'ready',
         error: null,
@@ -308,9 +308,9 @@ function parametersOf(job: Job) {
 
 /** Without a graphics device the numbers are those of the worker and this machine's memory. */
 function modelAndMemory({ model, children, device }: SystemStatus) {
-  const worker = children.find(({ name }) => name === 'inference');
+  const worker = mainWorker(children);
   const gpu = device.device !== 'cpu';
-  const allocated = (gpu ? worker?.deviceBytes : worker?.rssBytes) ?? 0;
+  const allocated = (gpu ? worker.deviceBytes : worker.rssBytes) ?? 0;
   const total = device.memoryBytes ?? totalmem();
   const gigabytes = (bytes: number) => Math.round((100 * bytes) / GIGABYTE) / 100;
   return {

@@ -2,11 +2,13 @@
 
 import type { IncomingMessage, ServerResponse } from 'node:http';
 import type { ModelAnswer } from '@qwen-supervisor/protocol/answers';
+import type { ChosenDevice } from '@qwen-supervisor/protocol/device';
 import { ERRORS, type ErrorCode, type ErrorObject } from '@qwen-supervisor/protocol/errors';
 import { type Eta, JOB_SOURCES, JOB_STATUSES, type Job, type JobImage } from '@qwen-supervisor/protocol/job';
 import {
-  CHILD_NAMES,
+  CHILD_NAME_PATTERN,
   CHILD_STATES,
+  type ChildName,
   type Crash,
   type ExitCause,
   MODEL_COMPONENTS,
@@ -96,6 +98,20 @@ export const jobsSchema = z.object({ jobs: z.array(jobSchema) });
 /** Causes are listed where they are explained: `ExitCause`. */
 const exitCause = z.string() as z.ZodType<string> as z.ZodType<ExitCause>;
 
+export const childNameSchema = z
+  .string()
+  .regex(CHILD_NAME_PATTERN)
+  .describe(
+    'inference or api; of several workers inference-2, inference-3, …',
+  ) as z.ZodType<string> as z.ZodType<ChildName>;
+
+const deviceSchema = z.object({
+  device: z.string().describe('What computes: cpu, cuda:0, webgpu:0'),
+  name: z.string(),
+  memoryBytes: z.int().nullable().describe('Of the card; null where it is the memory of the machine'),
+  reason: z.string(),
+}) satisfies z.ZodType<ChosenDevice>;
+
 export const statusSchema = named(
   'Status',
   z.object({
@@ -105,12 +121,18 @@ export const statusSchema = named(
       .describe('Memory of the whole machine, and of that what can be had without taking it from anybody'),
     children: z.array(
       z.object({
-        name: z.enum(CHILD_NAMES),
+        name: childNameSchema,
         pid: z.int().nullable(),
         state: z.enum(CHILD_STATES),
         restarts: z.int(),
         rssBytes: z.int().nullable(),
         deviceBytes: z.int(),
+        device: deviceSchema.nullable().describe('What a worker computes on'),
+        load: z
+          .object({ component: z.enum(MODEL_COMPONENTS), bytesDone: z.int(), bytesTotal: z.int() })
+          .nullable()
+          .describe('Of the load under way'),
+        job: z.string().nullable().describe('Id of the job in its hands'),
         lastExit: z
           .object({
             code: z.int().nullable(),
@@ -122,12 +144,7 @@ export const statusSchema = named(
         reason: z.string(),
       }),
     ),
-    device: z.object({
-      device: z.string().describe('What computes: cpu, cuda:0, webgpu:0'),
-      name: z.string(),
-      memoryBytes: z.int().nullable().describe('Of the card; null where it is the memory of the machine'),
-      reason: z.string(),
-    }),
+    device: deviceSchema.describe('Of the worker that is furthest'),
     model: z.object({
       id: z.string(),
       folder: z.string(),
@@ -151,7 +168,7 @@ export const crashSchema = named(
   'Crash',
   z.object({
     at: z.string(),
-    child: z.enum(CHILD_NAMES),
+    child: childNameSchema,
     pid: z.int().nullable(),
     cause: exitCause,
     code: z.int().nullable(),

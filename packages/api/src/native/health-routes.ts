@@ -1,5 +1,5 @@
 /** Liveness and readiness, for those who watch from outside: no key is needed, and nothing is told that needs one. */
-import { CHILD_STATES, isUp } from '@qwen-supervisor/protocol/status';
+import { CHILD_STATES, isUp, mainWorker } from '@qwen-supervisor/protocol/status';
 import { z } from 'zod';
 import type { Backend } from '../backend.js';
 import { answers } from '../contract/dialect-errors.js';
@@ -45,16 +45,16 @@ export function healthRoutes(app: App, backend: Backend): void {
     },
     async (_request, reply) => {
       const { children, model } = await backend.link.request('status', {});
-      const worker = children.find((child) => child.name === 'inference');
-      const unloaded = worker?.state === 'stopped';
+      const worker = mainWorker(children);
+      const unloaded = worker.state === 'stopped';
       const { id, state, bytesDone, bytesTotal, etaSeconds } = model;
       const loaded = state === 'ready' ? 1 : Math.round((100 * bytesDone) / Math.max(1, bytesTotal)) / 100;
       const body = {
-        state: unloaded ? 'unloaded' : worker?.state,
-        reason: worker?.reason,
+        state: unloaded ? 'unloaded' : worker.state,
+        reason: worker.reason,
         model: { id, state, loaded, etaSeconds },
       };
-      return reply.status(isUp(worker?.state) || unloaded ? 200 : 503).send(body);
+      return reply.status(isUp(worker.state) || unloaded ? 200 : 503).send(body);
     },
   );
 }

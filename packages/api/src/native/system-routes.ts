@@ -5,13 +5,13 @@ import { ROLES } from '@qwen-supervisor/protocol/api-keys';
 import { logFile } from '@qwen-supervisor/protocol/data-files';
 import { CodedError } from '@qwen-supervisor/protocol/errors';
 import { type Histogram, METRICS_CONTENT_TYPE } from '@qwen-supervisor/protocol/metrics';
-import { CHILD_NAMES } from '@qwen-supervisor/protocol/status';
 import { z } from 'zod';
 import { roleOf } from '../access/access.js';
 import type { Backend } from '../backend.js';
 import { answers } from '../contract/dialect-errors.js';
 import {
   type App,
+  childNameSchema,
   crashSchema,
   eventStreamSchema,
   jobSchema,
@@ -29,8 +29,8 @@ const snapshotSchema = z.object({
   role: z.enum(ROLES),
   status: statusSchema,
   models: z.array(modelSchema),
-  running: jobSchema.nullable(),
-  preview: z.string().nullable().describe('Of the running job: PNG, base64'),
+  running: z.array(jobSchema).describe('Those in the hands of workers, in the order of these'),
+  previews: z.record(z.string(), z.string()).describe('Of running jobs, by their id: PNG, base64'),
   queue: z.array(jobSchema).describe('In the order in which they will be drawn; the first fifty'),
   ended: z.array(jobSchema).describe('The last that have ended, newest first'),
   crashes: z.array(crashSchema),
@@ -58,7 +58,7 @@ export function systemRoutes(app: App, backend: Backend, http: Histogram): void 
       },
     },
     async ({ caller }) => {
-      const { lastSeq, preview, ...snapshot } = await link.request('snapshot', {});
+      const { lastSeq, previews, ...snapshot } = await link.request('snapshot', {});
       const { version, run } = backend.welcome;
       return {
         version,
@@ -67,7 +67,9 @@ export function systemRoutes(app: App, backend: Backend, http: Histogram): void 
         role: roleOf(caller),
         models: [modelAnswer(backend, snapshot.status.model.state)],
         ...snapshot,
-        preview: preview && Buffer.from(preview).toString('base64'),
+        previews: Object.fromEntries(
+          Object.entries(previews).map(([id, png]) => [id, Buffer.from(png).toString('base64')]),
+        ),
       };
     },
   );
@@ -79,7 +81,7 @@ export function systemRoutes(app: App, backend: Backend, http: Histogram): void 
       schema: {
         tags,
         summary: 'Start a process anew; a running job keeps its step. Needs an admin key',
-        body: z.strictObject({ child: z.enum(CHILD_NAMES) }),
+        body: z.strictObject({ child: childNameSchema }),
         response: answers({ 202: okSchema }, 'BODY_INVALID', 'ADMIN_ONLY'),
       },
     },

@@ -8,7 +8,7 @@ import type { Job } from '@qwen-supervisor/protocol/job';
 import { adaptToModel, roundSide, STRENGTH_MIN } from '@qwen-supervisor/protocol/job-request';
 import { infotext } from '@qwen-supervisor/protocol/picture-text';
 import { SEED_MAX } from '@qwen-supervisor/protocol/seed';
-import type { ChildState } from '@qwen-supervisor/protocol/status';
+import { type ChildState, mainWorker } from '@qwen-supervisor/protocol/status';
 import type { FastifyReply, FastifyRequest } from 'fastify';
 import { z } from 'zod';
 import type { Backend } from '../backend.js';
@@ -114,7 +114,7 @@ export function sdapiRoutes(app: App, backend: Backend): void {
       const { children, model, queue } = await link.request('status', {});
       const running = queue.current === null ? null : await link.request('getJob', { id: queue.current });
       // A client that has set the model waits for idle: a process that is still to load is not.
-      const loading = children.some(({ name, state }) => name === 'inference' && COMING.has(state));
+      const loading = COMING.has(mainWorker(children).state);
       const share = loading ? model.bytesDone / Math.max(1, model.bytesTotal) : (running?.progress ?? 0);
       const eta = running?.eta ?? null;
       const preview = running && query.skip_current_image !== 'true' ? backend.preview(running.id) : null;

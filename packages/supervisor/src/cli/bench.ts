@@ -2,6 +2,7 @@ import { readFileSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { replaceFile } from '@qwen-supervisor/files/replace-file';
 import type { Config } from '@qwen-supervisor/protocol/config';
+import { firstDevice } from '@qwen-supervisor/protocol/device';
 import { CodedError } from '@qwen-supervisor/protocol/errors';
 import type { Command } from 'commander';
 import { type Measured, measureSystem } from '../verify/measure-system.js';
@@ -54,7 +55,7 @@ async function probeDevice(config: Config, json: boolean): Promise<void> {
     import('../devices/check-device.js'),
   ]);
   const fallback = config.device === 'auto' ? 'cpu' : 'none';
-  const { candidates } = candidatesFor(config.device, fallback, await findDevices(config['data-dir']));
+  const { candidates } = candidatesFor(firstDevice(config.device), fallback, await findDevices(config['data-dir']));
   // Of `auto` the first that works; one that was named has to.
   const { candidate } = await firstWorking(candidates, () => {});
   const { device, name, driver, env } = candidate;

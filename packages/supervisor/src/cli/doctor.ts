@@ -13,7 +13,7 @@ import { loadExplained } from '../config/load-config.js';
 import { databaseFinding, diskFinding, diskOf, folderFinding } from '../doctor/data.js';
 import { type Finding, fail, findingLine, pass } from '../doctor/finding.js';
 import { clockFinding, limitsFinding, memoryFinding, memoryHolders } from '../doctor/machine.js';
-import { deviceFindings, modelFinding, runtimeFinding } from '../doctor/model.js';
+import { deviceFindings, modelFindings, runtimeFinding } from '../doctor/model.js';
 import { portFinding } from '../doctor/port.js';
 import { nodeFinding, packagesFinding, toolsFinding } from '../doctor/program.js';
 import { serviceFinding, supervisorFinding } from '../doctor/supervisor.js';
@@ -22,6 +22,7 @@ import { hasColours } from '../records/log-line.js';
 import { installedUnit } from '../service/install.js';
 import { type ServiceState, serviceState } from '../service/systemctl.js';
 import { answered, connect, explained } from './client.js';
+import { heldBy } from './held-memory.js';
 import { print } from './printer.js';
 import { type Settings, withSettings } from './settings.js';
 
@@ -68,7 +69,7 @@ async function* look(settings: Settings): AsyncGenerator<Finding> {
   yield await clockLook();
   yield toolsFinding(process.env.PATH, installedUnit() !== null);
   yield* await deviceFindings(config);
-  yield await modelFinding(config, heldBytes(status));
+  yield* await modelFindings(config, heldBy(status));
 }
 
 /** The settings of a start without any; where the flags say which folder it is, that one. */
@@ -101,11 +102,6 @@ const ABOUT: Partial<Record<CodedError['code'], string>> = {
   SUPERVISOR_SILENT: 'supervisor',
   LINK_LOST: 'supervisor',
 };
-
-function heldBytes(status: SystemStatus | null): number {
-  const workers = (status?.children ?? []).filter(({ name }) => name !== 'api');
-  return workers.reduce((sum, { rssBytes }) => sum + (rssBytes ?? 0), 0);
-}
 
 async function serviceLook(): Promise<Finding> {
   const installed = installedUnit();

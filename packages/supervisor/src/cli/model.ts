@@ -1,11 +1,13 @@
 import type { PreflightQuestion } from '@qwen-supervisor/model/preflight';
 import type { Config } from '@qwen-supervisor/protocol/config';
+import { firstDevice } from '@qwen-supervisor/protocol/device';
 import { CodedError } from '@qwen-supervisor/protocol/errors';
 import { SIDE_MAX, SIDE_MIN, SIDE_MULTIPLE, STEPS_MAX } from '@qwen-supervisor/protocol/job-request';
 import type { Command } from 'commander';
 import { modelQuestion } from '../config/config-parts.js';
 import { askRunning, configOf, dataDirOf, withDataDir } from './client.js';
 import { runEntry } from './entry.js';
+import { heldBy } from './held-memory.js';
 import { printError } from './printer.js';
 
 type Options = { dataDir?: string; json?: boolean };
@@ -121,21 +123,17 @@ async function questionOf(config: Config, memory: string | undefined): Promise<P
     printError(`note: ${error.code}: what the running worker holds is not counted as free`);
     return null;
   });
-  const workers = (status?.children ?? []).filter(({ name }) => name !== 'api');
-  return modelQuestion(
-    config,
-    workers.reduce((sum, { rssBytes }) => sum + (rssBytes ?? 0), 0),
-  );
+  return modelQuestion(config, heldBy(status).machineBytes);
 }
 
-/** The device that a start would try first and that works, and its memory. */
+/** The device that a start would try first and that works, of several the first, and its memory. */
 async function deviceFor(config: Config): Promise<{ device: string; card: PreflightQuestion['card'] }> {
   const [{ findDevices }, { candidatesFor }, { firstWorking }] = await Promise.all([
     import('../devices/find-devices.js'),
     import('../devices/devices.js'),
     import('../devices/check-device.js'),
   ]);
-  const { candidates } = candidatesFor(config.device, 'cpu', await findDevices(config['data-dir']));
+  const { candidates } = candidatesFor(firstDevice(config.device), 'cpu', await findDevices(config['data-dir']));
   const { candidate, card } = await firstWorking(candidates, ({ code, message }) =>
     printError(`note: ${code}: ${message}; the next device is looked at`),
   );

@@ -2,7 +2,7 @@
 import { harmless } from '@qwen-supervisor/protocol/harmless-text';
 import type { Job } from '@qwen-supervisor/protocol/job';
 import type { Snapshot } from '@qwen-supervisor/protocol/messages';
-import type { SystemStatus } from '@qwen-supervisor/protocol/status';
+import type { LoadProgress, SystemStatus } from '@qwen-supervisor/protocol/status';
 
 const NAME_WIDTH = 12;
 const STATE_WIDTH = 13;
@@ -10,7 +10,8 @@ const STATE_WIDTH = 13;
 export function statusLines({ supervisor, children, device, model, queue }: SystemStatus): string[] {
   const row = (who: string, state: string, text: string) =>
     `${who.padEnd(NAME_WIDTH)}${state.padEnd(STATE_WIDTH)}${text}`;
-  const load = model.bytesTotal > 0 ? `${Math.floor((100 * model.bytesDone) / model.bytesTotal)} %` : '';
+  const several = children.filter(({ name }) => name !== 'api').length > 1;
+  const load = model.bytesTotal > 0 ? percent(model) : '';
   const eta = model.etaSeconds === null ? null : `${Math.ceil(model.etaSeconds)} s to go`;
   return [
     row(
@@ -18,14 +19,16 @@ export function statusLines({ supervisor, children, device, model, queue }: Syst
       'running',
       `pid ${supervisor.pid}, up ${Math.round(supervisor.uptimeSeconds)} s, ${supervisor.url}`,
     ),
-    ...children.map(({ name, pid, state, restarts, reason }) =>
-      row(
-        name,
-        state,
-        [pid === null ? null : `pid ${pid}`, `${restarts} restarts`, reason].filter((part) => part !== null).join(', '),
-      ),
+    ...children.map(({ name, pid, state, restarts, reason, load, device: own }) => {
+      // Of one alone the lines below tell all that.
+      const on = several && own ? `on ${own.device}` : null;
+      const loaded = several && load ? `${percent(load)} loaded` : null;
+      const parts = [pid === null ? null : `pid ${pid}`, on, `${restarts} restarts`, reason, loaded];
+      return row(name, state, parts.filter((part) => part !== null).join(', '));
+    }),
+    ...(several ? children : [{ device }]).flatMap(({ device: one }) =>
+      one ? [row('device', one.device, `${one.name}: ${one.reason}`)] : [],
     ),
-    row('device', device.device, `${device.name}: ${device.reason}`),
     row(
       'model',
       model.state,
@@ -37,6 +40,10 @@ export function statusLines({ supervisor, children, device, model, queue }: Syst
       [`${queue.queued} queued, ${queue.running} running`, queue.problem].filter(Boolean).join(', '),
     ),
   ];
+}
+
+function percent({ bytesDone, bytesTotal }: Pick<LoadProgress, 'bytesDone' | 'bytesTotal'>): string {
+  return `${Math.floor((100 * bytesDone) / Math.max(1, bytesTotal))} %`;
 }
 
 /** Crashes that are shown. */
@@ -52,7 +59,7 @@ export function screenLines(snapshot: Snapshot, rows: number, columns: number, a
     ...statusLines(status),
     ...(model.state === 'loading' && model.bytesTotal > 0 ? [`  ${bar(model.bytesDone / model.bytesTotal)}`] : []),
     '',
-    ...(running ? [`  ${bar(running.progress)} ${running.step}/${running.steps}  ${oneLine(running)}`] : []),
+    ...running.map((job) => `  ${bar(job.progress)} ${job.step}/${job.steps}  ${oneLine(job)}`),
   ];
   const below = [
     '',

@@ -1,7 +1,7 @@
 /** Waits for jobs of ours, and shows how they get on. */
 import { CodedError, workerGivenUp } from '@qwen-supervisor/protocol/errors';
 import { isTerminal, type Job } from '@qwen-supervisor/protocol/job';
-import type { ChildState } from '@qwen-supervisor/protocol/status';
+import { type ChildState, mainWorker } from '@qwen-supervisor/protocol/status';
 import progress from 'cli-progress';
 import { answered, type Client, type Listener } from './client.js';
 import { printError } from './printer.js';
@@ -54,8 +54,8 @@ export function watchJobs(
     // A supervisor that stands still says nothing of it.
     const looking = setInterval(() => {
       answered(pid, link.request('status', {})).then(({ children }) => {
-        const worker = children.find(({ name }) => name === 'inference');
-        if (worker && WAITING.has(worker.state)) say(worker.reason);
+        const { state, reason } = mainWorker(children);
+        if (WAITING.has(state)) say(reason);
       }, fail);
     }, LOOK_MS);
     const fail = (error: Error) => {

@@ -2,9 +2,12 @@
 import { isIP } from 'node:net';
 import type { PreflightQuestion } from '@qwen-supervisor/model/preflight';
 import type { Config } from '@qwen-supervisor/protocol/config';
+import { listOfDevices } from '@qwen-supervisor/protocol/device';
 import { CodedError } from '@qwen-supervisor/protocol/errors';
 import type { AccessSettings } from '@qwen-supervisor/protocol/messages';
 import type { ModelPlan } from '@qwen-supervisor/protocol/model-plan';
+import type { WorkerName } from '@qwen-supervisor/protocol/status';
+import type { ChildLimits } from '../core/child.js';
 import type { Limits } from '../core/state.js';
 import type { Bounds } from '../jobs/job-desk.js';
 
@@ -15,14 +18,26 @@ const HARD_MIN = 4e9;
 const API_DELAY_CAP_MS = 1000;
 const WORKER_DELAY_CAP_MS = 60_000;
 
-/** What is asked about the model before a worker is started with it; `heldBytes`: what the worker before holds. */
+/**
+ * What is asked about the model before a worker is started with it; `heldBytes`: what the worker before holds, less
+ * what the others have yet to take.
+ */
 export function modelQuestion(config: Config, heldBytes: number): PreflightQuestion {
   const { model: target, 'data-dir': dataDir } = config;
-  return { target, dataDir, memoryBytes: bytes(config['memory-gigabytes']), heldBytes, card: null };
+  const wish = bytes(config['memory-gigabytes']);
+  // They share what they may take.
+  const memoryBytes = wish === null ? null : Math.floor(wish / listOfDevices(config.device).length);
+  return { target, dataDir, memoryBytes, heldBytes, card: null };
 }
 
-/** `plan`: of the model that is loaded. */
-export function limitsOf(config: Config, plan: ModelPlan, hasNextDevice: boolean): Limits {
+/** How a worker stands to its model: `plan` is null where there is none yet. */
+export interface PlannedWorker {
+  name: WorkerName;
+  plan: ModelPlan | null;
+  hasNextDevice: boolean;
+}
+
+export function limitsOf(config: Config, planned: PlannedWorker[]): Limits {
   const shared = {
     max: config['restart-max'],
     windowMs: config['restart-window-seconds'] * 1000,
@@ -32,17 +47,20 @@ export function limitsOf(config: Config, plan: ModelPlan, hasNextDevice: boolean
     beatLimitMs: config['beat-limit-seconds'] * 1000,
     stepLimitMs: config['step-limit-seconds'] * 1000,
   };
-  const inference = {
-    ...shared,
-    delayCapMs: WORKER_DELAY_CAP_MS,
-    softBytes: bytes(config['memory-soft-gigabytes']),
-    hardBytes: bytes(config['memory-hard-gigabytes']) ?? hardLimit(plan),
-    hasNextDevice,
-  };
+  const workers = planned.map(({ name, plan, hasNextDevice }): [WorkerName, ChildLimits] => [
+    name,
+    {
+      ...shared,
+      delayCapMs: WORKER_DELAY_CAP_MS,
+      softBytes: bytes(config['memory-soft-gigabytes']),
+      hardBytes: bytes(config['memory-hard-gigabytes']) ?? (plan && hardLimit(plan)),
+      hasNextDevice,
+    },
+  ]);
   // Without it nobody is answered: a fault that may pass is waited for, however long.
   const hardBytes = bytes(config['api-memory-gigabytes']);
   const api = { ...shared, max: null, delayCapMs: API_DELAY_CAP_MS, softBytes: null, hardBytes, hasNextDevice: false };
-  return { children: { inference, api }, onStop: config['on-stop'] };
+  return { api, workers: Object.fromEntries(workers), onStop: config['on-stop'] };
 }
 
 function hardLimit({ neededBytes, availableBytes }: ModelPlan): number {

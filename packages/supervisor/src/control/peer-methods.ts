@@ -15,10 +15,10 @@ import type {
   WorkerMethods,
   WorkerReports,
 } from '@qwen-supervisor/protocol/messages';
-import type { SystemStatus } from '@qwen-supervisor/protocol/status';
+import { roleOfChild, type SystemStatus, type WorkerName } from '@qwen-supervisor/protocol/status';
 import type { ChildEvent } from '../core/child.js';
 import type { Event } from '../core/events.js';
-import { givenUp, type State, submitRefusal, unloadRefusal, type WorkerName } from '../core/state.js';
+import { childrenOf, givenUp, type State, submitRefusal, unloadRefusal } from '../core/state.js';
 import type { JobDesk } from '../jobs/job-desk.js';
 import type { Incarnation } from '../processes/processes.js';
 import type { EventLog } from '../records/event-log.js';
@@ -112,7 +112,8 @@ export function answer(link: PeerLink, supervisor: Supervised): Handlers<Answere
     hello: ({ role, token, version }) => {
       if (peer) throw new CodedError('MESSAGE_INVALID', 'a connection says hello once');
       const child = token === null ? null : supervisor.children.withToken(token);
-      if (role !== 'cli' && child?.name !== role) throw new CodedError('MESSAGE_INVALID', 'unknown token');
+      if (role !== 'cli' && (child === null || roleOfChild(child.name) !== role))
+        throw new CodedError('MESSAGE_INVALID', 'unknown token');
       peer = { role, child: role === 'cli' ? null : child };
       link.onClose = () => {
         events.unsubscribe(link);
@@ -166,6 +167,9 @@ export function answer(link: PeerLink, supervisor: Supervised): Handlers<Answere
       return { ok: true };
     },
     restart: ({ name }) => {
+      const names = childrenOf(supervisor.state()).map((child) => child.name);
+      if (!names.includes(name))
+        throw new CodedError('REQUEST_INVALID', `there is no ${name}; there are ${names.join(', ')}`);
       const reason = peer?.role === 'cli' ? "'qwen-supervisor restart'" : 'asked for over HTTP';
       // An API that restarts itself answers first.
       setImmediate(() => send({ type: 'restart', name, reason, ...now() }));

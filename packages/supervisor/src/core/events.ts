@@ -2,10 +2,9 @@
 import type { ErrorObject } from '@qwen-supervisor/protocol/errors';
 import type { AttemptStart, Job } from '@qwen-supervisor/protocol/job';
 import type { JobOutcome } from '@qwen-supervisor/protocol/messages';
-import type { ChildName, Crash, LoadProgress } from '@qwen-supervisor/protocol/status';
+import type { ChildName, Crash, LoadProgress, WorkerName } from '@qwen-supervisor/protocol/status';
 import type { Death } from './attempt.js';
 import type { ChildEffect, ChildEvent } from './child.js';
-import type { WorkerName } from './state.js';
 
 /** Of one process of a worker; ignored unless it is the current one. */
 interface FromWorker {
@@ -33,7 +32,7 @@ export type Event = { atMs: number } & (
   | ({ type: 'loading'; progress: LoadProgress } & FromWorker)
   | ({ type: 'loaded'; seconds: number; msPerToken: number } & FromWorker)
   | { type: 'job-queued' }
-  | { type: 'claimed'; job: Job | null }
+  | { type: 'claimed'; worker: WorkerName; job: Job | null }
   | ({ type: 'job-begun' } & FromRun & AttemptStart)
   | ({ type: 'job-step'; step: number; preview: Uint8Array | null } & FromRun)
   | ({ type: 'job-decoding' } & FromRun)
@@ -46,9 +45,10 @@ export type Event = { atMs: number } & (
 
 export type Effect =
   | ChildEffect
-  /** A worker will do no job until somebody repairs it: those who wait are told. */
+  /** No worker will do a job until somebody repairs one: those who wait are told. */
   | { type: 'announce-failure'; reason: string }
-  | { type: 'claim' }
+  /** The first job in line that this worker is to take. */
+  | { type: 'claim'; worker: WorkerName }
   | { type: 'dispatch'; worker: WorkerName; job: Job; attempt: number }
   | { type: 'cancel-run'; worker: WorkerName; jobId: string; attempt: number; keep: boolean }
   | { type: 'begin'; jobId: string; attempt: number; start: AttemptStart }

@@ -3,7 +3,7 @@ import type { Eta } from '@qwen-supervisor/protocol/job';
 import { workOf } from '@qwen-supervisor/protocol/job-request';
 import { isUp } from '@qwen-supervisor/protocol/status';
 import { type Child, stateOf } from './child.js';
-import { type Run, runs, type State, WORKER_NAMES } from './state.js';
+import { type Run, type State, type Worker, workersOf } from './state.js';
 
 /** Guesses until something was measured, seconds. */
 const LOAD_GUESS = 60;
@@ -24,10 +24,10 @@ export function loadEta({ phase, load }: Child, atMs: number): number | null {
 
 /** Seconds until the next job leaves the queue; at least 1. */
 export function secondsUntilClaim(state: State, atMs: number): number {
-  const each = WORKER_NAMES.map((name) => {
-    const { child, run } = state.workers[name];
+  const each = workersOf(state).map((worker) => {
+    const { child, run } = worker;
     if (!isUp(stateOf(child))) return secondsUntilReady(child, atMs);
-    return run ? (remainingMs(state, run, atMs) ?? guessMs(run)) / 1000 : 0;
+    return run ? (remainingMs(state, worker, run, atMs) ?? guessMs(run)) / 1000 : 0;
   });
   return Math.max(1, Math.ceil(Math.min(...each)));
 }
@@ -39,24 +39,26 @@ export function progressOf({ job, step, stepShare }: Run): number {
 
 /** When the running job will have its picture. */
 export function runningEta(state: State, atMs: number, jobId: string): Eta | null {
-  const run = runs(state).find(({ job }) => job.id === jobId);
-  const ms = run ? remainingMs(state, run, atMs) : null;
-  if (!run || ms === null) return null;
-  const stepMs = ownStepMs(run);
-  const [low, high] = stepMs === null ? spreadOf(state) : SPREAD.ownPace;
+  const worker = workersOf(state).find(({ run }) => run?.job.id === jobId);
+  if (!worker?.run) return null;
+  const ms = remainingMs(state, worker, worker.run, atMs);
+  if (ms === null) return null;
+  const stepMs = ownStepMs(worker.run);
+  const [low, high] = stepMs === null ? spreadOf([worker]) : SPREAD.ownPace;
   return { low: round((low * ms) / 1000), high: round((high * ms + FINISH_STEPS * (stepMs ?? 0)) / 1000) };
 }
 
 /** When a queued job will have its picture, with this much work before it; several workers share that. */
 export function queuedEta(state: State, atMs: number, job: { work: number; workAhead: number }): Eta | null {
-  const able = WORKER_NAMES.map((name) => state.workers[name]).filter(({ child }) => child.phase !== 'failed');
-  const pace = msPerWork(state);
-  if (pace === null || able.length === 0) return null;
-  const running = runs(state).reduce((sum, run) => sum + (remainingMs(state, run, atMs) ?? 0), 0);
-  const ms = (running + pace * job.workAhead) / able.length + pace * job.work;
+  const able = workersOf(state).filter(({ child }) => child.phase !== 'failed');
+  // What each does in a millisecond; slow ones take less of what is ahead.
+  const rate = able.reduce((sum, worker) => sum + 1 / (paceOf(state, worker) ?? Number.POSITIVE_INFINITY), 0);
+  if (rate === 0) return null;
+  const running = able.reduce((sum, one) => sum + (one.run ? (remainingMs(state, one, one.run, atMs) ?? 0) : 0), 0);
+  const ms = running / able.length + job.workAhead / rate + (able.length / rate) * job.work;
   const waits = able.map(({ child }) => (isUp(stateOf(child)) ? 0 : secondsUntilReady(child, atMs)));
   const waitSeconds = Math.min(...waits);
-  const [low, high] = spreadOf(state);
+  const [low, high] = spreadOf(able);
   return { low: round((low * ms) / 1000 + waitSeconds), high: round((high * ms) / 1000 + waitSeconds) };
 }
 
@@ -68,12 +70,12 @@ function secondsUntilReady(child: Child, atMs: number): number {
   return loadEta(child, atMs) ?? startSeconds;
 }
 
-function remainingMs(state: State, run: Run, atMs: number): number | null {
+function remainingMs(state: State, worker: Worker, run: Run, atMs: number): number | null {
   const { job, step, stepShare, lastStepAtMs } = run;
   const left = job.steps - step - stepShare;
   const stepMs = ownStepMs(run);
   if (stepMs !== null) return Math.max(0, (job.steps - step) * stepMs - (atMs - lastStepAtMs));
-  const pace = msPerWork(state);
+  const pace = paceOf(state, worker);
   return pace === null ? null : pace * workOf(job) * (left / job.steps);
 }
 
@@ -83,14 +85,20 @@ function ownStepMs({ step, firstStep, firstStepAtMs, lastStepAtMs }: Run): numbe
   return made < OWN_PACE_STEPS ? null : (lastStepAtMs - firstStepAtMs) / (made - 1);
 }
 
-/** Of jobs before, else of the fastest warm-up. */
-function msPerWork({ jobMsPerWork, workers }: State): number | null {
-  const warmUps = WORKER_NAMES.flatMap((name) => workers[name].warmUpMsPerWork ?? []);
-  return jobMsPerWork ?? (warmUps.length === 0 ? null : Math.min(...warmUps));
+/** Milliseconds for a unit of work: of jobs before, else of the warm-up, else the others' best. */
+function paceOf(state: State, worker: Worker): number | null {
+  const own = measuredPace(worker);
+  if (own !== null) return own;
+  const others = workersOf(state).flatMap((one) => measuredPace(one) ?? []);
+  return others.length === 0 ? null : Math.min(...others);
 }
 
-function spreadOf({ jobMsPerWork }: State): readonly [number, number] {
-  return jobMsPerWork === null ? SPREAD.warmUp : SPREAD.jobs;
+function measuredPace({ jobMsPerWork, warmUpMsPerWork }: Worker): number | null {
+  return jobMsPerWork ?? warmUpMsPerWork;
+}
+
+function spreadOf(workers: readonly Worker[]): readonly [number, number] {
+  return workers.some(({ jobMsPerWork }) => jobMsPerWork !== null) ? SPREAD.jobs : SPREAD.warmUp;
 }
 
 function guessMs({ job, step }: Run): number {

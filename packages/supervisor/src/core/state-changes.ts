@@ -1,8 +1,7 @@
 /** What has changed between two states of the supervisor, as events. */
 import type { SystemEvent } from '@qwen-supervisor/protocol/events';
-import { CHILD_NAMES } from '@qwen-supervisor/protocol/status';
 import { type Child, stateOf } from './child.js';
-import { childOf, type State, WORKER_NAMES } from './state.js';
+import { childOf, childrenOf, namesOf, type State, workerOf } from './state.js';
 
 export interface Change {
   level: 'error' | 'warn' | 'info' | 'debug';
@@ -10,11 +9,11 @@ export interface Change {
 }
 
 export function stateChanges(before: State, after: State): Change[] {
-  const changes = CHILD_NAMES.flatMap((name) => changesOf(childOf(before, name), childOf(after, name)));
-  for (const name of WORKER_NAMES) {
-    const { load } = after.workers[name];
-    if (load && load.component !== before.workers[name].load?.component)
-      changes.push({ level: 'info', event: { type: 'load', progress: load } });
+  const changes = childrenOf(after).flatMap((child) => changesOf(childOf(before, child.name), child));
+  for (const name of namesOf(after)) {
+    const { load } = workerOf(after, name);
+    if (load && load.component !== workerOf(before, name).load?.component)
+      changes.push({ level: 'info', event: { type: 'load', name, progress: load } });
   }
   return changes;
 }

@@ -1,12 +1,8 @@
 /** What the supervisor knows, and what can be read off it. Pure. */
 import { CodedError, type ErrorObject, workerGivenUp } from '@qwen-supervisor/protocol/errors';
 import type { Job } from '@qwen-supervisor/protocol/job';
-import { CHILD_NAMES, type ChildName, type LoadProgress } from '@qwen-supervisor/protocol/status';
+import type { ChildName, LoadProgress, WorkerName } from '@qwen-supervisor/protocol/status';
 import { type Child, type ChildLimits, newChild } from './child.js';
-
-/** Every child but the API: one process per device. */
-export type WorkerName = Exclude<ChildName, 'api'>;
-export const WORKER_NAMES = CHILD_NAMES.filter((name) => name !== 'api') as WorkerName[];
 
 /** The attempt in a worker's hands. */
 export interface Run {
@@ -32,56 +28,72 @@ export interface Worker {
   loadSeconds: number | null;
   /** How long the warm-up of the last load took for what was computed (see `workOf`); null before. */
   warmUpMsPerWork: number | null;
+  /** How long jobs of late have taken here for what was computed (see `workOf`); null before the first has ended. */
+  jobMsPerWork: number | null;
+  /** `wanted`: the store may hold a job for it that no claim has seen. A claim under way may have come too early. */
+  claim: 'none' | 'wanted' | 'under-way' | 'under-way-and-wanted';
 }
 
 export interface State {
   /** `finishing`: no new job is begun, and when the last running one has ended everything stops. */
   phase: 'running' | 'finishing' | 'stopping' | 'ended';
   api: Child;
-  workers: Readonly<Record<WorkerName, Worker>>;
-  /** `wanted`: the store may hold a job that no claim has seen. A claim under way may have come too early to see it. */
-  claim: 'none' | 'wanted' | 'under-way' | 'under-way-and-wanted';
-  /** How long jobs of late have taken for what is to be computed (see `workOf`); null before the first has ended. */
-  jobMsPerWork: number | null;
+  /** One process per device, in the operator's order. */
+  workers: Readonly<Partial<Record<WorkerName, Worker>>>;
   /** The error that ends the supervisor, if one does. */
   exitError: ErrorObject | null;
 }
 
 export interface Limits {
-  children: Record<ChildName, ChildLimits>;
+  api: ChildLimits;
+  workers: Readonly<Partial<Record<WorkerName, ChildLimits>>>;
   /** What an orderly stop does with running jobs. */
   onStop: 'checkpoint' | 'finish';
 }
 
-export function initialState(): State {
+export function initialState(names: WorkerName[]): State {
   const worker = (name: WorkerName): Worker => ({
     child: newChild(name),
     run: null,
     load: null,
     loadSeconds: null,
     warmUpMsPerWork: null,
+    jobMsPerWork: null,
+    claim: 'none',
   });
   return {
     phase: 'running',
     api: newChild('api'),
-    workers: Object.fromEntries(WORKER_NAMES.map((name) => [name, worker(name)])) as Record<WorkerName, Worker>,
-    claim: 'none',
-    jobMsPerWork: null,
+    workers: Object.fromEntries(names.map((name) => [name, worker(name)])),
     exitError: null,
   };
 }
 
-export function childOf({ api, workers }: State, name: ChildName): Child {
-  return name === 'api' ? api : workers[name].child;
+export function namesOf({ workers }: State): WorkerName[] {
+  return Object.keys(workers) as WorkerName[];
 }
 
-/** Memory that the workers hold, bytes. */
-export function workerMemory({ workers }: State): { machineBytes: number; cardBytes: number } {
-  const living = WORKER_NAMES.map((name) => workers[name].child).filter(({ pid }) => pid !== null);
-  return {
-    machineBytes: living.reduce((sum, { vitals }) => sum + (vitals?.rssBytes ?? 0), 0),
-    cardBytes: living.reduce((sum, { device }) => sum + device.heldBytes, 0),
-  };
+export function workersOf({ workers }: State): Worker[] {
+  return Object.values(workers) as Worker[];
+}
+
+/** The workers, then the API. */
+export function childrenOf(state: State): Child[] {
+  return [...workersOf(state).map(({ child }) => child), state.api];
+}
+
+export function workerOf({ workers }: State, name: WorkerName): Worker {
+  return workers[name] as Worker;
+}
+
+export function childOf(state: State, name: ChildName): Child {
+  return name === 'api' ? state.api : workerOf(state, name).child;
+}
+
+/** Memory that a worker holds, bytes. */
+export function memoryOf({ child: { pid, vitals, device } }: Worker): { machineBytes: number; cardBytes: number } {
+  if (pid === null) return { machineBytes: 0, cardBytes: 0 };
+  return { machineBytes: vitals?.rssBytes ?? 0, cardBytes: device.heldBytes };
 }
 
 export function withChild(state: State, child: Child): State {
@@ -91,26 +103,26 @@ export function withChild(state: State, child: Child): State {
 }
 
 export function withWorker(state: State, name: WorkerName, change: Partial<Worker>): State {
-  return { ...state, workers: { ...state.workers, [name]: { ...state.workers[name], ...change } } };
+  return { ...state, workers: { ...state.workers, [name]: { ...workerOf(state, name), ...change } } };
 }
 
-export function runs({ workers }: State): Run[] {
-  return WORKER_NAMES.flatMap((name) => workers[name].run ?? []);
+export function runs(state: State): Run[] {
+  return workersOf(state).flatMap(({ run }) => run ?? []);
 }
 
 /** The worker that holds this job; null if none does. */
-export function holderOf({ workers }: State, jobId: string): WorkerName | null {
-  return WORKER_NAMES.find((name) => workers[name].run?.job.id === jobId) ?? null;
+export function holderOf(state: State, jobId: string): WorkerName | null {
+  return namesOf(state).find((name) => workerOf(state, name).run?.job.id === jobId) ?? null;
 }
 
-/** A worker that can take a job now. */
-export function freeWorker({ workers }: State): WorkerName | null {
-  return WORKER_NAMES.find((name) => workers[name].child.phase === 'ready' && workers[name].run === null) ?? null;
+/** Whether it can take a job now. */
+export function isFree({ child, run }: Worker): boolean {
+  return child.phase === 'ready' && run === null;
 }
 
 /** The earliest moment at which a `tick` has something to do. */
 export function nextDeadline(state: State): number | null {
-  const deadlines = CHILD_NAMES.map((name) => childOf(state, name).deadlineMs).filter((at) => at !== null);
+  const deadlines = childrenOf(state).flatMap(({ deadlineMs }) => deadlineMs ?? []);
   return deadlines.length === 0 ? null : Math.min(...deadlines);
 }
 
@@ -120,23 +132,27 @@ export function submitRefusal(state: State): CodedError | null {
 }
 
 /** What everybody hears who asks for a picture when every worker has been given up; null while one has not. */
-export function givenUp({ workers }: State): CodedError | null {
-  const failed = WORKER_NAMES.filter((name) => workers[name].child.phase === 'failed');
-  if (failed.length < WORKER_NAMES.length) return null;
-  return workerGivenUp(failed.map((name) => workers[name].child.reason).join('; '));
+export function givenUp(state: State): CodedError | null {
+  const reason = whyGivenUp(state);
+  return reason === null ? null : workerGivenUp(reason);
+}
+
+export function whyGivenUp(state: State): string | null {
+  const all = workersOf(state);
+  if (all.some(({ child }) => child.phase !== 'failed')) return null;
+  return [...new Set(all.map(({ child }) => child.reason))].join('; ');
 }
 
 /** Neither draws nor is about to. */
-export function isIdle({ phase, workers, claim }: State, name: WorkerName): boolean {
-  const { child, run } = workers[name];
-  return child.phase === 'ready' && run === null && claim === 'none' && (phase === 'running' || phase === 'finishing');
+export function isIdle({ phase }: State, worker: Worker): boolean {
+  return isFree(worker) && worker.claim === 'none' && (phase === 'running' || phase === 'finishing');
 }
 
 /** Why the model cannot be given back now; null if it can, or if nothing is loaded. */
 export function unloadRefusal(state: State): CodedError | null {
-  const inUse = WORKER_NAMES.find((name) => !isUnloaded(state.workers[name]) && !isIdle(state, name));
+  const inUse = workersOf(state).find((worker) => !isUnloaded(worker) && !isIdle(state, worker));
   if (inUse === undefined) return null;
-  return new CodedError('MODEL_IN_USE', `the worker is ${state.workers[inUse].child.phase}`);
+  return new CodedError('MODEL_IN_USE', `the worker is ${inUse.child.phase}`);
 }
 
 function isUnloaded({ child: { phase } }: Worker): boolean {

@@ -5,24 +5,27 @@
 import type { ErrorObject } from '@qwen-supervisor/protocol/errors';
 import type { Job } from '@qwen-supervisor/protocol/job';
 import { tokensOf, workOf } from '@qwen-supervisor/protocol/job-request';
-import { CHILD_NAMES, type ChildName, type Vitals } from '@qwen-supervisor/protocol/status';
+import type { ChildName, Vitals, WorkerName } from '@qwen-supervisor/protocol/status';
 import type { Death } from './attempt.js';
-import { activityOf, type Child, type ChildEvent, causeOf } from './child.js';
+import { activityOf, type Child, type ChildEvent, type ChildLimits, causeOf } from './child.js';
 import { decideChild } from './child-table.js';
 import type { Effect, Event, FromRun } from './events.js';
 import {
   childOf,
-  freeWorker,
+  childrenOf,
   holderOf,
+  isFree,
   isIdle,
   type Limits,
+  namesOf,
   type Run,
   runs,
   type State,
-  WORKER_NAMES,
-  type WorkerName,
+  type Worker,
+  whyGivenUp,
   withChild,
   withWorker,
+  workerOf,
 } from './state.js';
 
 export type Decision = { state: State; effects: Effect[] };
@@ -52,9 +55,9 @@ function react(state: State, event: Event, limits: Limits): Decision {
       return tell(state, event.name, { type: 'restart', reason: event.reason }, event.atMs, limits);
     case 'load-model':
       if (isStopping(state)) return stay(state);
-      return tellWorkers(state, WORKER_NAMES, { type: 'wanted', reason: 'asked to load' }, event.atMs, limits);
+      return tellWorkers(state, namesOf(state), { type: 'wanted', reason: 'asked to load' }, event.atMs, limits);
     case 'unload-model': {
-      const idle = WORKER_NAMES.filter((name) => isIdle(state, name));
+      const idle = namesOf(state).filter((name) => isIdle(state, workerOf(state, name)));
       return tellWorkers(state, idle, { type: 'stop', forGood: false }, event.atMs, limits);
     }
     case 'child':
@@ -73,7 +76,7 @@ function react(state: State, event: Event, limits: Limits): Decision {
     case 'job-queued':
       return stay(wantClaim(state));
     case 'claimed':
-      return reactToClaim(claimEnded(state), event.job, event.atMs, limits);
+      return reactToClaim(claimEnded(state, event.worker), event.worker, event.job, event.atMs, limits);
     case 'job-begun': {
       const run = runOf(state, event);
       if (!run) return stay(state);
@@ -102,7 +105,7 @@ function react(state: State, event: Event, limits: Limits): Decision {
       const { jobId, keep } = event;
       const worker = holderOf(state, jobId);
       if (worker === null) return stay(state);
-      const { attempt } = state.workers[worker].run as Run;
+      const { attempt } = workerOf(state, worker).run as Run;
       return { state, effects: [{ type: 'cancel-run', worker, jobId, attempt, keep }] };
     }
     case 'store-failed':
@@ -126,7 +129,7 @@ function reactToChild(state: State, { name, incarnation, event, atMs }: Of<'chil
 
 /** A step that takes long shows how it gets on. */
 function reactToBeat(state: State, name: WorkerName, { stepShare, step }: Vitals, atMs: number): Decision {
-  const { run } = state.workers[name];
+  const { run } = workerOf(state, name);
   // A beat may come before the step that it counts is told.
   if (!run || step !== run.step || stepShare <= run.stepShare) return stay(state);
   const next = withWorker(state, name, { run: { ...run, stepShare } });
@@ -144,7 +147,7 @@ function reactToExit(
   const { name, pid, vitals, spawnedAtMs } = before;
   const cause = causeOf(before, exit);
   const { reason } = childOf(state, name);
-  const run = name === 'api' ? null : state.workers[name].run;
+  const run = name === 'api' ? null : workerOf(state, name).run;
   const effects: Effect[] = [];
   if (run)
     effects.push({
@@ -173,7 +176,11 @@ function reactToExit(
     });
   if (name === 'api') return { state, effects };
   const without = withWorker(state, name, { load: null, run: null });
-  return { state: run ? wantClaim(without) : without, effects };
+  // What was left to it may be for the others now.
+  return {
+    state: run ? wantClaim(without) : wantClaim(without, (worker) => worker.child.phase !== 'stopped'),
+    effects,
+  };
 }
 
 /** Whose doing the death was, as far as the job in flight is concerned. */
@@ -185,16 +192,16 @@ function deathOf(cause: ReturnType<typeof causeOf>, { step, firstStep }: Run): D
 }
 
 /** The store has given a job, recorded as an attempt. */
-function reactToClaim(state: State, job: Job | null, atMs: number, limits: Limits): Decision {
+function reactToClaim(state: State, worker: WorkerName, job: Job | null, atMs: number, limits: Limits): Decision {
   if (job === null) return stay(state);
-  const worker = freeWorker(state);
   const { attempts: attempt, step } = job;
-  // There may be more of them.
-  const next = wantClaim(state);
-  if (worker === null || state.phase !== 'running') {
-    const reason = worker === null ? 'the worker went away before it got the job' : 'the supervisor is stopping';
-    return { state: next, effects: [{ type: 'release', jobId: job.id, reason, death: 'none', step }] };
+  const isThere = isFree(workerOf(state, worker));
+  if (!isThere || state.phase !== 'running') {
+    const reason = isThere ? 'the supervisor is stopping' : 'the worker went away before it got the job';
+    return { state: wantClaim(state), effects: [{ type: 'release', jobId: job.id, reason, death: 'none', step }] };
   }
+  // There may be more of them.
+  const next = wantClaim(state, (one) => one === state.workers[worker]);
   const run: Run = {
     job,
     attempt,
@@ -222,8 +229,10 @@ function reactToFinish(state: State, event: Of<'job-finished'>, limits: Limits):
   const { job, firstStep, sinceMs } = run;
   const step = outcome.status === 'done' ? outcome.step : run.step;
   const isWhole = outcome.status === 'done' && firstStep === 0 && step === job.steps;
-  const jobMsPerWork = isWhole ? mean(state.jobMsPerWork, (atMs - sinceMs) / workOf(job)) : state.jobMsPerWork;
-  const next = wantClaim(withWorker({ ...state, jobMsPerWork }, worker, { run: null }));
+  const before = workerOf(state, worker).jobMsPerWork;
+  const jobMsPerWork = isWhole ? mean(before, (atMs - sinceMs) / workOf(job)) : before;
+  const ended = withWorker(state, worker, { run: null, jobMsPerWork });
+  const next = wantClaim(ended, (one) => one === ended.workers[worker]);
   const effects: Effect[] = [{ type: 'finish', jobId, attempt, step, outcome }];
   return and({ state: next, effects }, (idle) => tell(idle, worker, { type: 'idle' }, atMs, limits));
 }
@@ -242,32 +251,45 @@ function stopWhenFinished(state: State, atMs: number, limits: Limits): Decision 
 }
 
 function endWhenAllStopped(state: State): Decision {
-  const done = CHILD_NAMES.every((name) => childOf(state, name).phase === 'stopped');
+  const done = childrenOf(state).every(({ phase }) => phase === 'stopped');
   if (state.phase !== 'stopping' || !done) return stay(state);
   return { state: { ...state, phase: 'ended' }, effects: [{ type: 'exit', error: state.exitError }] };
 }
 
 /** Unloaded: a job brings the model back. */
 function loadForWaitingJob(state: State, atMs: number, limits: Limits): Decision {
-  if (isStopping(state) || state.claim === 'none' || state.claim === 'under-way') return stay(state);
-  const unloaded = WORKER_NAMES.filter((name) => {
-    const { phase, incarnation } = state.workers[name].child;
-    return phase === 'stopped' && incarnation > 0;
+  if (isStopping(state)) return stay(state);
+  const unloaded = namesOf(state).filter((name) => {
+    const { child, claim } = workerOf(state, name);
+    const isWanted = claim === 'wanted' || claim === 'under-way-and-wanted';
+    return isWanted && child.phase === 'stopped' && child.incarnation > 0;
   });
   return tellWorkers(state, unloaded, { type: 'wanted', reason: 'a job wants the model' }, atMs, limits);
 }
 
+/** In the order of the workers: the first takes the first job. */
 function claimNext(state: State): Decision {
-  if (isStopping(state) || state.claim !== 'wanted' || freeWorker(state) === null) return stay(state);
-  return { state: { ...state, claim: 'under-way' }, effects: [{ type: 'claim' }] };
+  if (isStopping(state)) return stay(state);
+  const claiming = namesOf(state).filter((name) => {
+    const worker = workerOf(state, name);
+    return worker.claim === 'wanted' && isFree(worker);
+  });
+  const next = claiming.reduce((soFar, name) => withWorker(soFar, name, { claim: 'under-way' }), state);
+  return { state: next, effects: claiming.map((worker) => ({ type: 'claim', worker })) };
 }
 
-function wantClaim(state: State): State {
-  return { ...state, claim: state.claim.startsWith('under-way') ? 'under-way-and-wanted' : 'wanted' };
+/** There may be a job for those workers. */
+function wantClaim(state: State, isMeant: (worker: Worker) => boolean = () => true): State {
+  const meant = namesOf(state).filter((name) => isMeant(workerOf(state, name)));
+  return meant.reduce((soFar, name) => {
+    const isUnderWay = workerOf(soFar, name).claim.startsWith('under-way');
+    return withWorker(soFar, name, { claim: isUnderWay ? 'under-way-and-wanted' : 'wanted' });
+  }, state);
 }
 
-function claimEnded(state: State): State {
-  return { ...state, claim: state.claim === 'under-way-and-wanted' ? 'wanted' : 'none' };
+function claimEnded(state: State, name: WorkerName): State {
+  const { claim } = workerOf(state, name);
+  return withWorker(state, name, { claim: claim === 'under-way-and-wanted' ? 'wanted' : 'none' });
 }
 
 function stopAll(state: State, atMs: number, limits: Limits): Decision {
@@ -281,7 +303,8 @@ function endWith(state: State, error: ErrorObject, atMs: number, limits: Limits)
 }
 
 function tellAll(state: State, event: ChildEvent, atMs: number, limits: Limits): Decision {
-  return CHILD_NAMES.reduce((soFar, name) => and(soFar, (next) => tell(next, name, event, atMs, limits)), stay(state));
+  const names = childrenOf(state).map(({ name }) => name);
+  return names.reduce((soFar, name) => and(soFar, (next) => tell(next, name, event, atMs, limits)), stay(state));
 }
 
 function tellWorkers(state: State, names: WorkerName[], event: ChildEvent, atMs: number, limits: Limits): Decision {
@@ -290,10 +313,11 @@ function tellWorkers(state: State, names: WorkerName[], event: ChildEvent, atMs:
 
 function tell(state: State, name: ChildName, event: ChildEvent, atMs: number, limits: Limits): Decision {
   const before = childOf(state, name);
-  const { child, effects } = decideChild(before, event, atMs, limits.children[name]);
-  const gaveUp = name !== 'api' && child.phase === 'failed' && before.phase !== 'failed';
-  const announced: Effect[] = gaveUp ? [{ type: 'announce-failure', reason: child.reason }] : [];
-  return { state: withChild(state, child), effects: [...announced, ...effects] };
+  const { child, effects } = decideChild(before, event, atMs, limitsOf(limits, name));
+  const next = withChild(state, child);
+  const reason = name !== 'api' && child.phase === 'failed' && before.phase !== 'failed' ? whyGivenUp(next) : null;
+  const announced: Effect[] = reason === null ? [] : [{ type: 'announce-failure', reason }];
+  return { state: next, effects: [...announced, ...effects] };
 }
 
 function stay(state: State): Decision {
@@ -306,17 +330,21 @@ function and({ state, effects }: Decision, next: (state: State) => Decision): De
   return { state: second.state, effects: [...effects, ...second.effects] };
 }
 
+function limitsOf({ api, workers }: Limits, name: ChildName): ChildLimits {
+  return name === 'api' ? api : (workers[name] as ChildLimits);
+}
+
 function isStopping({ phase }: State): boolean {
   return phase === 'stopping' || phase === 'ended';
 }
 
 function isCurrent(state: State, worker: WorkerName, incarnation: number): boolean {
-  return state.workers[worker].child.incarnation === incarnation;
+  return workerOf(state, worker).child.incarnation === incarnation;
 }
 
 /** The run that a message is about; null if the worker is not at it, or not any more. */
 function runOf(state: State, { worker, incarnation, jobId, attempt }: FromRun): Run | null {
-  const { run } = state.workers[worker];
+  const { run } = workerOf(state, worker);
   const isIt = isCurrent(state, worker, incarnation) && run?.job.id === jobId && run.attempt === attempt;
   return isIt ? run : null;
 }

@@ -1,46 +1,74 @@
 /** The state of the supervisor as everybody outside sees it. */
-import type { ModelStatus, QueueStatus, SystemStatus } from '@qwen-supervisor/protocol/status';
-import { CHILD_NAMES, isUp } from '@qwen-supervisor/protocol/status';
-import { activityOf, stateOf } from './child.js';
+import type { ChosenDevice } from '@qwen-supervisor/protocol/device';
+import type { ChildStatus, ModelStatus, QueueStatus, SystemStatus, WorkerName } from '@qwen-supervisor/protocol/status';
+import { isUp, mainWorker } from '@qwen-supervisor/protocol/status';
+import { activityOf, type Child, stateOf } from './child.js';
 import { loadEta } from './expected-times.js';
-import { childOf, runs, type State, WORKER_NAMES } from './state.js';
+import { namesOf, runs, type State, type Worker, workerOf, workersOf } from './state.js';
 
+/** `deviceOf`: what a worker was given. */
 export function describeSystem(
   state: State,
   { supervisor, machine }: Pick<SystemStatus, 'supervisor' | 'machine'>,
-  device: SystemStatus['device'],
+  deviceOf: (name: WorkerName) => ChosenDevice,
   model: Pick<ModelStatus, 'id' | 'folder'>,
   queue: Pick<QueueStatus, 'queued' | 'running' | 'problem'>,
   atMs: number,
 ): SystemStatus {
+  const workers = namesOf(state).map((name): ChildStatus & { device: ChosenDevice } => {
+    const { child, load, run } = workerOf(state, name);
+    return {
+      ...describeChild(child),
+      device: deviceOf(name),
+      load: child.phase === 'loading' ? load : null,
+      job: run?.job.id ?? null,
+    };
+  });
+  const [first] = runs(state).toSorted((a, b) => a.sinceMs - b.sinceMs);
   return {
     supervisor: { ...supervisor, uptimeSeconds: Math.round(supervisor.uptimeSeconds * 10) / 10 },
     machine,
-    children: CHILD_NAMES.map((name) => {
-      const child = childOf(state, name);
-      const { pid, restarts, vitals, device, lastExit, reason } = child;
-      const rssBytes = pid === null ? null : (vitals?.rssBytes ?? null);
-      return { name, pid, state: stateOf(child), restarts, rssBytes, deviceBytes: device.heldBytes, lastExit, reason };
-    }),
-    device,
+    children: [...workers, describeChild(state.api)],
+    device: mainWorker(workers).device,
     model: { ...model, ...describeModel(state, atMs) },
-    queue: { ...queue, current: runs(state)[0]?.job.id ?? null },
+    queue: { ...queue, current: first?.job.id ?? null },
+  };
+}
+
+function describeChild(child: Child): ChildStatus {
+  const { name, pid, restarts, vitals, device, lastExit, reason } = child;
+  const rssBytes = pid === null ? null : (vitals?.rssBytes ?? null);
+  const nothing = { device: null, load: null, job: null };
+  return {
+    name,
+    pid,
+    state: stateOf(child),
+    restarts,
+    rssBytes,
+    deviceBytes: device.heldBytes,
+    lastExit,
+    reason,
+    ...nothing,
   };
 }
 
 /** Of several workers that of the one that is furthest: it decides when a picture can be drawn. */
-function describeModel({ workers }: State, atMs: number): Omit<ModelStatus, 'id' | 'folder'> {
-  const all = WORKER_NAMES.map((name) => workers[name]);
+function describeModel(state: State, atMs: number): Omit<ModelStatus, 'id' | 'folder'> {
+  const all = workersOf(state);
   // One that stops still has it.
   const isReady = all.find(({ child }) => child.pid !== null && isUp(activityOf(child)));
-  const isLoading = all.find(({ child }) => child.phase === 'loading');
-  const { load, loadSeconds, child } = isReady ?? isLoading ?? (all[0] as (typeof all)[number]);
+  const [furthest] = all.filter(({ child }) => child.phase === 'loading').toSorted((a, b) => shareOf(b) - shareOf(a));
+  const { load, loadSeconds, child } = isReady ?? furthest ?? (all[0] as Worker);
   return {
-    state: isReady ? 'ready' : isLoading ? 'loading' : 'unloaded',
-    component: !isReady && isLoading ? (load?.component ?? null) : null,
-    bytesDone: isReady || isLoading ? (load?.bytesDone ?? 0) : 0,
+    state: isReady ? 'ready' : furthest ? 'loading' : 'unloaded',
+    component: !isReady && furthest ? (load?.component ?? null) : null,
+    bytesDone: isReady || furthest ? (load?.bytesDone ?? 0) : 0,
     bytesTotal: load?.bytesTotal ?? 0,
     etaSeconds: isReady ? null : loadEta(child, atMs),
     loadSeconds,
   };
+}
+
+function shareOf({ child }: Worker): number {
+  return child.load.share;
 }

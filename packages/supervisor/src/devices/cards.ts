@@ -19,17 +19,24 @@ export interface Card {
   /** Of its own, bytes; null where it has none, or does not tell. */
   memoryBytes: number | null;
   freeBytes: number | null;
-  /** What CUDA needs to know; null where it is no NVIDIA card, or NVIDIA's driver does not answer. */
-  cuda: { index: number; computeCapability: number; driver: string } | null;
+  /**
+   * What CUDA needs to know; null where it is no NVIDIA card, or NVIDIA's driver does not answer. CUDA knows it by
+   * `index`, NVIDIA's tool by `number`.
+   */
+  cuda: { index: number; number: number; computeCapability: number; driver: string } | null;
 }
 
 const VENDORS: Record<string, string> = { '1002': 'AMD', '10de': 'NVIDIA', '8086': 'Intel' };
 const MIB = 1 << 20;
 
 /** In the order in which WebGPU and CUDA are asked for them: by place on the bus. `root`: where `/sys` lies. */
-export async function readCards(root = '/'): Promise<Card[]> {
-  const ofNvidia = await nvidiaCards();
-  const seen = drmCards(root).map((card) => ofNvidia.find(({ slot }) => slot === card.slot) ?? card);
+export async function readCards(env: NodeJS.ProcessEnv, root = '/'): Promise<Card[]> {
+  const all = await nvidiaCards();
+  const ofNvidia = visibleOf(all, env.CUDA_VISIBLE_DEVICES).map(({ card }) => card);
+  const isHidden = ({ slot }: Card) => all.some(({ card }) => card.slot === slot);
+  const seen = drmCards(root).flatMap(
+    (card) => ofNvidia.find(({ slot }) => slot === card.slot) ?? (isHidden(card) ? [] : card),
+  );
   // In a container the kernel's view may be missing.
   const others = ofNvidia.filter(({ slot }) => !seen.some((card) => card.slot === slot));
   return [...seen, ...others].sort((a, b) => a.slot.localeCompare(b.slot));
@@ -63,27 +70,48 @@ function drmCards(root: string): Card[] {
 }
 
 /** Numbers that a card does not tell are `[N/A]`. */
-async function nvidiaCards(): Promise<Card[]> {
-  const fields = 'index,pci.bus_id,pci.device_id,memory.total,memory.free,compute_cap,driver_version,name';
+async function nvidiaCards(): Promise<{ uuid: string; card: Card }[]> {
+  const fields = 'index,uuid,pci.bus_id,pci.device_id,memory.total,memory.free,compute_cap,driver_version,name';
   const rows = (await askNvidia(`--query-gpu=${fields}`)) ?? [];
   return rows.flatMap((row) => {
-    const [index, bus, ids, total, free, capability, driver, ...name] = row.split(', ');
+    const [index, uuid = '', bus, ids, total, free, capability, driver, ...name] = row.split(', ');
     const slot = /^0*([0-9a-f]{4}:[0-9a-f]{2}:[0-9a-f]{2}\.[0-9a-f])$/i.exec(bus ?? '')?.[1]?.toLowerCase();
     if (slot === undefined || name.length === 0) return [];
     const bytes = (mib: string | undefined) => (Number.isFinite(Number(mib)) ? Number(mib) * MIB : null);
-    return [
-      {
-        slot,
-        vendorId: '10de',
-        deviceId: /^0x([0-9a-f]{4})10de$/i.exec(ids ?? '')?.[1]?.toLowerCase() ?? '',
-        name: name.join(', '),
-        driver: `nvidia ${driver}`,
-        memoryBytes: bytes(total),
-        freeBytes: bytes(free),
-        cuda: { index: Number(index), computeCapability: Number(capability), driver: driver ?? '' },
-      },
-    ];
+    const cuda = { index: Number(index), number: Number(index), computeCapability: Number(capability) };
+    const card: Card = {
+      slot,
+      vendorId: '10de',
+      deviceId: /^0x([0-9a-f]{4})10de$/i.exec(ids ?? '')?.[1]?.toLowerCase() ?? '',
+      name: name.join(', '),
+      driver: `nvidia ${driver}`,
+      memoryBytes: bytes(total),
+      freeBytes: bytes(free),
+      cuda: { ...cuda, driver: driver ?? '' },
+    };
+    return [{ uuid, card }];
   });
+}
+
+/**
+ * Those that CUDA shows to a process with this CUDA_VISIBLE_DEVICES, by which a cluster gives cards out: numbers, or
+ * beginnings of UUIDs, in the order in which they are counted; the first that names no card ends the list. Reference:
+ * CUDA C++ Programming Guide, "CUDA Environment Variables".
+ */
+function visibleOf(all: { uuid: string; card: Card }[], wish: string | undefined): { uuid: string; card: Card }[] {
+  if (wish === undefined) return all;
+  const named = wish.split(',').map((text) => {
+    const word = text.trim();
+    return all.find(
+      ({ uuid, card }) => String(card.cuda?.number) === word || (word.startsWith('GPU-') && uuid.startsWith(word)),
+    );
+  });
+  const end = named.indexOf(undefined);
+  const visible = (end < 0 ? named : named.slice(0, end)) as typeof all;
+  return visible.map(({ uuid, card }, index) => ({
+    uuid,
+    card: { ...card, cuda: card.cuda && { ...card.cuda, index } },
+  }));
 }
 
 function listed(folder: string): string[] {

@@ -39,5 +39,6 @@ export function findInstallation(dataDir: string): CudaInstallation | null {
 export function cudaEnvironment(dataDir: string, env: NodeJS.ProcessEnv): Record<string, string> | null {
   if (findInstallation(dataDir) === null) return null;
   const folders = [join(runtimeFolder(dataDir), 'lib'), env.LD_LIBRARY_PATH];
-  return { LD_LIBRARY_PATH: folders.filter(Boolean).join(delimiter) };
+  // CUDA counts the fastest card first unless it is told otherwise; nvidia-smi, and we, by place on the bus.
+  return { LD_LIBRARY_PATH: folders.filter(Boolean).join(delimiter), CUDA_DEVICE_ORDER: 'PCI_BUS_ID' };
 }

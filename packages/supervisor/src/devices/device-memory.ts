@@ -13,33 +13,34 @@ interface Holder {
   name: string;
 }
 
-/** What the process holds now, and what is free beside it; nothing without a device. */
-export async function measureDevice(pid: number): Promise<DeviceMemory> {
-  const [freeBytes, holders] = await Promise.all([free(), listHolders()]);
+/** What the process holds now of NVIDIA's card of this number, and what is free beside it; nothing without one. */
+export async function measureDevice(pid: number, card: number | null): Promise<DeviceMemory> {
+  if (card === null) return { heldBytes: 0, freeBytes: 0 };
+  const [freeBytes, holders] = await Promise.all([free(card), listHolders(card)]);
   const heldBytes = holders.filter((holder) => holder.pid === pid).reduce((sum, { bytes }) => sum + bytes, 0);
   // Where the device does not tell what is free, nobody can wait until it is.
   return freeBytes === null ? { heldBytes: 0, freeBytes: 0 } : { heldBytes, freeBytes };
 }
 
 /** What is free now, null where the device does not tell; and who has the most of the rest. */
-export async function probeDevice(): Promise<{ freeBytes: number | null; holder: string | null }> {
-  const [freeBytes, holders] = await Promise.all([free(), listHolders()]);
+export async function probeDevice(card: number | null): Promise<{ freeBytes: number | null; holder: string | null }> {
+  if (card === null) return { freeBytes: null, holder: null };
+  const [freeBytes, holders] = await Promise.all([free(card), listHolders(card)]);
   const [most] = holders.sort((a, b) => b.bytes - a.bytes);
   const holder = most ? `process ${most.pid} (${most.name}, ${(most.bytes / 1e9).toFixed(1)} GB)` : null;
   return { freeBytes, holder };
 }
 
 /** Unified memory answers `[N/A]`: then it is not known. */
-async function free(): Promise<number | null> {
-  const rows = await askNvidia('--query-gpu=memory.free');
-  const mib = rows?.map(Number);
-  if (!mib || mib.length === 0 || mib.some((value) => !Number.isFinite(value))) return null;
-  return mib.reduce((sum, value) => sum + value * MIB, 0);
+async function free(card: number): Promise<number | null> {
+  const rows = await askNvidia('--query-gpu=memory.free', card);
+  const mib = Number(rows?.[0] ?? Number.NaN);
+  return Number.isFinite(mib) ? mib * MIB : null;
 }
 
 /** Names may hold commas, so that they stand last. */
-async function listHolders(): Promise<Holder[]> {
-  const rows = (await askNvidia('--query-compute-apps=pid,used_memory,process_name')) ?? [];
+async function listHolders(card: number): Promise<Holder[]> {
+  const rows = (await askNvidia('--query-compute-apps=pid,used_memory,process_name', card)) ?? [];
   return rows.flatMap((row) => {
     const [, pid, mib, name = ''] = /^(\d+), *(\d+), *(.*)$/.exec(row) ?? [];
     return pid === undefined ? [] : [{ pid: Number(pid), bytes: Number(mib) * MIB, name }];

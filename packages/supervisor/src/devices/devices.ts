@@ -26,6 +26,10 @@ export interface Device {
   missing: { what: string; step: string } | null;
   /** What a process that computes on it has in its environment. */
   env: Record<string, string>;
+  /** Place of the card on the PCI bus, by which one is known that shows as two devices; null for none that is known. */
+  slot: string | null;
+  /** Number by which NVIDIA's tool knows the card; null where it does not. */
+  nvidia: number | null;
 }
 
 /** CUDA 13's. */
@@ -50,12 +54,14 @@ export function listDevices(found: Found): Device[] {
       freeBytes: null,
       missing: null,
       env: {},
+      slot: null,
+      nvidia: null,
     },
   ];
 }
 
 function cudaDevice(card: Card, index: number, { cudaEnv }: Found): Device {
-  const { name, driver, memoryBytes, freeBytes, cuda } = card;
+  const { name, driver, memoryBytes, freeBytes, cuda, slot } = card;
   const missing =
     cuda === null
       ? { what: "NVIDIA's driver does not answer", step: `install NVIDIA's driver ${CUDA_DRIVER_MIN} or newer` }
@@ -66,11 +72,21 @@ function cudaDevice(card: Card, index: number, { cudaEnv }: Found): Device {
           : cudaEnv === null
             ? { what: "CUDA's libraries are not installed", step: 'qwen-supervisor gpu install' }
             : null;
-  return { device: `cuda:${index}`, name, driver, memoryBytes, freeBytes, missing, env: cudaEnv ?? {} };
+  return {
+    device: `cuda:${index}`,
+    name,
+    driver,
+    memoryBytes,
+    freeBytes,
+    missing,
+    env: cudaEnv ?? {},
+    slot,
+    nvidia: cuda?.number ?? null,
+  };
 }
 
 function webgpuDevice(card: Card, index: number, { cards, vulkan }: Found): Device {
-  const { name, driver, memoryBytes, freeBytes, vendorId, deviceId } = card;
+  const { name, driver, memoryBytes, freeBytes, vendorId, deviceId, slot } = card;
   const missing = !vulkan.hasLoader
     ? { what: 'libvulkan.so.1 is not installed', step: 'apt install libvulkan1 (Fedora, Arch: vulkan-loader)' }
     : vulkan.drivers.every(({ isSoftware }) => isSoftware)
@@ -83,7 +99,8 @@ function webgpuDevice(card: Card, index: number, { cards, vulkan }: Found): Devi
   const chosen = `${vendorId}:${deviceId}`;
   const env: Record<string, string> =
     cards.length > 1 ? { MESA_VK_DEVICE_SELECT: `${chosen}!`, VK_LOADER_DEVICE_SELECT: chosen } : {};
-  return { device: `webgpu:${index}`, name, driver, memoryBytes, freeBytes, missing, env };
+  const nvidia = card.cuda?.number ?? null;
+  return { device: `webgpu:${index}`, name, driver, memoryBytes, freeBytes, missing, env, slot, nvidia };
 }
 
 /** A device that may be taken, and why. */
@@ -136,6 +153,8 @@ function named(wanted: string, devices: Device[], cudaEnv: Found['cudaEnv']): De
       freeBytes: null,
       missing: null,
       env: (kind === 'cuda' ? cudaEnv : null) ?? {},
+      slot: null,
+      nvidia: kind === 'cuda' ? index : null,
     }
   );
 }

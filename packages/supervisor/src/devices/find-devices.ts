@@ -8,7 +8,7 @@ import { readVulkan } from './vulkan.js';
 /** Takes some milliseconds; NVIDIA's tool, where it is there, some hundred. */
 export async function findDevices(dataDir: string): Promise<Found> {
   return {
-    cards: await readCards(),
+    cards: await readCards(process.env),
     vulkan: readVulkan(process.env),
     cudaEnv: cudaEnvironment(dataDir, process.env),
     processor: cpus()[0]?.model.trim() ?? 'processor',

@@ -1,5 +1,6 @@
 /** Every device of a machine, tried. */
 import type { Config } from '@qwen-supervisor/protocol/config';
+import { listOfDevices } from '@qwen-supervisor/protocol/device';
 import { CodedError } from '@qwen-supervisor/protocol/errors';
 import { checkDevice } from './check-device.js';
 import { candidatesFor, type Device, listDevices } from './devices.js';
@@ -15,11 +16,11 @@ export interface CheckedDevice extends Pick<Device, 'device' | 'name' | 'driver'
 export async function listChecked(config: Config): Promise<CheckedDevice[]> {
   const found = await findDevices(config['data-dir']);
   const devices = listDevices(found);
-  // One that the configuration names may be seen by nobody but its driver.
-  const [wanted] = candidatesFor(config.device, 'none', found).candidates;
-  const isSeen = wanted === undefined || devices.some(({ device }) => device === wanted.device);
+  // Those that the configuration names may be seen by nobody but their driver.
+  const wanted = listOfDevices(config.device).flatMap((wish) => candidatesFor(wish, 'none', found).candidates[0] ?? []);
+  const unseen = wanted.filter((one) => !devices.some(({ device }) => device === one.device));
   const rows: CheckedDevice[] = [];
-  for (const one of isSeen ? devices : [wanted, ...devices]) {
+  for (const one of [...unseen, ...devices]) {
     const { device, name, driver, memoryBytes, freeBytes, missing } = one;
     const row = { device, name, driver, memoryBytes, freeBytes };
     if (device === 'cpu') rows.push({ ...row, works: true, missing: null, step: null });

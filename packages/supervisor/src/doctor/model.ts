@@ -1,12 +1,11 @@
 /** What computes, and what it computes: devices, ONNX Runtime, the checkpoint and its plan. */
-import { lookAtModel } from '@qwen-supervisor/model/preflight';
 import type { Config } from '@qwen-supervisor/protocol/config';
-import { modelQuestion } from '../config/config-parts.js';
-import { cardOf, checkDevice } from '../devices/check-device.js';
-import { candidatesFor } from '../devices/devices.js';
-import { findDevices } from '../devices/find-devices.js';
+import { CodedError } from '@qwen-supervisor/protocol/errors';
+import { checkDevice } from '../devices/check-device.js';
 import { listChecked } from '../devices/list-checked.js';
-import { type Finding, gigabytes, looked, pass, warn } from './finding.js';
+import type { PlannedModel } from '../planned-model.js';
+import { type Free, PlannedModels } from '../planned-models.js';
+import { type Finding, fail, gigabytes, looked, pass, warn } from './finding.js';
 
 /** Whether its libraries can be loaded, and compute right on the processor. */
 export function runtimeFinding(): Promise<Finding> {
@@ -26,21 +25,29 @@ export async function deviceFindings(config: Config): Promise<Finding[]> {
   });
 }
 
-/** The headers of all files, and whether it fits; `heldBytes`: of a worker that runs and will have ended by then. */
-export function modelFinding(config: Config, heldBytes: number): Promise<Finding> {
-  return looked('model', async () => {
-    const { candidates } = candidatesFor(config.device, 'cpu', await findDevices(config['data-dir']));
-    const [first] = candidates;
-    const card = first === undefined || first.missing !== null ? null : await cardOf(first, 0);
-    const { id, plan } = await lookAtModel({ ...modelQuestion(config, heldBytes), card });
-    const needs = `${id} needs ${gigabytes(plan.neededBytes)} of ${gigabytes(plan.availableBytes)}`;
-    const largest = `${(plan.largestPixels / 1e6).toFixed(1)} megapixels at most`;
-    if (plan.residentPixels === 0)
-      return warn(
-        'model',
-        `${needs}, and its parts take turns in memory; ${largest}`,
-        'more memory, or a smaller --quantize, is faster',
-      );
-    return pass('model', `${needs}; ${largest}`);
-  });
+/** The headers of all files, and whether it fits, on each device; `free`: what will be free by then. */
+export async function modelFindings(config: Config, free: Free): Promise<Finding[]> {
+  try {
+    const models = await PlannedModels.open(config, new AbortController().signal, free);
+    return models.names.map((name) => planFinding(models.of(name), config, models.names.length));
+  } catch (error) {
+    if (!(error instanceof CodedError)) throw error;
+    return [fail('model', `${error.code}: ${error.message}`, error.hint)];
+  }
+}
+
+function planFinding(model: PlannedModel, config: Config, count: number): Finding {
+  const { device, reason } = model.device(config);
+  const about = count === 1 ? 'model' : `model on ${device}`;
+  if (model.info === null) return fail(about, reason, 'the other devices draw without it; mend it, or leave it out');
+  const { id, plan } = model.info;
+  const needs = `${id} needs ${gigabytes(plan.neededBytes)} of ${gigabytes(plan.availableBytes)}`;
+  const largest = `${(plan.largestPixels / 1e6).toFixed(1)} megapixels at most`;
+  if (plan.residentPixels === 0)
+    return warn(
+      about,
+      `${needs}, and its parts take turns in memory; ${largest}`,
+      'more memory, or a smaller --quantize, is faster',
+    );
+  return pass(about, `${needs}; ${largest}`);
 }

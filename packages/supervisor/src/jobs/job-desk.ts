@@ -15,6 +15,7 @@ import {
 } from '@qwen-supervisor/protocol/job';
 import { type JobRequest, requestOf } from '@qwen-supervisor/protocol/job-request';
 import type { JobOutcome } from '@qwen-supervisor/protocol/messages';
+import type { WorkerName } from '@qwen-supervisor/protocol/status';
 import type { Logger } from 'pino';
 import type { Death } from '../core/attempt.js';
 import type { Event } from '../core/events.js';
@@ -23,7 +24,7 @@ import { runs, type State } from '../core/state.js';
 import type { EventLog } from '../records/event-log.js';
 import { Gallery, type Keep } from './gallery.js';
 import { checkpointedSteps, removeCheckpoints, removeHalfWritten } from './job-checkpoints.js';
-import type { JobStore } from './job-store.js';
+import type { JobStore, Taker } from './job-store.js';
 import { OrderedWrites } from './ordered-writes.js';
 import { QueueLine } from './queue-line.js';
 import { removeInputs, tidily } from './stored-pictures.js';
@@ -39,6 +40,8 @@ export interface Core {
   send(event: Event): void;
   /** By the limits that hold now. @throws CodedError REQUEST_INVALID, SIZE_TOO_LARGE */
   requireAllowed(request: JobRequest): void;
+  /** What this worker can take now. */
+  takerFor(worker: WorkerName): Taker;
 }
 
 export interface Bounds extends Keep {
@@ -239,10 +242,10 @@ export class JobDesk {
     await this.gallery.remove(job);
   }
 
-  claim(): void {
+  claim(worker: WorkerName): void {
     this.#writes.later(async () => {
-      const job = await this.#store.claim();
-      this.#core.send({ type: 'claimed', atMs: this.#core.nowMs(), job });
+      const job = await this.#store.claim(this.#core.takerFor(worker));
+      this.#core.send({ type: 'claimed', worker, atMs: this.#core.nowMs(), job });
     });
   }
 
@@ -325,9 +328,10 @@ export class JobDesk {
       tidily(this.#log, () => removeCheckpoints(this.#dataDir, (id) => id !== event.jobId));
     const reason = event.type === 'requeued' ? event.reason : event.type === 'running' ? event.startedOverReason : null;
     const step = event.type === 'running' && event.step > 0 ? event.step : null;
+    const device = event.type === 'running' ? event.device : null;
     const error = 'job' in event ? event.job.error : null;
     this.#log.info(
-      { job: event.jobId, step, reason, error: error && `${error.code}: ${error.message}` },
+      { job: event.jobId, device, step, reason, error: error && `${error.code}: ${error.message}` },
       `job ${event.type}`,
     );
   }

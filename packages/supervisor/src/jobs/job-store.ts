@@ -38,6 +38,14 @@ export interface Waiting {
   work: number;
 }
 
+/** What a worker takes: of the queued jobs the first that is for it. */
+export interface Taker {
+  /** No picture of more pixels; null: any. */
+  maxPixels: number | null;
+  /** None that was begun on one of these devices: others go on with it. */
+  leaves: string[];
+}
+
 /** What is kept of what is finished; null: without limit. */
 export interface KeepLimits {
   finishedBefore: string | null;
@@ -67,8 +75,8 @@ export interface JobStore {
   ): Promise<{ jobs: Job[]; replayed: boolean }>;
   /** Whether jobs were accepted with this key and are still kept. */
   knows(key: string): Promise<boolean>;
-  /** Takes the first queued job and records the attempt that is about to begin; null if none is queued. */
-  claim(): Promise<Job | null>;
+  /** Takes the first queued job that is for it, and records the attempt that is about to begin; null for none. */
+  claim(taker: Taker): Promise<Job | null>;
   /** Records where the running attempt has begun; null if it is not running. */
   begin(id: string, attempt: number, start: AttemptStart): Promise<Job | null>;
   /**

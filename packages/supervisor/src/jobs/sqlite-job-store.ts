@@ -115,12 +115,15 @@ export function sqliteJobStore(db: Database.Database): JobStore {
     async knows(key) {
       return one('SELECT * FROM jobs WHERE idempotency_key = ? LIMIT 1', key) !== undefined;
     },
-    async claim() {
+    async claim({ maxPixels, leaves }) {
+      const fits = `(?1 IS NULL OR (request ->> 'width') * (request ->> 'height') <= ?1)`;
+      const isFree = `(step = 0 OR devices ->> '$[#-1]' IS NULL OR devices ->> '$[#-1]' NOT IN (SELECT value FROM json_each(?2)))`;
       const sql = `UPDATE jobs SET status = 'running', attempts = attempts + 1, resumed_at_step = NULL,
         started_over_reason = NULL
-        WHERE position = (SELECT position FROM jobs WHERE status = 'queued' ORDER BY ${IN_TURN} LIMIT 1)
+        WHERE position = (SELECT position FROM jobs
+          WHERE status = 'queued' AND ${fits} AND ${isFree} ORDER BY ${IN_TURN} LIMIT 1)
         RETURNING *`;
-      return write(sql);
+      return write(sql, maxPixels, JSON.stringify(leaves));
     },
     async begin(id, attempt, { step, startedOverReason, device, model }) {
       const sql = `UPDATE jobs SET step = ?1, resumed_at_step = nullif(?1, 0), started_over_reason = ?2, model = ?6,

@@ -3,7 +3,7 @@ import type { Config } from '@qwen-supervisor/protocol/config';
 import type { ApiSettings, WorkerSettings } from '@qwen-supervisor/protocol/messages';
 import { accessOf } from '../config/config-parts.js';
 import type { HttpPort } from '../machine/http-port.js';
-import type { PlannedModel } from '../planned-model.js';
+import { cardName, type PlannedModel } from '../planned-model.js';
 import { INHERITED_FD } from './spawn-child.js';
 
 /** Beats of a living child in the time after which a silent one is taken for dead: one at least between two looks. */
@@ -23,7 +23,9 @@ export function apiSettings(config: Config, { host, port, fds }: HttpPort): ApiS
   };
 }
 
-export function workerSettings(config: Config, dataDir: string, { info, device }: PlannedModel): WorkerSettings {
+/** `sharers`: workers that compute on the processor. @throws CodedError where the model has no plan */
+export function workerSettings(config: Config, dataDir: string, model: PlannedModel, sharers: number): WorkerSettings {
+  const { info, device } = model.requirePlan();
   const { id, plan, distilled } = info;
   return {
     modelFolder: config.model,
@@ -33,7 +35,10 @@ export function workerSettings(config: Config, dataDir: string, { info, device }
     embedsMetadata: config['picture-metadata'] === 'embed',
     beatMs: beatMs(config),
     threads: config.threads,
+    sharers: Math.max(1, sharers),
     device: device.device,
+    card: cardName(device),
+    startsOverElsewhere: config['resume-elsewhere'] === 'start-over',
     plan,
     distilled,
   };

@@ -88,7 +88,7 @@ export class Processes {
     this.#outputs.set(name, { output, ended, threads: [] });
     if (!spawned) return null;
     this.#processes.set(name, spawned);
-    if (name === 'inference') preferForOomKill(spawned.pid);
+    if (name !== 'api') preferForOomKill(spawned.pid);
     return spawned.pid;
   }
 

@@ -8,7 +8,7 @@ import { join } from 'node:path';
 import { fileURLToPath } from 'node:url';
 import { TEMPORARY_FOLDER } from '@qwen-supervisor/protocol/data-files';
 import { CHILD_ENV } from '@qwen-supervisor/protocol/messages';
-import type { ChildName } from '@qwen-supervisor/protocol/status';
+import { type ChildName, type ChildRole, roleOfChild } from '@qwen-supervisor/protocol/status';
 import { execa } from 'execa';
 import treeKill from 'tree-kill';
 import { readLines } from './child-output.js';
@@ -37,7 +37,7 @@ export interface SpawnOptions {
   onExit(code: number | null, signal: string | null): void;
 }
 
-const ENTRY: Record<ChildName, string> = {
+const ENTRY: Record<ChildRole, string> = {
   inference: fileURLToPath(import.meta.resolve('@qwen-supervisor/inference/worker')),
   api: fileURLToPath(import.meta.resolve('@qwen-supervisor/api/main')),
 };
@@ -70,7 +70,7 @@ export function deathSignalLauncher(): string[] {
 
 /** Null where no process could be made; `onExit` tells of that, too. */
 export function spawnChild(options: SpawnOptions): SpawnedChild | null {
-  const [command = '', ...args] = [...deathSignalLauncher(), process.execPath, ENTRY[options.name]];
+  const [command = '', ...args] = [...deathSignalLauncher(), process.execPath, ENTRY[roleOfChild(options.name)]];
   const subprocess = execa(command, args, {
     buffer: false,
     reject: false,

@@ -7,6 +7,7 @@ import { randomBytes } from 'node:crypto';
 import type { Link } from '@qwen-supervisor/ipc/link';
 import { EventRing } from '@qwen-supervisor/protocol/event-ring';
 import type { NumberedEvent, SystemEvent } from '@qwen-supervisor/protocol/events';
+import { isTerminal } from '@qwen-supervisor/protocol/job';
 import type { ClientMethods, SupervisorMethods } from '@qwen-supervisor/protocol/messages';
 
 /** One that is no link reads at once. */
@@ -34,7 +35,8 @@ export class EventLog {
   readonly #readers = new Map<Subscriber, Reader>();
   readonly #ring = new EventRing();
   #seq = 0;
-  #preview: { jobId: string; png: Uint8Array } | null = null;
+  /** The last of each job that runs. */
+  readonly #previews = new Map<string, Uint8Array>();
 
   /** Number of the last event. */
   get lastSeq(): number {
@@ -43,7 +45,8 @@ export class EventLog {
 
   publish(event: SystemEvent): void {
     const numbered: NumberedEvent = { ...event, run: this.run, seq: ++this.#seq, at: new Date().toISOString() };
-    if (event.type === 'step' && event.preview) this.#preview = { jobId: event.jobId, png: event.preview };
+    if (event.type === 'step' && event.preview) this.#previews.set(event.jobId, event.preview);
+    if ('job' in event && isTerminal(event.job.status)) this.#previews.delete(event.jobId);
     this.#ring.push(numbered);
     for (const reader of this.#readers.values()) if (!reader.catchingUp) this.#send(reader, numbered);
   }
@@ -56,9 +59,9 @@ export class EventLog {
     }
   }
 
-  /** The last preview of this job, if it is the last of all. */
+  /** The last preview of a job that has not ended; null before any. */
   preview(jobId: string): Uint8Array | null {
-    return this.#preview?.jobId === jobId ? this.#preview.png : null;
+    return this.#previews.get(jobId) ?? null;
   }
 
   /** First what is kept of the events after `since`, then all that come. */

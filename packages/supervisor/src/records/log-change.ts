@@ -5,8 +5,8 @@ import type { Change } from '../core/state-changes.js';
 
 export function logChange(log: Pick<Logger, Change['level']>, { level, event }: Change): void {
   if (event.type === 'load') {
-    const { progress } = event;
-    log[level]({ child: 'inference', ...progress }, `loading ${progress.component}, ${percent(progress)}`);
+    const { name: child, progress } = event;
+    log[level]({ child, ...progress }, `loading ${progress.component}, ${percent(progress)}`);
   } else {
     const { name: child, pid, state, reason } = event;
     log[level]({ child, pid, state }, reason === state ? state : `${state}: ${reason}`);

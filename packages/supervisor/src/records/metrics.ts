@@ -25,8 +25,8 @@ export class Metrics {
   readonly #step = new Histogram(`${PREFIX}step_seconds`, 'Time of a denoising step.', STEP_BOUNDS);
   /** When jobs were queued, until they are begun; milliseconds. */
   readonly #queuedAt = new Map<string, number>();
-  /** When the running job last got on. */
-  #stepped: { jobId: string; atMs: number } | null = null;
+  /** When running jobs last got on; milliseconds. */
+  readonly #steppedAt = new Map<string, number>();
 
   /** Called as any subscriber of events is. */
   notify(method: string, event: unknown): void {
@@ -41,26 +41,34 @@ export class Metrics {
       const queuedAt = this.#queuedAt.get(event.jobId);
       if (queuedAt !== undefined) this.#wait.observe({}, (atMs - queuedAt) / 1000);
       this.#queuedAt.delete(event.jobId);
-      this.#stepped = { jobId: event.jobId, atMs };
+      this.#steppedAt.set(event.jobId, atMs);
     }
     if (event.type === 'step') {
-      if (this.#stepped?.jobId === event.jobId) this.#step.observe({}, (atMs - this.#stepped.atMs) / 1000);
-      this.#stepped = { jobId: event.jobId, atMs };
+      const before = this.#steppedAt.get(event.jobId);
+      if (before !== undefined) this.#step.observe({}, (atMs - before) / 1000);
+      this.#steppedAt.set(event.jobId, atMs);
     }
+    if (event.type === 'requeued') this.#steppedAt.delete(event.jobId);
     if ('job' in event && isTerminal(event.job.status)) {
       this.#queuedAt.delete(event.jobId);
+      this.#steppedAt.delete(event.jobId);
       this.#ended.add({ status: event.job.status });
     }
   }
 
-  text({ queue, children, model, device: { device: chosen, name: deviceName } }: SystemStatus): string {
+  text({ queue, children, model }: SystemStatus): string {
     const states = children.flatMap(({ name: child, state: now }) =>
       CHILD_STATES.map((state): [Labels, number] => [{ child, state }, Number(state === now)]),
     );
     const memory = children.flatMap(({ name, rssBytes }): [Labels, number][] =>
       rssBytes === null ? [] : [[{ process: name }, rssBytes]],
     );
-    const device = children.reduce((sum, { deviceBytes }) => sum + deviceBytes, 0);
+    const devices = children.flatMap(({ name: child, device }): [Labels, number][] =>
+      device === null ? [] : [[{ child, device: device.device, name: device.name }, 1]],
+    );
+    const held = children.flatMap(({ name: child, device, deviceBytes }): [Labels, number][] =>
+      device === null ? [] : [[{ child }, deviceBytes]],
+    );
     const jobs: [Labels, number][] = [
       [{ status: 'queued' }, queue.queued],
       [{ status: 'running' }, queue.running],
@@ -81,12 +89,12 @@ export class Metrics {
         [{ process: 'supervisor' }, process.memoryUsage.rss()],
         ...memory,
       ]),
-      gauge(`${PREFIX}device_info`, 'What computes pictures: 1, with its name.', [
-        [{ device: chosen, name: deviceName }, 1],
-      ]),
-      gauge(`${PREFIX}device_memory_bytes`, 'Memory of a graphics device that the worker held when it became ready.', [
-        [{}, device],
-      ]),
+      gauge(`${PREFIX}device_info`, 'What computes pictures, for each worker: 1, with its name.', devices),
+      gauge(
+        `${PREFIX}device_memory_bytes`,
+        'Memory of a graphics device that a worker held when it became ready.',
+        held,
+      ),
     ].join('');
   }
 }

@@ -8,7 +8,7 @@
 import { isUp } from '@qwen-supervisor/protocol/status';
 import { execa } from 'execa';
 import { type Child, stateOf } from '../core/child.js';
-import { type State, WORKER_NAMES } from '../core/state.js';
+import { type State, workersOf } from '../core/state.js';
 
 /** The first descriptor that systemd passes. */
 const FIRST_FD = 3;
@@ -40,14 +40,21 @@ export function takeActivation(env: NodeJS.ProcessEnv): Activation {
 
 /** Where the start stands, in systemd's words. */
 export function describeToSystemd(state: State, readyWhen: 'api' | 'model'): { ready: boolean; status: string } {
-  const workers = WORKER_NAMES.map((name) => state.workers[name].child);
+  const workers = workersOf(state).map(({ child }) => child);
   const canDraw = workers.some((worker) => isUp(stateOf(worker)));
   const ready = isUp(stateOf(state.api)) && (readyWhen === 'api' || canDraw);
-  const [first] = workers as [Child];
-  // A status line for every per cent would be a process for every per cent.
-  const tenths = Math.floor(10 * first.load.share);
-  const status = first.phase === 'loading' ? `loading the model, ${10 * tenths} %` : first.reason;
+  const status = workers.map((worker) => `${nameIn(workers, worker)}${describeWorker(worker)}`).join('; ');
   return { ready, status };
+}
+
+/** Of several each is named. */
+function nameIn(workers: Child[], { name }: Child): string {
+  return workers.length === 1 ? '' : `${name}: `;
+}
+
+function describeWorker({ phase, load, reason }: Child): string {
+  // A status line for every per cent would be a process for every per cent.
+  return phase === 'loading' ? `loading the model, ${10 * Math.floor(10 * load.share)} %` : reason;
 }
 
 export class SystemdNotifier {

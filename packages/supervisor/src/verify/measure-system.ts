@@ -2,6 +2,7 @@
 import { readKernelFile } from '@qwen-supervisor/files/kernel-file';
 import type { ModelAnswer } from '@qwen-supervisor/protocol/answers';
 import type { Config } from '@qwen-supervisor/protocol/config';
+import { firstDevice } from '@qwen-supervisor/protocol/device';
 import type { NumberedEvent } from '@qwen-supervisor/protocol/events';
 import type { SystemStatus } from '@qwen-supervisor/protocol/status';
 import { type Client, connect } from '../cli/client.js';
@@ -35,7 +36,8 @@ const LOOK_MS = 250;
 export async function measureSystem(config: Config): Promise<Measured> {
   const startMs = performance.now();
   const startedAt = Date.now();
-  const system = await startScratchSystem(config);
+  // Of several devices the first is measured.
+  const system = await startScratchSystem({ ...config, device: firstDevice(config.device) });
   const server = { url: system.url, key: null };
   const events: NumberedEvent[] = [];
   const on = { event: (event: NumberedEvent) => void events.push(event), missed() {}, workerFailed() {} };

@@ -6,7 +6,7 @@ import { createInterface } from 'node:readline';
 import type { Config } from '@qwen-supervisor/protocol/config';
 import { MODELS_FOLDER, TEMPORARY_FOLDER } from '@qwen-supervisor/protocol/data-files';
 import { CodedError } from '@qwen-supervisor/protocol/errors';
-import type { ChildName } from '@qwen-supervisor/protocol/status';
+import { type ChildName, isUp } from '@qwen-supervisor/protocol/status';
 import { execa } from 'execa';
 import { connect } from '../cli/client.js';
 import { RUNTIME_FOLDER } from '../devices/cuda-runtime.js';
@@ -18,13 +18,22 @@ import { findSurvivors } from '../processes/survivors.js';
 const LAST_LINES = 5;
 
 const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
-/** Whoever looks on needs no keys, and does not wait for a worker that dies again and again. */
-const OWN: Partial<Config> = { 'keys-file': '', 'path-prefix': '', 'restart-max': 3, 'log-level': 'info' };
+/**
+ * Whoever looks on needs no keys, does not wait for a worker that dies again and again, and compares pictures: on
+ * another kind of card they come out otherwise.
+ */
+const OWN: Partial<Config> = {
+  'keys-file': '',
+  'path-prefix': '',
+  'restart-max': 3,
+  'log-level': 'info',
+  'resume-elsewhere': 'wait',
+};
 
 export interface ScratchSystem {
   url: string;
   dataDir: string;
-  /** Resolves when pictures can be drawn. @throws CodedError VERIFY_FAILED where they never will be */
+  /** Resolves when every worker can draw. @throws CodedError VERIFY_FAILED where one never will */
   ready(): Promise<void>;
   pidOf(name: ChildName): Promise<number>;
   /** Asks it to stop. @throws CodedError VERIFY_FAILED for an exit code that is not 0 */
@@ -112,18 +121,10 @@ export async function startScratchSystem(config: Config): Promise<ScratchSystem>
   };
 }
 
-/** Told, not asked again and again: the supervisor says when the worker can draw, and when it never will. */
+/** Told, not asked again and again: the supervisor says when workers can draw, and when one never will. */
 async function ready(dataDir: string): Promise<void> {
   let tell: () => void = () => {};
-  let failed: string | null = null;
-  const on = {
-    event: () => tell(),
-    missed: () => tell(),
-    workerFailed: (reason: string) => {
-      failed = reason;
-      tell();
-    },
-  };
+  const on = { event: () => tell(), missed: () => tell(), workerFailed: () => tell() };
   const { link } = await connect(dataDir, on);
   try {
     await link.request('subscribe', { since: null });
@@ -131,9 +132,11 @@ async function ready(dataDir: string): Promise<void> {
       const told = new Promise<void>((resolve) => {
         tell = resolve;
       });
-      const { model } = await link.request('status', {});
-      if (model.state === 'ready') return;
-      if (failed !== null) throw new CodedError('VERIFY_FAILED', `the worker was given up: ${failed}`);
+      const { children } = await link.request('status', {});
+      const workers = children.filter(({ name }) => name !== 'api');
+      if (workers.every(({ state }) => isUp(state))) return;
+      const failed = workers.find(({ state }) => state === 'failed');
+      if (failed) throw new CodedError('VERIFY_FAILED', `the worker was given up: ${failed.reason}`);
       await told;
     }
   } finally {

@@ -41,7 +41,7 @@ function canSend(): true | string {
 }
 
 function running(): Job | null {
-  return useLive.getState().state?.running?.job ?? null;
+  return useLive.getState().state?.running[0]?.job ?? null;
 }
 
 function queued(): Job | null {

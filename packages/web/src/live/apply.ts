@@ -1,6 +1,15 @@
 /** What an event of the server changes. Pure; an event that is told twice changes nothing the second time. */
 import { type AttemptStart, type Eta, isTerminal, type Job } from '@qwen-supervisor/protocol/job';
-import type { ChildName, ChildState, Crash, ModelComponent } from '@qwen-supervisor/protocol/status';
+import {
+  type ChildName,
+  type ChildState,
+  type Crash,
+  isUp,
+  type ModelComponent,
+  type ModelStatus,
+  mainWorker,
+  type WorkerName,
+} from '@qwen-supervisor/protocol/status';
 import type { LiveState, Running } from './state';
 
 /** Jobs that have ended, crashes, and points of charts that are kept. */
@@ -19,7 +28,7 @@ export interface Events {
   done: Job;
   failed: Job;
   cancelled: Job;
-  loading: { component: ModelComponent; bytes: number; total: number };
+  loading: { child: WorkerName; component: ModelComponent; bytes: number; total: number };
   child: { name: ChildName; state: ChildState; pid: number | null; reason: string };
   crash: Crash;
   pictures: { ids: string[]; change: 'starred' | 'unstarred' | 'trashed' | 'restored' | 'removed' };
@@ -37,10 +46,11 @@ const TABLE: { [K in keyof Events]: Apply<K> } = {
     return { ...state, queue: inserted(without(state.queue, job.id), job) };
   },
   running: (state, { id, attempt, step, startedOverReason, device, model }, atMs) => {
-    const known = state.running?.job.id === id ? state.running.job : state.queue.find((job) => job.id === id);
+    const before = state.running.find(({ job }) => job.id === id);
+    const known = before?.job ?? state.queue.find((job) => job.id === id);
     // One that is not known is drawn: its name is noted, so that it is asked for.
-    if (!known) return isEnded(state, id) ? state : withCurrent({ ...state, running: null }, id);
-    if (state.running?.job.id === id && state.running.job.attempts >= attempt) return state;
+    if (!known) return isEnded(state, id) ? state : withRuns(state, state.running, [...strangersBut(state, id), id]);
+    if (before && before.job.attempts >= attempt) return state;
     const job: Job = {
       ...known,
       status: 'running',
@@ -57,10 +67,12 @@ const TABLE: { [K in keyof Events]: Apply<K> } = {
     const running: Running = {
       job,
       phase: 'text',
-      preview: state.running?.job.id === id ? state.running.preview : null,
+      preview: before?.preview ?? null,
       toldAtMs: atMs,
+      stepAtMs: null,
     };
-    const next = withCurrent({ ...state, running, queue: without(state.queue, id), lastStepAtMs: null }, id);
+    const runs = before ? state.running.map((run) => (run === before ? running : run)) : [...state.running, running];
+    const next = withRuns({ ...state, queue: without(state.queue, id) }, runs, strangersBut(state, id));
     return wasQueued ? counted(next, state.status.queue.queued - 1, atMs) : next;
   },
   step: (state, { id, i, n, eta, preview }, atMs) =>
@@ -94,38 +106,38 @@ const TABLE: { [K in keyof Events]: Apply<K> } = {
       null,
     ),
   requeued: (state, { id, attempt, step }, atMs) => {
-    if (state.running?.job.id !== id || state.running.job.attempts > attempt) return state;
+    const run = state.running.find(({ job }) => job.id === id);
+    if (!run || run.job.attempts > attempt) return state;
     // It keeps its place, which is before all others.
-    const job: Job = { ...state.running.job, status: 'queued', step, position: 1, eta: null };
-    const next = withCurrent({ ...state, running: null, queue: [job, ...without(state.queue, id)] }, null);
+    const job: Job = { ...run.job, status: 'queued', step, position: 1, eta: null };
+    const queue = [job, ...without(state.queue, id)];
+    const next = withRuns({ ...state, queue }, runsBut(state, id), state.strangers);
     return counted(next, state.status.queue.queued + 1, atMs);
   },
   done: ended,
   failed: ended,
   cancelled: ended,
-  loading: (state, { component, bytes, total }, atMs) => {
+  loading: (state, { child: name, component, bytes, total }, atMs) => {
     const { model } = state.status;
+    const load = { component, bytesDone: bytes, bytesTotal: total };
+    const children = state.status.children.map((child) => (child.name === name ? { ...child, load } : child));
+    // Of several the one that is furthest tells when a picture can be drawn.
+    if (mainWorker(children).name !== name) return { ...state, status: { ...state.status, children } };
     const moved = bytes !== model.bytesDone || component !== model.component;
-    const loading = { ...model, state: 'loading' as const, component, bytesDone: bytes, bytesTotal: total };
+    const loading = { ...model, state: 'loading' as const, ...load };
     return {
       ...state,
-      status: { ...state.status, model: loading },
+      status: { ...state.status, children, model: loading },
       loadMovedAtMs: moved ? atMs : state.loadMovedAtMs,
     };
   },
   child: (state, { name, state: now, pid, reason }) => {
     const children = state.status.children.map((child) =>
-      child.name === name ? { ...child, state: now, pid, reason } : child,
+      child.name === name ? { ...child, state: now, pid, reason, load: now === 'loading' ? child.load : null } : child,
     );
     const { model } = state.status;
-    const modelState =
-      name !== 'inference'
-        ? model.state
-        : now === 'ready' || now === 'busy'
-          ? 'ready'
-          : now === 'loading'
-            ? 'loading'
-            : 'unloaded';
+    const { state: furthest } = mainWorker(children);
+    const modelState: ModelStatus['state'] = isUp(furthest) ? 'ready' : furthest === 'loading' ? 'loading' : 'unloaded';
     const changed =
       modelState === model.state
         ? model
@@ -158,17 +170,15 @@ export function apply(state: LiveState, name: string, data: unknown, atMs: numbe
 
 function ended(state: LiveState, job: Job, atMs: number): LiveState {
   if (state.ended.some(({ id }) => id === job.id)) return state;
-  const wasRunning = state.running?.job.id === job.id || state.status.queue.current === job.id;
-  // Also one that is too far behind to be known.
-  const wasQueued = !wasRunning;
+  const wasRunning = state.running.some((run) => run.job.id === job.id) || state.strangers.includes(job.id);
   const next: LiveState = {
     ...state,
-    running: state.running?.job.id === job.id ? null : state.running,
     queue: without(state.queue, job.id),
     ended: [job, ...state.ended].slice(0, KEPT),
   };
-  const current = wasRunning ? withCurrent(next, null) : next;
-  return wasQueued ? counted(current, state.status.queue.queued - 1, atMs) : current;
+  if (wasRunning) return withRuns(next, runsBut(state, job.id), strangersBut(state, job.id));
+  // Also one that is too far behind to be known.
+  return counted(next, state.status.queue.queued - 1, atMs);
 }
 
 function isEnded(state: LiveState, id: string): boolean {
@@ -176,7 +186,7 @@ function isEnded(state: LiveState, id: string): boolean {
 }
 
 function knows(state: LiveState, id: string): boolean {
-  return state.running?.job.id === id || [...state.queue, ...state.ended].some((job) => job.id === id);
+  return [...state.running.map(({ job }) => job), ...state.queue, ...state.ended].some((job) => job.id === id);
 }
 
 function without(jobs: readonly Job[], id: string): readonly Job[] {
@@ -195,24 +205,30 @@ function withRun(
   change: (run: Running) => Running | null,
   stepAtMs: number | null,
 ): LiveState {
-  const { running } = state;
-  if (running?.job.id !== id || isTerminal(running.job.status)) return state;
-  const next = change(running);
-  if (!next) return state;
-  if (stepAtMs === null) return { ...state, running: next };
-  const took = state.lastStepAtMs === null ? [] : [(stepAtMs - state.lastStepAtMs) / 1000];
-  const isOneOn = next.job.step === running.job.step + 1;
-  return {
-    ...state,
-    running: next,
-    lastStepAtMs: stepAtMs,
-    stepSeconds: isOneOn ? [...state.stepSeconds, ...took].slice(-POINTS) : state.stepSeconds,
-  };
+  const before = state.running.find(({ job }) => job.id === id);
+  if (!before || isTerminal(before.job.status)) return state;
+  const changed = change(before);
+  if (!changed) return state;
+  const after = stepAtMs === null ? changed : { ...changed, stepAtMs };
+  const running = state.running.map((run) => (run === before ? after : run));
+  const isOneOn = after.job.step === before.job.step + 1;
+  if (stepAtMs === null || before.stepAtMs === null || !isOneOn) return { ...state, running };
+  const took = (stepAtMs - before.stepAtMs) / 1000;
+  return { ...state, running, stepSeconds: [...state.stepSeconds, took].slice(-POINTS) };
 }
 
-function withCurrent(state: LiveState, current: string | null): LiveState {
-  const queue = { ...state.status.queue, current, running: current === null ? 0 : 1 };
-  return { ...state, status: { ...state.status, queue } };
+function runsBut({ running }: LiveState, id: string): readonly Running[] {
+  return running.filter(({ job }) => job.id !== id);
+}
+
+function strangersBut({ strangers }: LiveState, id: string): readonly string[] {
+  return strangers.includes(id) ? strangers.filter((other) => other !== id) : strangers;
+}
+
+function withRuns(state: LiveState, running: readonly Running[], strangers: readonly string[]): LiveState {
+  const ids = [...running.map(({ job }) => job.id), ...strangers];
+  const queue = { ...state.status.queue, current: ids[0] ?? null, running: ids.length };
+  return { ...state, running, strangers, status: { ...state.status, queue } };
 }
 
 function counted(state: LiveState, queued: number, atMs: number): LiveState {

@@ -11,8 +11,9 @@ export interface Running {
   phase: Phase;
   /** PNG, base64. */
   preview: string | null;
-  /** By the server's clock: when the time that is left was told. */
+  /** By the server's clock: when the time that is left was told, and when the last step was. */
   toldAtMs: number;
+  stepAtMs: number | null;
 }
 
 export interface LiveState {
@@ -22,7 +23,10 @@ export interface LiveState {
   clockAheadMs: number;
   status: SystemStatus;
   model: ModelAnswer;
-  running: Running | null;
+  /** One of each worker that draws; the first was begun first. */
+  running: readonly Running[];
+  /** Ids of jobs that are drawn, of which nothing more is known. */
+  strangers: readonly string[];
   /** In the order in which they will be drawn; those that are known. */
   queue: readonly Job[];
   /** Those that have ended, newest first. */
@@ -33,14 +37,12 @@ export interface LiveState {
   loadMovedAtMs: number;
   /** Seconds of the last steps, oldest first. */
   stepSeconds: readonly number[];
-  lastStepAtMs: number | null;
   /** How many waited, each time that changed. */
   queuedHistory: readonly { atMs: number; queued: number }[];
 }
 
 export function fromSnapshot(snapshot: SnapshotAnswer, nowMs: number, before: LiveState | null): LiveState {
   const serverMs = Date.parse(snapshot.serverTime);
-  const { running: job } = snapshot;
   const { queued } = snapshot.status.queue;
   return {
     version: snapshot.version,
@@ -48,13 +50,19 @@ export function fromSnapshot(snapshot: SnapshotAnswer, nowMs: number, before: Li
     clockAheadMs: serverMs - nowMs,
     status: snapshot.status,
     model: snapshot.models[0] as ModelAnswer,
-    running: job && { job, phase: phaseOf(job), preview: snapshot.preview, toldAtMs: serverMs },
+    running: snapshot.running.map((job) => ({
+      job,
+      phase: phaseOf(job),
+      preview: snapshot.previews[job.id] ?? null,
+      toldAtMs: serverMs,
+      stepAtMs: null,
+    })),
+    strangers: [],
     queue: snapshot.queue,
     ended: snapshot.ended,
     crashes: snapshot.crashes,
     loadMovedAtMs: serverMs,
     stepSeconds: before?.stepSeconds ?? [],
-    lastStepAtMs: null,
     queuedHistory: [...(before?.queuedHistory ?? []), { atMs: serverMs, queued }].slice(-240),
   };
 }

@@ -187,9 +187,8 @@ function beginAnew(): void {
 }
 
 /** Of the queue the first ones are known: where they have been drawn, or others come before them, it is asked again. */
-function isBehind({ running, queue, status }: LiveState): boolean {
-  const { queued, current } = status.queue;
-  return (queue.length < KNOWN_AHEAD && queued > queue.length) || (current !== null && running === null);
+function isBehind({ strangers, queue, status: { queue: counts } }: LiveState): boolean {
+  return (queue.length < KNOWN_AHEAD && counts.queued > queue.length) || strangers.length > 0;
 }
 
 function flush(): void {

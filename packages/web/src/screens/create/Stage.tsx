@@ -10,9 +10,12 @@ import { Button } from '../../parts/Button';
 import { Sharpening } from '../../parts/Sharpening';
 import { resumedSentence } from '../../words';
 
-/** The picture: the one that is drawn, else the last one. */
+/** The same each time, so that nothing is drawn anew for it. */
+const NONE: readonly Running[] = [];
+
+/** The picture: the one that was begun first of those that are drawn, else the last one. */
 export function Stage() {
-  const running = useLive(({ state }) => state?.running ?? null);
+  const [running = null, ...others] = useLive(({ state }) => state?.running ?? NONE);
   const last = useLive(({ state }) => state?.ended.find(({ images, trashedAt }) => images.length > 0 && !trashedAt));
   const waiting = useLive(({ state }) => state?.queue[0]);
   const shown = running?.job ?? last;
@@ -26,6 +29,7 @@ export function Stage() {
         </p>
       )}
       {shown && <Caption job={shown} />}
+      {others.length > 0 && <Others running={others} />}
     </section>
   );
 }
@@ -86,6 +90,27 @@ function Getting({ running }: { running: Running }) {
       </div>
       <progress value={job.progress} max={1} aria-label="Progress of the picture" />
     </>
+  );
+}
+
+/** What further workers draw. */
+function Others({ running }: { running: readonly Running[] }) {
+  const nowMs = useNow();
+  const ahead = useLive(({ state }) => state?.clockAheadMs ?? 0);
+  return (
+    <ul className="others stack" aria-label="Also drawn now">
+      {running.map((run) => (
+        <li key={run.job.id} className="row small live">
+          <div className="thumb">{run.preview && <img src={`data:image/png;base64,${run.preview}`} alt="" />}</div>
+          <Link href={`/jobs/${run.job.id}`} className="grow prompt-line">
+            {run.job.prompt}
+          </Link>
+          <span className="muted">
+            {runningSentence(run, nowMs + ahead)} · on {run.job.devices.at(-1)}
+          </span>
+        </li>
+      ))}
+    </ul>
   );
 }
 

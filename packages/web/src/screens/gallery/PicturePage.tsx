@@ -16,7 +16,7 @@ import './picture.css';
 /** A picture, large: a place of its own, so that Back works. One that is being drawn is live. */
 export function PicturePage({ id }: { id: string }) {
   const known = useLive(({ state }) => state?.ended.find((job) => job.id === id));
-  const running = useLive(({ state }) => (state?.running?.job.id === id ? state.running : null));
+  const running = useLive(({ state }) => state?.running.find(({ job }) => job.id === id) ?? null);
   const asked = useJob(id);
   const job = running?.job ?? asked.data ?? known;
   const [isLarge, setIsLarge] = useState(false);

@@ -29,14 +29,17 @@ function About({ job, picture, children }: { job: Job; picture: string | null; c
   );
 }
 
-export function RunningRow({ running }: { running: Running }) {
+export function RunningRow({ running, isOneOfSeveral }: { running: Running; isOneOfSeveral: boolean }) {
   const { job, preview } = running;
   const nowMs = useNow();
   const ahead = useLive(({ state }) => state?.clockAheadMs ?? 0);
   return (
     <section aria-label="Running" className="job panel live">
       <About job={job} picture={preview && `data:image/png;base64,${preview}`}>
-        <p className="small">{runningSentence(running, nowMs + ahead)}</p>
+        <p className="small">
+          {runningSentence(running, nowMs + ahead)}
+          {isOneOfSeveral && ` · on ${job.devices.at(-1)}`}
+        </p>
         <Resumed job={job} />
         <progress value={job.progress} max={1} aria-label="Progress of the picture" />
       </About>

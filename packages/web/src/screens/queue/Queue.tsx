@@ -2,6 +2,7 @@ import type { Job } from '@qwen-supervisor/protocol/job';
 import { type DragEvent, type KeyboardEvent, useState } from 'react';
 import { cancel, cancelScope, moveTo } from '../../actions/jobs';
 import { useUi } from '../../actions/ui';
+import type { Running } from '../../live/state';
 import { useLive } from '../../live/store';
 import { Button } from '../../parts/Button';
 import { go } from '../../platform/place';
@@ -11,9 +12,11 @@ import { EndedRow, QueuedRow, RunningRow } from './JobRow';
 import './queue.css';
 
 const ENDED_SHOWN = 50;
+/** The same each time, so that nothing is drawn anew for it. */
+const NONE: readonly Running[] = [];
 
 export function Queue() {
-  const running = useLive(({ state }) => state?.running ?? null);
+  const running = useLive(({ state }) => state?.running ?? NONE);
   const queue = useLive(({ state }) => state?.queue ?? []);
   const ended = useLive(({ state }) => state?.ended ?? []);
   const queued = useLive(({ state }) => state?.status.queue.queued ?? 0);
@@ -24,12 +27,18 @@ export function Queue() {
       <h1 className="visually-hidden">Queue</h1>
       <div className="row">
         <h2 className="grow">{queued === 0 ? 'Nothing is queued' : `${pictures(queued)} queued`}</h2>
-        {running && <Button onClick={() => void cancelScope({ scope: 'running' })}>Cancel running</Button>}
+        {running.length > 0 && (
+          <Button onClick={() => void cancelScope({ scope: 'running' })}>
+            {running.length === 1 ? 'Cancel running' : `Cancel ${running.length} running`}
+          </Button>
+        )}
         {queued > 0 && (
           <Button onClick={() => void cancelScope({ scope: 'queued' })}>{`Cancel ${queued} queued`}</Button>
         )}
       </div>
-      {running && <RunningRow running={running} />}
+      {running.map((run) => (
+        <RunningRow key={run.job.id} running={run} isOneOfSeveral={running.length > 1} />
+      ))}
       <Waiting queue={queue} />
       {queued > queue.length && <p className="muted">and {pictures(queued - queue.length)} more after these</p>}
       {failed.length > 0 && (

@@ -4,11 +4,10 @@ import { ApiError } from '../../api/http';
 import { clock } from '../../live/eta';
 import { useLive } from '../../live/store';
 import { Button } from '../../parts/Button';
-import { CHILDREN } from '../../words';
+import { childName } from '../../words';
 import { addLines, type LogRecord, textOf } from './log-lines';
 
 const LEVELS = { debug: 20, info: 30, warn: 40, error: 50 } as const;
-const PROCESSES = { all: 'Every process', supervisor: 'supervisor', ...CHILDREN };
 /** Nearer to the end than this is at the end, pixels. */
 const NEAR = 24;
 const AGAIN_MS = 2000;
@@ -17,7 +16,8 @@ export function Log() {
   const [lines, setLines] = useState<readonly LogRecord[]>([]);
   const [problem, setProblem] = useState<string | null>(null);
   const [level, setLevel] = useState<keyof typeof LEVELS>('info');
-  const [child, setChild] = useState<keyof typeof PROCESSES>('all');
+  const [child, setChild] = useState('all');
+  const children = useLive(({ state }) => state?.status.children);
   const [isFollowing, setIsFollowing] = useState(true);
   const [seen, setSeen] = useState(0);
   const box = useRef<HTMLDivElement>(null);
@@ -79,10 +79,12 @@ export function Log() {
         <h2 className="grow">Log</h2>
         <label>
           <span className="visually-hidden">Process</span>
-          <select value={child} onChange={({ target }) => setChild(target.value as typeof child)}>
-            {Object.entries(PROCESSES).map(([value, name]) => (
-              <option key={value} value={value}>
-                {name}
+          <select value={child} onChange={({ target }) => setChild(target.value)}>
+            <option value="all">Every process</option>
+            <option value="supervisor">supervisor</option>
+            {children?.map(({ name }) => (
+              <option key={name} value={name}>
+                {childName(name)}
               </option>
             ))}
           </select>

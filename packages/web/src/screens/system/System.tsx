@@ -5,6 +5,7 @@ import { call } from '../../api/http';
 import { clock, duration, gigabytes } from '../../live/eta';
 import { useLive } from '../../live/store';
 import { Button } from '../../parts/Button';
+import { childName } from '../../words';
 import { Charts } from './Charts';
 import { Load } from './Load';
 import { Log } from './Log';
@@ -46,8 +47,9 @@ export function System() {
 function merged(live: SystemStatus, measured: SystemStatus | undefined): SystemStatus {
   if (!measured) return live;
   const children = live.children.map((child) => {
-    const { rssBytes, deviceBytes, lastExit } = measured.children.find(({ name }) => name === child.name) ?? child;
-    return { ...child, rssBytes, deviceBytes, lastExit };
+    const { rssBytes, deviceBytes, device, lastExit } =
+      measured.children.find(({ name }) => name === child.name) ?? child;
+    return { ...child, rssBytes, deviceBytes, device, lastExit };
   });
   const { supervisor, machine, device } = measured;
   return { ...live, supervisor, machine, device, children };
@@ -58,12 +60,15 @@ function Model({ status }: { status: SystemStatus }) {
   if (!model) return null;
   const { plan } = model;
   const { device } = status;
+  const devices = status.children.flatMap((child) => child.device ?? []);
   const pixels = (count: number) => `${(count / 1e6).toFixed(2)} megapixels`;
   const facts: [string, string][] = [
     ['Model', `${model.id}, ${status.model.state}`],
     ['Loaded in', status.model.loadSeconds === null ? 'not yet' : duration(status.model.loadSeconds)],
-    ['Computes on', `${device.device}: ${device.name}`],
-    ['Because', device.reason],
+    ...devices.flatMap((one): [string, string][] => [
+      ['Computes on', `${one.device}: ${one.name}`],
+      ['Because', one.reason],
+    ]),
     ['Memory it needs', `${gigabytes(plan.neededBytes)} of ${gigabytes(plan.availableBytes)} that were free`],
     ...(plan.cardBytes === null
       ? []
@@ -91,8 +96,8 @@ function Model({ status }: { status: SystemStatus }) {
 
 function Actions({ status }: { status: SystemStatus }) {
   const role = useLive(({ state }) => state?.role);
-  const running = useLive(({ state }) => state?.running ?? null);
-  const { model, queue } = status;
+  const isRunning = useLive(({ state }) => state !== null && state.running.length > 0);
+  const { model, queue, children } = status;
   const noAdmin =
     role === 'admin' ? null : "This needs an admin key. On the server: 'qwen-supervisor restart inference'.";
   const path = `api/v1/models/${encodeURIComponent(model.id)}`;
@@ -100,20 +105,20 @@ function Actions({ status }: { status: SystemStatus }) {
     <section className="panel stack" aria-label="Actions">
       <h2>Actions</h2>
       <div className="row">
-        <Button
-          reason={noAdmin}
-          onClick={() => void asked('POST', 'api/v1/supervisor/restart', { child: 'inference' })}
-        >
-          Restart worker
-        </Button>
-        <Button reason={noAdmin} onClick={() => void asked('POST', 'api/v1/supervisor/restart', { child: 'api' })}>
-          Restart API
-        </Button>
+        {children.map((child) => (
+          <Button
+            key={child.name}
+            reason={noAdmin}
+            onClick={() => void asked('POST', 'api/v1/supervisor/restart', { child: child.name })}
+          >
+            {`Restart ${child.name === 'api' ? 'API' : childName(child.name)}`}
+          </Button>
+        ))}
         {model.state === 'unloaded' ? (
           <Button onClick={() => void asked('POST', `${path}/load`)}>Load the model</Button>
         ) : (
           <Button
-            reason={running || queue.queued > 0 ? 'It is in use.' : null}
+            reason={isRunning || queue.queued > 0 ? 'It is in use.' : null}
             onClick={() => void asked('POST', `${path}/unload`)}
           >
             Unload the model

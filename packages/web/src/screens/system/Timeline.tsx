@@ -3,7 +3,7 @@ import { Link } from 'wouter';
 import { ago, duration, exact } from '../../live/eta';
 import { useNow } from '../../live/now';
 import { useLive } from '../../live/store';
-import { CHILDREN } from '../../words';
+import { childName } from '../../words';
 
 const SPAN_MS = 7 * 86_400_000;
 
@@ -49,7 +49,7 @@ function Incident({ crash, nowMs }: { crash: Crash; nowMs: number }) {
       <details>
         <summary>
           <span>
-            <span title={exact(Date.parse(at))}>{ago(Date.parse(at), nowMs)}</span>: {CHILDREN[child]}, {cause}
+            <span title={exact(Date.parse(at))}>{ago(Date.parse(at), nowMs)}</span>: {childName(child)}, {cause}
             {how && ` (${how})`}
           </span>
         </summary>

@@ -2,7 +2,7 @@ import type { ChildStatus, SystemStatus } from '@qwen-supervisor/protocol/status
 import { ago, duration, exact, gigabytes } from '../../live/eta';
 import { useNow } from '../../live/now';
 import { useLive } from '../../live/store';
-import { CHILDREN } from '../../words';
+import { childName } from '../../words';
 
 const TONES: Partial<Record<ChildStatus['state'], string>> = {
   ready: 'ok',
@@ -50,19 +50,23 @@ export function Tree({ status }: { status: SystemStatus }) {
 function Child({ child }: { child: ChildStatus }) {
   const nowMs = useNow();
   const ahead = useLive(({ state }) => state?.clockAheadMs ?? 0);
-  const { name, state, pid, rssBytes, deviceBytes, restarts, reason, lastExit } = child;
+  const { name, state, pid, rssBytes, device, deviceBytes, load, restarts, reason, lastExit } = child;
   return (
     <li data-child={name}>
       <div className="row">
-        <strong>{CHILDREN[name]}</strong>
+        <strong>{childName(name)}</strong>
         <span className={TONES[state] ?? 'muted'}>{state}</span>
         <span className="muted small">
+          {device !== null && `${device.device} · `}
           {pid === null ? 'no process' : `process ${pid}`}
           {rssBytes === null ? '' : ` · ${gigabytes(rssBytes)}`}
           {deviceBytes > 0 && ` · ${gigabytes(deviceBytes)} of the card`}
         </span>
       </div>
-      <p className="small">{reason}</p>
+      <p className="small">
+        {reason}
+        {load !== null && `, ${gigabytes(load.bytesDone)} of ${gigabytes(load.bytesTotal)}`}
+      </p>
       {restarts > 0 && (
         <p className="small warn">
           {restarts === 1 ? 'One unplanned restart' : `${restarts} unplanned restarts`} since the supervisor was started
