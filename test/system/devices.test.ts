@@ -99,6 +99,7 @@ test('a model is planned again when the memory or the device may be others, and 
     unloaded: waiting,
     'looked at': another,
     crashed: kept,
+    'another worker is out of memory': kept,
     'out of memory': waiting,
     'looked at after that': another,
     'without another device': waiting,

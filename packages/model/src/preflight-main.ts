@@ -13,7 +13,7 @@ import { openModel } from './registry/open-model.js';
 
 process.stdout.write(JSON.stringify(look(JSON.parse(process.argv[2] ?? '{}') as PreflightQuestion)));
 
-function look({ target, dataDir, memoryBytes, heldBytes, card }: PreflightQuestion): PreflightAnswer {
+function look({ target, dataDir, memoryBytes, heldBytes, sharers, card }: PreflightQuestion): PreflightAnswer {
   try {
     const { checkpoint, name, registration } = openModel(dataDir, target);
     const { architecture } = checkpoint;
@@ -21,7 +21,7 @@ function look({ target, dataDir, memoryBytes, heldBytes, card }: PreflightQuesti
     const costs = costsOf(architecture, buildGraphs(checkpoint), 'none');
     const description = describeModel(checkpoint, name);
     const { width, height } = description.defaults;
-    const available = memoryBytes ?? availableMemory() + heldBytes;
+    const available = memoryBytes ?? Math.max(0, Math.floor((availableMemory() + heldBytes) / sharers));
     const plan = planModel(costs, { machineBytes: available, card }, width * height);
     if (plan) return { model: { ...description, plan } };
     const called = registration?.name ?? description.id;

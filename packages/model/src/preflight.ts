@@ -11,8 +11,10 @@ export interface PreflightQuestion {
   dataDir: string;
   /** Memory that the model may take; null for what is free. */
   memoryBytes: number | null;
-  /** Of what is not free: memory of a worker that will have ended by then. */
+  /** Of what is not free: memory of a worker that will have ended by then, less what is promised to others. */
   heldBytes: number;
+  /** Workers that share what is free, each with a part of its own. */
+  sharers: number;
   /** The graphics card that computes; null for the processor, or where its memory is not known. */
   card: Room['card'];
 }

@@ -294,7 +294,7 @@ export class Daemon implements RunningDaemon, Supervised {
     void ready().then(spawn, (error: Error) => {
       this.#parts.log.logger.error({ child: name }, `cannot be started: ${error.message}`);
       if (error instanceof CodedError)
-        this.#tellChild(name, incarnation, { type: 'fatal', error: error.toObject(), permanent: true });
+        this.#tellChild(name, incarnation, { type: 'fatal', error: error.toObject(), permanent: false });
       fail();
     });
   }

@@ -28,6 +28,8 @@ const OF_DEVICE: ErrorCode[] = [
 export interface Room {
   /** What the worker before holds, which is free when it has ended, less what the other workers have yet to take. */
   machineBytes: number;
+  /** Workers that share that. */
+  sharers: number;
   /** What of the memory of a card will be free then. */
   heldOn(candidate: Candidate): number;
   /** What the other workers compute on. */
@@ -134,8 +136,6 @@ export class PlannedModel {
     } catch (error) {
       if (!isOfDevice(error)) throw error;
       this.#refusal = error;
-      // It is said when its worker is to be started; whoever has mended something asks for that again.
-      this.#isOld = false;
     }
   }
 
@@ -201,7 +201,7 @@ async function plan(
     try {
       requireUntaken(candidate, room.taken);
       const card = await cardOf(candidate, room.heldOn(candidate), stopping);
-      const info = await lookAtModel({ ...modelQuestion(config, room.machineBytes), card }, stopping);
+      const info = await lookAtModel({ ...modelQuestion(config, room.machineBytes, room.sharers), card }, stopping);
       return { info, device: described(candidate, notes), candidate };
     } catch (error) {
       if (!isOfDevice(error)) throw error;

@@ -16,7 +16,7 @@ import { isSameCard, PlannedModel, type Room } from './planned-model.js';
 export const PLANNED_FROM = ['model', 'memory-gigabytes', 'device', 'device-fallback'] as const;
 
 /** Memory that will be free when workers have ended. */
-export type Free = Omit<Room, 'taken'>;
+export type Free = Pick<Room, 'machineBytes' | 'heldOn'>;
 const NOTHING: Free = { machineBytes: 0, heldOn: () => 0 };
 
 export class PlannedModels {
@@ -66,7 +66,7 @@ export class PlannedModels {
     const others = this.#all.filter((other) => other !== model && isAlive(other, state));
     const { machineBytes, cardBytes } = held(model, state);
     const heldOn = (candidate: Candidate) => (isOn(model, candidate) ? cardBytes : 0);
-    const room = beside(others, { machineBytes, heldOn }, (other) => held(other, state).machineBytes);
+    const room = beside(others, 1, { machineBytes, heldOn }, (other) => held(other, state).machineBytes);
     return model.lookAgain(config, room, log);
   }
 
@@ -113,7 +113,7 @@ export class PlannedModels {
   }
 }
 
-/** One after the other, each beside those before it. @throws CodedError where not one can be planned */
+/** One after the other: each has its part of what those before it leave. @throws CodedError where not one can be planned */
 async function planAll(config: Config, free: Free, stopping?: AbortSignal): Promise<PlannedModel[]> {
   const names = workerNames(listOfDevices(config.device).length);
   const models: PlannedModel[] = [];
@@ -121,7 +121,7 @@ async function planAll(config: Config, free: Free, stopping?: AbortSignal): Prom
     const model = new PlannedModel(name, index);
     await model.lookFirst(
       config,
-      beside(models, free, () => 0),
+      beside(models, names.length - index, free, () => 0),
       stopping,
     );
     models.push(model);
@@ -131,11 +131,17 @@ async function planAll(config: Config, free: Free, stopping?: AbortSignal): Prom
 }
 
 /** What is left when the others have taken what they need. */
-function beside(others: readonly PlannedModel[], free: Free, heldBytes: (other: PlannedModel) => number): Room {
+function beside(
+  others: readonly PlannedModel[],
+  sharers: number,
+  free: Free,
+  heldBytes: (other: PlannedModel) => number,
+): Room {
   const promised = sum(others, (other) => Math.max(0, (other.info?.plan.neededBytes ?? 0) - heldBytes(other)));
   return {
     ...free,
     machineBytes: free.machineBytes - promised,
+    sharers,
     taken: others.flatMap(({ candidate }) => candidate ?? []),
   };
 }

@@ -1,9 +1,18 @@
 import type { Job } from '@qwen-supervisor/protocol/job';
+import type { WorkerName } from '@qwen-supervisor/protocol/status';
 import type { Effect, Event } from '@qwen-supervisor/supervisor/core/events';
 import { progressOf } from '@qwen-supervisor/supervisor/core/expected-times';
-import { initialState, type Limits, runs, type State } from '@qwen-supervisor/supervisor/core/state';
+import {
+  initialState,
+  type Limits,
+  namesOf,
+  runs,
+  type State,
+  submitRefusal,
+  workerOf,
+} from '@qwen-supervisor/supervisor/core/state';
 import { decide } from '@qwen-supervisor/supervisor/core/supervisor';
-import { expect, test } from 'vitest';
+import { describe, expect, test } from 'vitest';
 import { LIMITS as CHILD_LIMITS, exited } from './child-events.js';
 
 const LIMITS: Limits = {
@@ -46,6 +55,7 @@ const READY: Event[] = [
   child('inference', { type: 'spawned', pid: 7 }),
   child('inference', { type: 'connected' }),
   { type: 'loaded', worker: 'inference', incarnation: 1, atMs: 1, seconds: 1, msPerToken: 1 },
+  { type: 'claimed', worker: 'inference', atMs: 1, job: null },
 ];
 const DRAWING: Event[] = [
   ...READY,
@@ -220,4 +230,71 @@ test('a step that takes long tells how it gets on; one that is quick does not', 
   expect(runs(state).map(progressOf)).toEqual([0.05]);
   expect(play(...DRAWING, beat(9000, 1, 0.5)).effects, 'its step is not told yet').toEqual([]);
   expect(runs(play(...DRAWING, beat(5000, 0, 0.25), STEP_1).state).map(progressOf)).toEqual([0.2]);
+});
+
+describe('two workers', () => {
+  const NAMES = ['inference', 'inference-2'] as const;
+  const both = (...events: Event[]) =>
+    events.reduce(({ state }, event) => decide(state, event, LIMITS), {
+      state: initialState([...NAMES]),
+      effects: [] as Effect[],
+    });
+  const of = (name: WorkerName, event: Extract<Event, { type: 'child' }>['event']): Event => ({
+    type: 'child',
+    name,
+    incarnation: 1,
+    atMs: 1,
+    event,
+  });
+  const up = (worker: WorkerName): Event[] => [
+    of(worker, { type: 'spawned', pid: 7 }),
+    of(worker, { type: 'connected' }),
+    { type: 'loaded', worker, incarnation: 1, atMs: 1, seconds: 1, msPerToken: 1 },
+    { type: 'claimed', worker, atMs: 1, job: null },
+  ];
+  const UP: Event[] = [{ type: 'start', atMs: 0 }, ...NAMES.flatMap(up)];
+  const types = (effects: Effect[]) => effects.map(({ type }) => type);
+  const giveUp = (name: WorkerName) => [
+    of(name, { type: 'fatal', error: { code: 'MODEL_INVALID', message: 'bad', hint: '' }, permanent: true }),
+    of(name, exited(1, null)),
+  ];
+
+  test('ask for a job each, the first of them first, and draw at the same time', () => {
+    const queued: Event[] = [...UP, { type: 'job-queued', atMs: 1 }];
+    expect(both(...queued).effects).toEqual(NAMES.map((worker) => ({ type: 'claim', worker })));
+    const drawing: Event[] = [
+      ...queued,
+      { type: 'claimed', worker: 'inference', atMs: 1, job: JOB },
+      { type: 'claimed', worker: 'inference-2', atMs: 1, job: { ...JOB, id: 'b' } },
+    ];
+    expect(runs(both(...drawing).state).map(({ job }) => job.id)).toEqual(['a', 'b']);
+    expect(both(...drawing, { type: 'cancel-running', atMs: 2, jobId: 'b', keep: false }).effects).toEqual([
+      { type: 'cancel-run', worker: 'inference-2', jobId: 'b', attempt: 1, keep: false },
+    ]);
+  });
+
+  test('that are unloaded together stay so, whichever ends first', () => {
+    const unload: Event[] = [...UP, { type: 'unload-model', atMs: 2 }];
+    expect(types(both(...unload).effects)).toEqual(['ask-stop', 'ask-stop']);
+    const ended = both(...unload, of('inference-2', exited(0, null)), of('inference', exited(0, null)));
+    expect(ended.effects).toEqual([]);
+    expect(namesOf(ended.state).map((name) => workerOf(ended.state, name).child.phase)).toEqual(['stopped', 'stopped']);
+  });
+
+  test('of which one is given up go on, and only when both are is the failure told', () => {
+    const one = both(...UP, ...giveUp('inference-2'));
+    expect(types(one.effects)).not.toContain('announce-failure');
+    expect(submitRefusal(one.state)).toBeNull();
+    // What the other left to it is for the other now.
+    expect(one.effects).toContainEqual({ type: 'claim', worker: 'inference' });
+    const none = both(...UP, ...giveUp('inference-2'), ...giveUp('inference'));
+    expect(types(none.effects)).toContain('announce-failure');
+    expect(submitRefusal(none.state)).toMatchObject({ code: 'WORKER_FAILED' });
+  });
+
+  test('one that becomes ready asks for a job, whatever was asked before it came', () => {
+    const [first, second] = NAMES.map(up) as [Event[], Event[]];
+    const early: Event[] = [{ type: 'start', atMs: 0 }, ...first];
+    expect(both(...early, ...second.slice(0, 3)).effects).toContainEqual({ type: 'claim', worker: 'inference-2' });
+  });
 });

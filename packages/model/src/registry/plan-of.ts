@@ -22,7 +22,7 @@ export interface PlanQuestion extends PreflightQuestion {
 
 /** `measure`: operations a second by accuracy, as this machine makes them. @throws CodedError MODEL_* */
 export async function planOf(
-  { target, dataDir, memoryBytes, heldBytes, card, device, size, steps }: PlanQuestion,
+  { target, dataDir, memoryBytes, heldBytes, sharers, card, device, size, steps }: PlanQuestion,
   measure: () => Promise<Record<Accuracy, number>>,
 ): Promise<PlanReport> {
   const opened = openUnlessLarge(dataDir, target);
@@ -30,7 +30,7 @@ export async function planOf(
   const { architecture, folder } = checkpoint;
   const description = describeModel(checkpoint, opened?.name ?? nameOf(folder));
   const { width, height, numInferenceSteps, trueCfgScale } = description.defaults;
-  const room = { machineBytes: memoryBytes ?? availableMemory() + heldBytes, card };
+  const room = { machineBytes: memoryBytes ?? Math.floor((availableMemory() + heldBytes) / sharers), card };
   const wish = { width, height, ...size, steps: steps ?? numInferenceSteps, guided: trueCfgScale > 1 };
   const graphs = buildGraphs(checkpoint);
   if (opened) {

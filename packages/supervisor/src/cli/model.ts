@@ -1,6 +1,6 @@
 import type { PreflightQuestion } from '@qwen-supervisor/model/preflight';
 import type { Config } from '@qwen-supervisor/protocol/config';
-import { firstDevice } from '@qwen-supervisor/protocol/device';
+import { firstDevice, listOfDevices } from '@qwen-supervisor/protocol/device';
 import { CodedError } from '@qwen-supervisor/protocol/errors';
 import { SIDE_MAX, SIDE_MIN, SIDE_MULTIPLE, STEPS_MAX } from '@qwen-supervisor/protocol/job-request';
 import type { Command } from 'commander';
@@ -116,14 +116,15 @@ async function requireUnused(dataDir: string, name: string): Promise<void> {
  */
 async function questionOf(config: Config, memory: string | undefined): Promise<PreflightQuestion> {
   const given = bytesOf(memory);
-  if (given !== null) return { ...modelQuestion(config, 0), memoryBytes: given };
+  const sharers = listOfDevices(config.device).length;
+  if (given !== null) return { ...modelQuestion(config, 0, sharers), memoryBytes: given };
   const status = await askRunning(config['data-dir'], ({ link }) => link.request('status', {})).catch((error) => {
     // One of another version, or that stands still, keeps nobody from planning.
     if (!(error instanceof CodedError)) throw error;
     printError(`note: ${error.code}: what the running worker holds is not counted as free`);
     return null;
   });
-  return modelQuestion(config, heldBy(status).machineBytes);
+  return modelQuestion(config, heldBy(status).machineBytes, sharers);
 }
 
 /** The device that a start would try first and that works, of several the first, and its memory. */

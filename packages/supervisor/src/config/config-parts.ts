@@ -20,14 +20,14 @@ const WORKER_DELAY_CAP_MS = 60_000;
 
 /**
  * What is asked about the model before a worker is started with it; `heldBytes`: what the worker before holds, less
- * what the others have yet to take.
+ * what the others have yet to take; `sharers`: those who have no part of their own yet.
  */
-export function modelQuestion(config: Config, heldBytes: number): PreflightQuestion {
+export function modelQuestion(config: Config, heldBytes: number, sharers: number): PreflightQuestion {
   const { model: target, 'data-dir': dataDir } = config;
   const wish = bytes(config['memory-gigabytes']);
   // They share what they may take.
   const memoryBytes = wish === null ? null : Math.floor(wish / listOfDevices(config.device).length);
-  return { target, dataDir, memoryBytes, heldBytes, card: null };
+  return { target, dataDir, memoryBytes, heldBytes, sharers, card: null };
 }
 
 /** How a worker stands to its model: `plan` is null where there is none yet. */

@@ -5,9 +5,9 @@
 import type { ErrorObject } from '@qwen-supervisor/protocol/errors';
 import type { Job } from '@qwen-supervisor/protocol/job';
 import { tokensOf, workOf } from '@qwen-supervisor/protocol/job-request';
-import type { ChildName, Vitals, WorkerName } from '@qwen-supervisor/protocol/status';
+import { type ChildName, isUp, type Vitals, type WorkerName } from '@qwen-supervisor/protocol/status';
 import type { Death } from './attempt.js';
-import { activityOf, type Child, type ChildEvent, type ChildLimits, causeOf } from './child.js';
+import { activityOf, type Child, type ChildEvent, type ChildLimits, causeOf, stateOf } from './child.js';
 import { decideChild } from './child-table.js';
 import type { Effect, Event, FromRun } from './events.js';
 import {
@@ -71,7 +71,8 @@ function react(state: State, event: Event, limits: Limits): Decision {
       if (!isCurrent(state, event.worker, event.incarnation)) return stay(state);
       const { worker, seconds: loadSeconds, msPerToken, atMs } = event;
       const measured = withWorker(state, worker, { loadSeconds, warmUpMsPerWork: msPerToken });
-      return tell(measured, worker, { type: 'ready', msPerToken }, atMs, limits);
+      // It may take more than the process before, or what was left to one that is gone.
+      return tell(wantClaim(measured, isOne(measured, worker)), worker, { type: 'ready', msPerToken }, atMs, limits);
     }
     case 'job-queued':
       return stay(wantClaim(state));
@@ -178,7 +179,7 @@ function reactToExit(
   const without = withWorker(state, name, { load: null, run: null });
   // What was left to it may be for the others now.
   return {
-    state: run ? wantClaim(without) : wantClaim(without, (worker) => worker.child.phase !== 'stopped'),
+    state: run ? wantClaim(without) : wantClaim(without, ({ child }) => isUp(stateOf(child))),
     effects,
   };
 }
@@ -201,7 +202,7 @@ function reactToClaim(state: State, worker: WorkerName, job: Job | null, atMs: n
     return { state: wantClaim(state), effects: [{ type: 'release', jobId: job.id, reason, death: 'none', step }] };
   }
   // There may be more of them.
-  const next = wantClaim(state, (one) => one === state.workers[worker]);
+  const next = wantClaim(state, isOne(state, worker));
   const run: Run = {
     job,
     attempt,
@@ -232,7 +233,7 @@ function reactToFinish(state: State, event: Of<'job-finished'>, limits: Limits):
   const before = workerOf(state, worker).jobMsPerWork;
   const jobMsPerWork = isWhole ? mean(before, (atMs - sinceMs) / workOf(job)) : before;
   const ended = withWorker(state, worker, { run: null, jobMsPerWork });
-  const next = wantClaim(ended, (one) => one === ended.workers[worker]);
+  const next = wantClaim(ended, isOne(ended, worker));
   const effects: Effect[] = [{ type: 'finish', jobId, attempt, step, outcome }];
   return and({ state: next, effects }, (idle) => tell(idle, worker, { type: 'idle' }, atMs, limits));
 }
@@ -285,6 +286,10 @@ function wantClaim(state: State, isMeant: (worker: Worker) => boolean = () => tr
     const isUnderWay = workerOf(soFar, name).claim.startsWith('under-way');
     return withWorker(soFar, name, { claim: isUnderWay ? 'under-way-and-wanted' : 'wanted' });
   }, state);
+}
+
+function isOne({ workers }: State, name: WorkerName): (worker: Worker) => boolean {
+  return (worker) => worker === workers[name];
 }
 
 function claimEnded(state: State, name: WorkerName): State {
