@@ -4,6 +4,7 @@ import fc from 'fast-check';
 import { expect, test } from 'vitest';
 import { apply } from '../../packages/web/src/live/apply';
 import type { LiveState } from '../../packages/web/src/live/state';
+import { sampleChild } from '../sample-status';
 import { job, NOW_MS, stateOf } from './samples';
 
 type Told = [name: string, data: unknown];
@@ -121,4 +122,39 @@ test('a job beyond those that are known is counted, and its drawing is noted so 
   expect(state.status.queue).toMatchObject({ current: 'far' });
   expect(heard(state, done('far')).status.queue).toMatchObject({ queued: 70, current: null });
   expect(heard(stateOf({ status }), ['cancelled', job('far', { status: 'cancelled' })]).status.queue.queued).toBe(69);
+});
+
+test('two workers draw beside each other, and the end of one picture leaves the other', () => {
+  const both = heard(stateOf(), ['queued', job('a')], ['queued', job('b')], running('a'), running('b'), step('b', 2));
+  expect(both.running.map(({ job: { id, step } }) => [id, step])).toEqual([
+    ['a', 0],
+    ['b', 2],
+  ]);
+  expect(both.status.queue).toMatchObject({ queued: 0, running: 2, current: 'a' });
+  const one = heard(both, done('a'));
+  expect(one.running.map((run) => run.job.id)).toEqual(['b']);
+  expect(one.status.queue).toMatchObject({ running: 1, current: 'b' });
+});
+
+test('a load is that of its worker; of several the one that is furthest says when a picture can be drawn', () => {
+  const child = (name: string, state: string): Told => ['child', { name, state, pid: 1, reason: state }];
+  const loading = (name: string, bytes: number): Told => [
+    'loading',
+    { child: name, component: 'transformer', bytes, total: 100 },
+  ];
+  const base = stateOf();
+  const children = [
+    sampleChild('inference', 'loading'),
+    sampleChild('inference-2', 'loading'),
+    sampleChild('api', 'ready'),
+  ];
+  const start = {
+    ...base,
+    status: { ...base.status, children, model: { ...base.status.model, state: 'loading' as const } },
+  };
+  const both = heard(start, loading('inference', 10), loading('inference-2', 90));
+  expect(both.status.children.map(({ load }) => load?.bytesDone ?? null)).toEqual([10, 90, null]);
+  const ready = heard(both, child('inference-2', 'ready'), loading('inference', 20));
+  expect(ready.status.model.state).toBe('ready');
+  expect(ready.status.children.map(({ load }) => load?.bytesDone ?? null)).toEqual([20, null, null]);
 });

@@ -1,9 +1,10 @@
 /** What the status line says. */
 import { CHILD_STATES } from '@qwen-supervisor/protocol/status';
-import { expect, test } from 'vitest';
+import { describe, expect, test } from 'vitest';
 import { ago, duration, gigabytes, timeLeft } from '../../packages/web/src/live/eta';
 import { type Connection, runningSentence, sentenceOf, titleOf } from '../../packages/web/src/live/sentence';
 import type { LiveState } from '../../packages/web/src/live/state';
+import { sampleChild } from '../sample-status';
 import { job, NOW_MS, SNAPSHOT, stateOf } from './samples';
 
 const OPEN = { kind: 'open' } as Connection;
@@ -121,4 +122,38 @@ test('times and bytes are as people read them', () => {
     '20 s to 5 min',
   ]);
   expect([ago(NOW_MS - 3000, NOW_MS), ago(NOW_MS - 300, NOW_MS)]).toEqual(['3 s ago', 'now']);
+});
+
+describe('of several workers', () => {
+  const status = (...states: ['busy' | 'ready' | 'failed' | 'loading', string][]) => {
+    const base = stateOf();
+    const children = states.map(([state, reason], i) => ({
+      ...sampleChild(i === 0 ? 'inference' : `inference-${i + 1}`, state),
+      reason,
+      device: { device: `cuda:${i}`, name: 'a card', memoryBytes: 24e9, reason: 'asked for' },
+    }));
+    return { ...base, status: { ...base.status, children: [...children, sampleChild('api', 'ready')] } };
+  };
+  const run = (id: string, step: number) => ({
+    job: job(id, { step, progress: step / 20 }),
+    phase: 'drawing' as const,
+    preview: null,
+    toldAtMs: NOW_MS,
+    stepAtMs: null,
+  });
+
+  test('the one that is furthest tells what is, and one that does not draw is told beside it', () => {
+    expect(say(status(['loading', 'loading'], ['ready', 'ready']))).toBe('pocket is ready.');
+    expect(sentenceOf(status(['failed', 'no driver'], ['ready', 'ready']), OPEN, NOW_MS)).toMatchObject({
+      tone: 'warn',
+      text: 'pocket is ready. Worker on cuda:0 does not draw: no driver.',
+    });
+    expect(say(status(['ready', 'ready'], ['failed', 'lost']))).toMatch(/Worker 2 on cuda:1 does not draw: lost\.$/);
+    expect(sentenceOf(status(['failed', 'x'], ['failed', 'x']), OPEN, NOW_MS).tone).toBe('bad');
+  });
+
+  test('what they draw is told together', () => {
+    const state = { ...status(['busy', 'drawing'], ['busy', 'drawing']), running: [run('a', 5), run('b', 15)] };
+    expect(sentenceOf(state, OPEN, NOW_MS)).toMatchObject({ text: 'Drawing 2 pictures: 5/20, 15/20', progress: 0.5 });
+  });
 });

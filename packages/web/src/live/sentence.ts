@@ -29,7 +29,7 @@ export function sentenceOf(state: LiveState, connection: Connection, nowMs: numb
   // While one draws, those that do not are told beside it.
   const others = children.filter((child) => child !== mainWorker(children) && child.name !== 'api' && isDown(child));
   if (others.length === 0 || connection.kind === 'lost' || sentence.tone === 'bad') return sentence;
-  const down = others.map((child) => `The ${nameOfChild(child)} does not draw: ${child.reason}.`);
+  const down = others.map((child) => `${capital(nameOfChild(child))} does not draw: ${child.reason}.`);
   return { ...sentence, tone: 'warn', text: [sentence.text.replace(/[^.]$/, '$&.'), ...down].join(' ') };
 }
 

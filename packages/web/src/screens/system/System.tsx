@@ -60,16 +60,15 @@ function Model({ status }: { status: SystemStatus }) {
   if (!model) return null;
   const { plan } = model;
   const { device } = status;
-  const devices = status.children.flatMap((child) => child.device ?? []);
   const pixels = (count: number) => `${(count / 1e6).toFixed(2)} megapixels`;
   const facts: [string, string][] = [
     ['Model', `${model.id}, ${status.model.state}`],
     ['Loaded in', status.model.loadSeconds === null ? 'not yet' : duration(status.model.loadSeconds)],
-    ...devices.flatMap((one): [string, string][] => [
-      ['Computes on', `${one.device}: ${one.name}`],
-      ['Because', one.reason],
-    ]),
-    ['Memory it needs', `${gigabytes(plan.neededBytes)} of ${gigabytes(plan.availableBytes)} that were free`],
+    ...devicesOf(status),
+    [
+      status.children.length > 2 ? 'Memory that each needs' : 'Memory it needs',
+      `${gigabytes(plan.neededBytes)} of ${gigabytes(plan.availableBytes)} that were free`,
+    ],
     ...(plan.cardBytes === null
       ? []
       : [['On the card', `${gigabytes(plan.cardBytes)} of ${gigabytes(device.memoryBytes ?? 0)}`] as [string, string]]),
@@ -92,6 +91,20 @@ function Model({ status }: { status: SystemStatus }) {
       </dl>
     </section>
   );
+}
+
+/** Of several workers each is named. */
+function devicesOf({ children, device }: SystemStatus): [string, string][] {
+  const workers = children.filter(({ name }) => name !== 'api');
+  if (workers.length === 1)
+    return [
+      ['Computes on', `${device.device}: ${device.name}`],
+      ['Because', device.reason],
+    ];
+  return workers.map((worker) => [
+    `The ${childName(worker.name)} computes on`,
+    `${worker.device?.device}: ${worker.device?.name}; ${worker.device?.reason}`,
+  ]);
 }
 
 function Actions({ status }: { status: SystemStatus }) {
