@@ -113,7 +113,7 @@ export class PlannedModels {
   }
 }
 
-/** One after the other, each with its part of what those before it leave. @throws CodedError of the first, if none can be */
+/** One after the other, each with its part of what is left. @throws CodedError of the first, if none can be planned */
 async function planAll(config: Config, free: Free, stopping?: AbortSignal): Promise<PlannedModel[]> {
   const names = workerNames(listOfDevices(config.device).length);
   const models: PlannedModel[] = [];
