@@ -1,4 +1,6 @@
 /** Commands for people and scripts, run as they run them. */
+import { spawn } from 'node:child_process';
+import { once } from 'node:events';
 import {
   chownSync,
   existsSync,
@@ -10,6 +12,7 @@ import {
   writeFileSync,
 } from 'node:fs';
 import { join } from 'node:path';
+import type { Job } from '@qwen-supervisor/protocol/job';
 import { execa } from 'execa';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { REPOSITORY, temporaryFolder } from '../fixture-files.js';
@@ -70,6 +73,17 @@ describe('generate', () => {
     expect(exitCode).toBe(143);
     expect(stderr).toMatch(/^5 cancelled$/m);
     await until(async () => ((await product.status()).queue.queued === 0 ? true : null));
+  });
+
+  test('whose reader goes away cancels what nobody will hear of', async () => {
+    const asked = ['--steps', '60', '-n', '5', '-o', temporaryFolder(), 'a fox'];
+    const drawing = spawn(process.execPath, [BIN, 'generate', '--data-dir', product.dataDir, ...asked]);
+    drawing.stdout.once('data', () => drawing.stdout.destroy());
+    const [code] = await once(drawing, 'close');
+    expect(code).toBe(0);
+    await until(async () => ((await product.status()).queue.queued === 0 ? true : null));
+    const { jobs } = (await product.call('/api/v1/jobs?limit=5')).json as unknown as { jobs: Job[] };
+    expect(jobs.filter(({ status }) => status === 'cancelled').length).toBeGreaterThan(0);
   });
 
   test('with --detach queues, prints the ids and does not wait', async () => {

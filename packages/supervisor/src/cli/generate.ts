@@ -102,13 +102,18 @@ async function generate(prompts: string[], options: Options): Promise<void> {
       return jobs;
     });
     let isInterrupted = false;
-    // Before the answer: the first may be drawn by then, and which to cancel is known when it comes.
-    for (const signal of options.detach ? [] : SIGNALS)
-      process.once(signal, () => {
-        isInterrupted = true;
-        const end = () => cancel(client, [...left], 128 + constants.signals[signal]);
-        submitted.then(end, end);
-      });
+    const interrupt = (code: number) => {
+      if (isInterrupted) return;
+      isInterrupted = true;
+      // Before the answer: the first may be drawn by then, and which to cancel is known when it comes.
+      const end = () => cancel(client, [...left], code);
+      submitted.then(end, end);
+    };
+    if (!options.detach) {
+      for (const signal of SIGNALS) process.once(signal, () => interrupt(128 + constants.signals[signal]));
+      // `generate … | head`: nobody reads of the others.
+      process.stdout.on('error', () => interrupt(0));
+    }
     const jobs = await submitted;
     if (options.detach) {
       for (const job of jobs) print(options.json ? JSON.stringify(job) : job.id);

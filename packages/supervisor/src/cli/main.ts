@@ -71,8 +71,9 @@ export async function main(argv: string[]): Promise<void> {
   // Who reads us may go away: `qwen-supervisor logs | head`. The supervisor itself goes on without a reader.
   process.stdout.on('error', (error: NodeJS.ErrnoException) => {
     if (argv[0] === 'start') return;
-    if (error.code === 'EPIPE') process.exit(0);
-    throw error;
+    if (error.code !== 'EPIPE') throw error;
+    // A command that has asked for something takes it back first.
+    if (process.stdout.listenerCount('error') === 1) process.exit(0);
   });
   try {
     await program.parseAsync(VERSION_WORDS.has(name) ? ['--version'] : words, { from: 'user' });
