@@ -95,3 +95,17 @@ test('of a supervisor that runs its children are told; one that stands still is 
   expect(of('supervisor')).toMatchObject({ result: 'fail', says: expect.stringContaining('SUPERVISOR_SILENT') });
   await product.clean();
 });
+
+test('without settings of its own it looks at what the installed service runs with', async () => {
+  const [home, dataDir] = [temporaryFolder(), temporaryFolder()];
+  const env = { XDG_CONFIG_HOME: home };
+  const { stdout } = await cli(['service', 'print', '--data-dir', dataDir, '--max-steps', '7'], env);
+  const unit = join(home, 'systemd/user/qwen-supervisor.service');
+  mkdirSync(join(home, 'systemd/user'), { recursive: true });
+  writeFileSync(unit, stdout);
+  const seen = async (...args: string[]) => (await cli(['doctor', ...args], { ...env, NO_COLOR: '1' })).stdout;
+  const looked = await seen();
+  expect(looked).toContain(`settings             valid; those of ${unit}`);
+  expect(looked).toContain(dataDir);
+  expect(await seen('--data-dir', temporaryFolder())).toMatch(/settings +valid$/m);
+});

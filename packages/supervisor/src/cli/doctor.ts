@@ -1,4 +1,4 @@
-import { statSync } from 'node:fs';
+import { readFileSync, statSync } from 'node:fs';
 import { totalmem } from 'node:os';
 import { fileURLToPath } from 'node:url';
 import { readKernelFile } from '@qwen-supervisor/files/kernel-file';
@@ -21,6 +21,7 @@ import { DATABASE_VERSION } from '../jobs/sqlite-database.js';
 import { hasColours } from '../records/log-line.js';
 import { installedUnit } from '../service/install.js';
 import { type ServiceState, serviceState } from '../service/systemctl.js';
+import { installedWith } from '../service/units.js';
 import { answered, connect, explained } from './client.js';
 import { heldBy } from './held-memory.js';
 import { print } from './printer.js';
@@ -43,12 +44,13 @@ export function addDoctor(program: Command): void {
 }
 
 /** In the order in which one depends on the other; each as soon as it is known. */
-async function* look(settings: Settings): AsyncGenerator<Finding> {
+async function* look(given: Settings): AsyncGenerator<Finding> {
+  const { settings, whose } = settingsFor(given);
   yield nodeFinding(process.versions.node, new Date().toISOString().slice(0, 10));
   yield packagesFinding();
   yield await runtimeFinding();
   const read = await known(() => explained(settings));
-  yield read.finding ?? pass('settings', 'valid');
+  yield read.finding ?? pass('settings', whose === null ? 'valid' : `valid; those of ${whose}`);
   // With settings that cannot be read all else is looked at with those that a start without any would have.
   const config = read.value?.config ?? withoutFaults(settings);
   const dataDir = config['data-dir'];
@@ -71,6 +73,18 @@ async function* look(settings: Settings): AsyncGenerator<Finding> {
   yield* await deviceFindings(config);
   yield* await modelFindings(config, heldBy(status));
 }
+
+/** Of the installed service, where neither flags nor the environment say others: it is what runs here. */
+function settingsFor(given: Settings): { settings: Settings; whose: string | null } {
+  const isSaid = Object.keys(given).length > 0 || Object.keys(process.env).some((name) => name.startsWith(OF_US));
+  const unit = installedUnit();
+  const installed = unit && installedWith(readFileSync(unit.path, 'utf8'));
+  if (isSaid || !installed) return { settings: given, whose: null };
+  const { config, settings } = installed;
+  return { settings: { ...settings, ...(config === null ? {} : { config }) }, whose: unit.path };
+}
+
+const OF_US = 'QWEN_SUPERVISOR_';
 
 /** The settings of a start without any; where the flags say which folder it is, that one. */
 function withoutFaults({ dataDir }: Settings): Config {

@@ -22,7 +22,7 @@ export function supervisorFinding(status: SystemStatus | null): Finding {
     return fail(
       'supervisor',
       `${who}: ${failed.map(({ name, reason }) => `${name}: ${reason}`).join('; ')}`,
-      "mend that, then 'qwen-supervisor restart'",
+      `mend that, then 'qwen-supervisor restart ${failed[0]?.name}'`,
     );
   if (status.queue.problem !== null)
     return fail(
