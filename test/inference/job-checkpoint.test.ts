@@ -1,7 +1,7 @@
 import { mkdirSync, readdirSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { CheckpointWriter, findCheckpoint, fitOf } from '@qwen-supervisor/inference/job-checkpoint';
-import { expect, test } from 'vitest';
+import { describe, expect, test } from 'vitest';
 import { temporaryFolder } from '../fixture-files.js';
 
 const REQUEST = {
@@ -107,4 +107,40 @@ test('a folder that cannot be written is an error of the file system, and nothin
   const dataDir = join(temporaryFolder(), 'file');
   writeFileSync(dataDir, '');
   await expect(written([1], dataDir)).rejects.toMatchObject({ code: 'ENOTDIR' });
+});
+
+describe('on another card', () => {
+  const on = (device: string, name: string, runtime = 'onnxruntime 1.0, fused attention on cuda') =>
+    fitOf(REQUEST, 'model', runtime, { device, card: `cuda ${name}` });
+  const writtenBy = async (fit: ReturnType<typeof fitOf>) => {
+    const dataDir = temporaryFolder();
+    await new CheckpointWriter(dataDir, 'job_1', fit).write({ step: 2, latents: latents(2) });
+    return dataDir;
+  };
+
+  test('that is equal a picture goes on, whatever its number, and whoever wants the bits has them', async () => {
+    const dataDir = await writtenBy(on('cuda:0', 'RTX 4090'));
+    const found = findCheckpoint(dataDir, 'job_1', on('cuda:1', 'RTX 4090'), 2, true);
+    expect(found).toMatchObject({ checkpoint: { step: 2 }, reason: null });
+  });
+
+  test('of another kind it goes on, or begins anew where that is wanted', async () => {
+    const dataDir = await writtenBy(on('cuda:0', 'RTX 4090'));
+    const other = on('cuda:1', 'RTX 3090', 'onnxruntime 1.0, decomposed attention on cuda');
+    expect(findCheckpoint(dataDir, 'job_1', other, 2, false)).toMatchObject({ checkpoint: { step: 2 }, reason: null });
+    expect(findCheckpoint(dataDir, 'job_1', other, 2, true)).toMatchObject({
+      checkpoint: null,
+      reason: 'the checkpoint of step 2 was computed on another kind of card (cuda RTX 4090)',
+    });
+  });
+
+  test('what an earlier version has written, with the number of the card, fits', async () => {
+    const { card: _, ...old } = on('cuda:0', '', 'onnxruntime 1.0, fused attention on cuda:0');
+    const dataDir = await writtenBy(old as ReturnType<typeof fitOf>);
+    expect(findCheckpoint(dataDir, 'job_1', on('cuda:0', 'RTX 4090'), 2, true)).toMatchObject({
+      checkpoint: { step: 2 },
+    });
+    const again = await writtenBy(old as ReturnType<typeof fitOf>);
+    expect(findCheckpoint(again, 'job_1', on('cuda:1', 'RTX 4090'), 2, true).reason).toContain('(cuda:0)');
+  });
 });

@@ -158,3 +158,13 @@ test('a load is that of its worker; of several the one that is furthest says whe
   expect(ready.status.model.state).toBe('ready');
   expect(ready.status.children.map(({ load }) => load?.bytesDone ?? null)).toEqual([20, null, null]);
 });
+
+test('a snapshot between the claim of a job and its beginning is put right by that', () => {
+  const claimed = job('a', { status: 'running', attempts: 2, devices: ['cuda:0'], step: 5 });
+  const before = stateOf({ running: [claimed] });
+  const after = heard(before, [
+    'running',
+    { id: 'a', attempt: 2, step: 5, startedOverReason: null, device: 'cpu', model: 'm' },
+  ]);
+  expect(after.running[0]?.job).toMatchObject({ devices: ['cuda:0', 'cpu'], model: 'm', resumedAtStep: 5 });
+});

@@ -83,6 +83,7 @@ export async function connectBackend(
     event: hear,
     missed: () => {
       ring.forget();
+      previews.clear();
       for (const act of [...onMissed]) act();
     },
     workerFailed: ({ reason }) => fail(workerGivenUp(reason)),

@@ -183,6 +183,11 @@ function isSameRequest(stored: string, asked: string): boolean {
   return JSON.stringify(requestOf(JSON.parse(stored) as JobRequest)) === asked;
 }
 
+/** Earlier versions named the card by its number: equal ones round alike. */
+function withoutNumber(runtime: string): string {
+  return runtime.replace(/ on (cuda|webgpu):\d+/, ' on $1');
+}
+
 /** Those of earlier versions name the device alone, or none. */
 function isEqualCard(stored: Partial<Fit>, fit: Fit): boolean {
   if (stored.card !== undefined) return stored.card === fit.card;
@@ -209,8 +214,9 @@ function decode(bytes: Buffer, fit: Fit, startsOverElsewhere: boolean): JobCheck
     return 'belongs to another request, or to an older version of it';
   if (header.fit.model !== fit.model) return 'belongs to another model';
   const isOfAnother = !isEqualCard(header.fit, fit);
-  if (isOfAnother && startsOverElsewhere) return `was computed on another kind of card (${header.fit.card})`;
-  if (!isOfAnother && header.fit.runtime !== fit.runtime)
+  if (isOfAnother && startsOverElsewhere)
+    return `was computed on another kind of card (${header.fit.card ?? header.fit.device})`;
+  if (!isOfAnother && withoutNumber(header.fit.runtime) !== fit.runtime)
     return `was computed with another runtime (${header.fit.runtime})`;
   const latents = new Float32Array(header.floats);
   new Uint8Array(latents.buffer).set(bytes.subarray(headerEnd, end));

@@ -43,7 +43,7 @@ export interface SnapshotAnswer {
   role: Role;
   status: SystemStatus;
   models: ModelAnswer[];
-  /** Those in the hands of workers, in the order of these. */
+  /** Those in the hands of workers, the one first that was begun first. */
   running: Job[];
   /** Of running jobs, by their id: PNG, base64. */
   previews: Record<string, string>;

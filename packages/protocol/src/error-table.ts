@@ -255,7 +255,7 @@ export const ERRORS = {
     500, 84, 'environment'),
   WORKER_FAILED: row(
     'the inference worker has been given up',
-    "read the reason in 'qwen-supervisor status' and 'qwen-supervisor crashes', repair it, then run 'qwen-supervisor restart'",
+    "read the reason in 'qwen-supervisor status' and 'qwen-supervisor crashes', repair it, then run 'qwen-supervisor restart', of several workers with the name of each",
     503, 81, 'environment'),
   DEVICE_MEMORY_EXHAUSTED: row(
     'the device has no memory left for this',

@@ -82,7 +82,7 @@ export interface PicturePage {
 export interface Snapshot {
   lastSeq: number;
   status: SystemStatus;
-  /** Those in the hands of workers, in the order of these. */
+  /** Those in the hands of workers, the one first that was begun first. */
   running: Job[];
   /** Of running jobs, by their id: PNG. */
   previews: Record<string, Uint8Array>;

@@ -193,8 +193,13 @@ const NEARNESS: ChildState[] = [
 ];
 
 /** The worker that decides when a picture can be drawn: the one that is furthest, of several alike the first. */
-export function mainWorker<W extends Pick<ChildStatus, 'name' | 'state'>>(children: readonly W[]): W {
+export function mainWorker<W extends Pick<ChildStatus, 'name' | 'state' | 'load'>>(children: readonly W[]): W {
   const workers = children.filter(({ name }) => name !== 'api');
-  const [main] = workers.toSorted((a, b) => NEARNESS.indexOf(a.state) - NEARNESS.indexOf(b.state));
+  const byState = (a: W, b: W) => NEARNESS.indexOf(a.state) - NEARNESS.indexOf(b.state);
+  const [main] = workers.toSorted((a, b) => byState(a, b) || loadedShare(b) - loadedShare(a));
   return main as W;
+}
+
+function loadedShare({ load }: Pick<ChildStatus, 'load'>): number {
+  return load === null ? 0 : load.bytesDone / Math.max(1, load.bytesTotal);
 }

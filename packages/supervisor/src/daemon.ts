@@ -142,7 +142,7 @@ export class Daemon implements RunningDaemon, Supervised {
   }
 
   requireAllowed(request: JobRequest): void {
-    this.#models.requireAllowed(request, this.#config);
+    this.#models.requireAllowed(request, this.#config, this.#state);
   }
 
   takerFor(worker: WorkerName): Taker {
@@ -188,6 +188,9 @@ export class Daemon implements RunningDaemon, Supervised {
     for (const change of stateChanges(before, state)) {
       logChange(this.#parts.log.logger, change);
       this.events.publish(change.event);
+      // What can be drawn is what those can draw that are not given up.
+      if (change.event.type === 'child' && ['failed', 'starting'].includes(change.event.state))
+        this.#links.api?.notify('welcome', welcomeOf(this.#parts, this, this.#config));
     }
     this.#models.hear(event, effects);
     for (const effect of effects) this.#perform(effect);
@@ -220,11 +223,11 @@ export class Daemon implements RunningDaemon, Supervised {
         if (effect.noteThreads) this.#processes.noteThreads(effect.name);
         return this.#processes.kill(effect.name, effect.tree);
       case 'measure-device':
-        return void measureDevice(effect.pid, this.#cardOf(effect.name)).then((memory) => {
+        return void measureDevice(effect.pid, this.#models.cardToMeasure(effect.name)).then((memory) => {
           if (memory.heldBytes > 0) this.#tellChild(effect.name, effect.incarnation, { type: 'holds', memory });
         });
       case 'probe-memory':
-        return void probeDevice(this.#cardOf(effect.name)).then((found) =>
+        return void probeDevice(this.#models.cardToWaitFor(effect.name)).then((found) =>
           this.#tellChild(effect.name, effect.incarnation, { type: 'memory', ...found }),
         );
       case 'note-impossible':
@@ -269,25 +272,20 @@ export class Daemon implements RunningDaemon, Supervised {
     }
   }
 
-  /** Only NVIDIA's cards tell what a process holds of them. */
-  #cardOf(name: ChildName): number | null {
-    return name === 'api' ? null : (this.#models.of(name).candidate?.nvidia ?? null);
-  }
-
   #spawn(name: ChildName, incarnation: number): void {
     const model = name === 'api' ? null : this.#models.of(name);
     const isPlanned = model === null || (!model.isOld && model.info !== null);
     if (this.#control.isThere() && isPlanned) return this.#spawnNow(name, incarnation);
     const fail = () => this.#tellExit({ name, number: incarnation }, { code: null, signal: null, oomKilled: false });
-    const spawn = () => {
+    const isWanted = () => {
       const child = childOf(this.#state, name);
-      // If it was stopped meanwhile, an end is waited for.
-      if (child.phase === 'starting' && child.incarnation === incarnation) this.#spawnNow(name, incarnation);
-      else fail();
+      return child.phase === 'starting' && child.incarnation === incarnation;
     };
+    // If it was stopped meanwhile, an end is waited for.
+    const spawn = () => (isWanted() ? this.#spawnNow(name, incarnation) : fail());
     const ready = async () => {
       if (!this.#control.isThere()) await this.#control.openAnew();
-      if (model?.isOld) await this.#planAgain(model.name);
+      if (model?.isOld) await this.#planAgain(model.name, isWanted);
       // A reload may have made another of it.
       if (model) this.#models.of(model.name).requirePlan();
     };
@@ -299,10 +297,12 @@ export class Daemon implements RunningDaemon, Supervised {
     });
   }
 
-  async #planAgain(name: WorkerName): Promise<void> {
+  async #planAgain(name: WorkerName, isWanted: () => boolean): Promise<void> {
     const { logger } = this.#parts.log;
-    // In line with reloads: what was asked for last is in force.
-    await this.#inLine(() => this.#models.lookAgain(name, this.#config, this.#state, logger));
+    // In line with reloads, and with the looks of other workers: what was asked for last is in force.
+    await this.#inLine(async () => {
+      if (isWanted()) await this.#models.lookAgain(name, this.#config, this.#state, logger);
+    });
     this.#limits = limitsOf(this.#config, this.#models.planned(this.#config));
     this.#links.api?.notify('welcome', welcomeOf(this.#parts, this, this.#config));
   }
@@ -324,7 +324,7 @@ export class Daemon implements RunningDaemon, Supervised {
   }
 
   #spawnWorker(child: Incarnation, model: PlannedModel): number | null {
-    const settings = workerSettings(this.#config, this.#parts.dataDir, model, this.#models.onProcessor);
+    const settings = workerSettings(this.#config, this.#parts.dataDir, model, this.#models.onProcessor(this.#config));
     return this.#processes.spawn(child, settings, [], model.requirePlan().candidate.env);
   }
 

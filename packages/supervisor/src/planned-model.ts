@@ -12,7 +12,7 @@ import { cardOf } from './devices/check-device.js';
 import { type Candidate, candidatesFor } from './devices/devices.js';
 import { findDevices } from './devices/find-devices.js';
 
-/** A worker waits for the look no longer: it must have connected within its limit. */
+/** A worker waits for its look no longer. */
 const LOOK_MS = 20_000;
 /** Ends that tell of less memory than there was when the plan was made. */
 const MEMORY_CAUSES: ExitCause[] = ['oom-killed', 'memory-limit', 'device-memory'];
@@ -33,7 +33,7 @@ export interface Room {
   /** What of the memory of a card will be free then. */
   heldOn(candidate: Candidate): number;
   /** What the other workers compute on. */
-  taken: Pick<Candidate, 'device' | 'slot' | 'env'>[];
+  taken: Pick<Candidate, 'device' | 'slot' | 'model'>[];
 }
 
 /** What a look comes to. */
@@ -148,8 +148,12 @@ export class PlannedModel {
       log.info({ worker: this.name, ...this.info?.plan, ...this.#now?.device }, 'the model was planned again');
     } catch (error) {
       const why = late.aborted ? `the look at it took more than ${LOOK_MS / 1000} s` : (error as Error).message;
-      if (this.#now === null && error instanceof CodedError) this.#refusal = error;
-      else log.warn(`the plan of before is kept: ${why}`);
+      // Of several, another may have its memory by now, or its card.
+      const isTaken = isOfDevice(error) && listOfDevices(config.device).length > 1;
+      if (this.#now === null || isTaken) {
+        this.#now = null;
+        this.#refusal = isOfDevice(error) ? error : new CodedError('DEVICE_UNAVAILABLE', why, { cause: error });
+      } else log.warn(`the plan of before is kept: ${why}`);
       // Else a device that fails would be left for itself, again and again.
       this.#isLast = true;
     }
@@ -219,8 +223,8 @@ function requireUntaken(candidate: Candidate, taken: Room['taken']): void {
   if (device === 'cpu') return;
   const other = taken.find((one) => isSameCard(one, candidate));
   if (other) throw new CodedError('DEVICE_UNAVAILABLE', `${device} is ${other.device}, which another worker has`);
-  // Vulkan chooses by maker and model.
-  const twin = taken.find((one) => [device, one.device].every(isVulkan) && isEqual(one.env, candidate.env));
+  // Vulkan chooses by maker and model, and may take a card that CUDA has.
+  const twin = taken.find((one) => one.model === candidate.model && [device, one.device].some(isVulkan));
   if (twin)
     throw new CodedError(
       'DEVICE_UNAVAILABLE',
@@ -230,10 +234,6 @@ function requireUntaken(candidate: Candidate, taken: Room['taken']): void {
 
 function isVulkan(device: string): boolean {
   return parseDevice(device).kind === 'webgpu';
-}
-
-function isEqual(a: Record<string, string>, b: Record<string, string>): boolean {
-  return JSON.stringify(a) === JSON.stringify(b);
 }
 
 /** Through CUDA and Vulkan one card shows as two. */

@@ -3,7 +3,7 @@ import type { Config } from '@qwen-supervisor/protocol/config';
 import { listOfDevices } from '@qwen-supervisor/protocol/device';
 import { type JobLimits, type JobRequest, requireAllowed, withinPixels } from '@qwen-supervisor/protocol/job-request';
 import type { ModelInfo } from '@qwen-supervisor/protocol/messages';
-import { type WorkerName, workerNames } from '@qwen-supervisor/protocol/status';
+import { type ChildName, type WorkerName, workerNames } from '@qwen-supervisor/protocol/status';
 import type { Logger } from 'pino';
 import type { PlannedWorker } from './config/config-parts.js';
 import type { Effect, Event } from './core/events.js';
@@ -21,6 +21,8 @@ const NOTHING: Free = { machineBytes: 0, heldOn: () => 0 };
 
 export class PlannedModels {
   #all: readonly PlannedModel[];
+  /** Cards on which was measured what workers held. */
+  readonly #measuredOn = new Map<ChildName, number | null>();
 
   private constructor(all: PlannedModel[]) {
     this.#all = all;
@@ -42,9 +44,26 @@ export class PlannedModels {
     return this.#all.find((model) => model.name === name) as PlannedModel;
   }
 
-  /** How many compute on the processor. */
-  get onProcessor(): number {
-    return this.#all.filter(({ candidate }) => candidate?.device === 'cpu').length;
+  /** NVIDIA's number of the card on which is measured what a child holds; null where none tells. */
+  cardToMeasure(name: ChildName): number | null {
+    const card = this.#nvidiaOf(name);
+    this.#measuredOn.set(name, card);
+    return card;
+  }
+
+  /** The card that is to get its memory back; what was held of another than the next one is nothing to wait for. */
+  cardToWaitFor(name: ChildName): number | null {
+    const card = this.#nvidiaOf(name);
+    return this.#measuredOn.get(name) === card ? card : null;
+  }
+
+  #nvidiaOf(name: ChildName): number | null {
+    return this.#all.find((model) => model.name === name)?.candidate?.nvidia ?? null;
+  }
+
+  /** How many compute on the processor, those that do not work now among them; one at least, for who asks. */
+  onProcessor(config: Config): number {
+    return Math.max(1, listOfDevices(config.device).filter((device) => device === 'cpu').length);
   }
 
   hear(event: Event, effects: Effect[]): void {
@@ -80,18 +99,20 @@ export class PlannedModels {
 
   /** Of the one that draws the largest pictures. */
   get info(): ModelInfo {
-    return this.#largest().requirePlan().info;
+    return largestOf(this.#all).requirePlan().info;
   }
 
   /** What clients are told: whoever leaves a size out gets one that is allowed. */
-  offered(config: Config): { model: ModelInfo; limits: JobLimits } {
-    const limits = this.#limits(config);
-    return { model: withinPixels(this.info, Math.min(limits.maxPixels, limits.memoryPixels)), limits };
+  offered(config: Config, state: State): { model: ModelInfo; limits: JobLimits } {
+    const { info } = this.#largestAlive(state);
+    const limits = limitsOf(config, info);
+    return { model: withinPixels(info, Math.min(limits.maxPixels, limits.memoryPixels)), limits };
   }
 
   /** @throws CodedError REQUEST_INVALID, SIZE_TOO_LARGE */
-  requireAllowed(request: JobRequest, config: Config): void {
-    requireAllowed(request, this.info, this.#limits(config));
+  requireAllowed(request: JobRequest, config: Config, state: State): void {
+    const { info } = this.#largestAlive(state);
+    requireAllowed(request, info, limitsOf(config, info));
   }
 
   /** What it cannot draw, or another should go on with, a worker leaves to those that are not given up. */
@@ -100,16 +121,16 @@ export class PlannedModels {
     const others = this.#all.filter((other) => other !== model && other.info && isAlive(other, state));
     const own = pixelsOf(model);
     const maxPixels = others.some((other) => pixelsOf(other) > own) ? own : null;
-    const leaves = others.filter(({ card }) => card !== model.card).map((other) => other.device(config).device);
-    return { maxPixels, leaves: config['resume-elsewhere'] === 'wait' ? leaves : [] };
+    if (config['resume-elsewhere'] !== 'wait') return { maxPixels, leaves: [] };
+    // Also of one that is given up: a card like it may go on.
+    const waitsFor = ({ card }: PlannedModel) => card !== model.card && others.some((other) => other.card === card);
+    return { maxPixels, leaves: this.#all.filter(waitsFor).map((other) => other.device(config).device) };
   }
 
-  #limits({ 'max-steps': maxSteps, 'max-pixels': maxPixels }: Config): JobLimits {
-    return { maxSteps, maxPixels, memoryPixels: this.info.plan.largestPixels };
-  }
-
-  #largest(): PlannedModel {
-    return largestOf(this.#all);
+  /** Of those that are not given up; of all, where all are. */
+  #largestAlive(state: State): { info: ModelInfo } {
+    const alive = this.#all.filter((model) => model.info && isAlive(model, state));
+    return largestOf(alive.length > 0 ? alive : this.#all).requirePlan();
   }
 }
 
@@ -144,6 +165,10 @@ function beside(
     sharers,
     taken: others.flatMap(({ candidate }) => candidate ?? []),
   };
+}
+
+function limitsOf({ 'max-steps': maxSteps, 'max-pixels': maxPixels }: Config, { plan }: ModelInfo): JobLimits {
+  return { maxSteps, maxPixels, memoryPixels: plan.largestPixels };
 }
 
 function held({ name }: PlannedModel, state: State): { machineBytes: number; cardBytes: number } {

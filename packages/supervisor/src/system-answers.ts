@@ -14,8 +14,9 @@ const SNAPSHOT_JOBS = 50;
 
 type Living = Pick<Supervised, 'jobs' | 'events' | 'state' | 'nowMs'>;
 
-export function welcomeOf({ dataDir, httpPort, models }: Parts, { events }: Living, config: Config): Welcome {
-  return { version: VERSION, run: events.run, ...models.offered(config), dataDir, url: httpPort.url };
+export function welcomeOf({ dataDir, httpPort, models }: Parts, now: Living, config: Config): Welcome {
+  const offered = models.offered(config, now.state());
+  return { version: VERSION, run: now.events.run, ...offered, dataDir, url: httpPort.url };
 }
 
 export async function statusOf({ httpPort, models }: Parts, now: Living, config: Config): Promise<SystemStatus> {
@@ -38,7 +39,8 @@ export async function snapshotOf(
   // Before everything else: what happens meanwhile comes as an event, too.
   const { lastSeq } = events;
   const status = await statusOf(parts, now, config);
-  const running = await Promise.all(runs(now.state()).map(({ job }) => jobs.get(job.id)));
+  const begun = runs(now.state()).toSorted((a, b) => a.sinceMs - b.sinceMs);
+  const running = await Promise.all(begun.map(({ job }) => jobs.get(job.id)));
   const queue = await jobs.waiting(SNAPSHOT_JOBS);
   const previews = running.flatMap(({ id }): [string, Uint8Array][] => {
     const png = events.preview(id);

@@ -102,3 +102,10 @@ test('two workers have what waits between them, and the slower one takes less of
   expect(uneven).toBeGreaterThan(alone * 0.55);
   expect(uneven).toBeLessThan(alone * 1.1);
 });
+
+test('one that is given up takes no job, however fast it once started', () => {
+  const both = initialState(['inference', 'inference-2']);
+  const gone = withWorker(both, 'inference', { child: childWith({ phase: 'failed', startMs: 5000 }) });
+  const slow = { jobMsPerWork: 600_000 / 2560, run: running({}), child: childWith({ phase: 'busy' }) };
+  expect(secondsUntilClaim(withWorker(gone, 'inference-2', slow), 0)).toBe(600);
+});

@@ -57,6 +57,13 @@ test.each<[ExitCause, number | string]>([
   expect(later.decision.kind, 'a picture was drawn between the two').toBe('restart');
 });
 
+test('a device that never works is given up, although its delays are longer than the window', () => {
+  const rare = storm({ cause: 'device', wasReady: false }, 4, { ...LIMITS, windowMs: 1 }, 100_000);
+  expect(rare).toEqual([1000, 2000, 4000, 'give up']);
+  const crashes = storm({ cause: 'crashed' }, 4, { ...LIMITS, windowMs: 1 }, 100_000);
+  expect(crashes.at(-1), 'any other fault keeps its window').not.toBe('give up');
+});
+
 test('SIGKILL from outside is never charged, and a child that was ready is back within a second', () => {
   const delays = storm({ cause: 'killed' }, 1000);
   expect(delays).not.toContain('give up');

@@ -9,6 +9,8 @@ import {
   runs,
   type State,
   submitRefusal,
+  unloadRefusal,
+  withWorker,
   workerOf,
 } from '@qwen-supervisor/supervisor/core/state';
 import { decide } from '@qwen-supervisor/supervisor/core/supervisor';
@@ -252,7 +254,12 @@ describe('two workers', () => {
     { type: 'loaded', worker, incarnation: 1, atMs: 1, seconds: 1, msPerToken: 1 },
     { type: 'claimed', worker, atMs: 1, job: null },
   ];
-  const UP: Event[] = [{ type: 'start', atMs: 0 }, ...NAMES.flatMap(up)];
+  // The first asks again when the second has become ready.
+  const UP: Event[] = [
+    { type: 'start', atMs: 0 },
+    ...NAMES.flatMap(up),
+    { type: 'claimed', worker: 'inference', atMs: 1, job: null },
+  ];
   const types = (effects: Effect[]) => effects.map(({ type }) => type);
   const giveUp = (name: WorkerName) => [
     of(name, { type: 'fatal', error: { code: 'MODEL_INVALID', message: 'bad', hint: '' }, permanent: true }),
@@ -290,6 +297,51 @@ describe('two workers', () => {
     const none = both(...UP, ...giveUp('inference-2'), ...giveUp('inference'));
     expect(types(none.effects)).toContain('announce-failure');
     expect(submitRefusal(none.state)).toMatchObject({ code: 'WORKER_FAILED' });
+  });
+
+  test('of which one still draws while everything is to stop afterwards begin nothing else', () => {
+    const begun: Event[] = [
+      ...UP,
+      { type: 'job-queued', atMs: 1 },
+      { type: 'claimed', worker: 'inference', atMs: 1, job: JOB },
+      { type: 'claimed', worker: 'inference-2', atMs: 1, job: { ...JOB, id: 'b' } },
+      { type: 'job-queued', atMs: 1 },
+      { type: 'stop', atMs: 2, how: 'orderly' },
+    ];
+    const ended = { worker: 'inference-2', incarnation: 1, atMs: 3, jobId: 'b', attempt: 1 } as const;
+    const outcome = { status: 'cancelled' } as const;
+    const { effects } = [...begun, { type: 'job-finished', ...ended, outcome } as Event].reduce(
+      ({ state }, event) => decide(state, event, FINISH),
+      { state: initialState([...NAMES]), effects: [] as Effect[] },
+    );
+    expect(types(effects)).toEqual(['finish']);
+  });
+
+  test('of which one waits for its device give back what the other holds', () => {
+    const waiting = both(...UP, of('inference-2', exited(null, 'SIGSEGV')), of('inference-2', exited(1, null))).state;
+    const backingOff = withWorker(waiting, 'inference-2', {
+      child: { ...workerOf(waiting, 'inference-2').child, phase: 'backing-off' },
+      claim: 'none',
+    });
+    const idle = withWorker(backingOff, 'inference', { claim: 'none' });
+    expect(unloadRefusal(idle)).toBeNull();
+    expect(unloadRefusal(withWorker(idle, 'inference', { claim: 'wanted' }))).toMatchObject({ code: 'MODEL_IN_USE' });
+  });
+
+  test('one that becomes ready asks for a job, and so do the others: it may leave what they can draw', () => {
+    const other = both(...UP, of('inference-2', exited(null, 'SIGSEGV'))).state;
+    const next = { worker: 'inference-2', incarnation: 2, atMs: 9 } as const;
+    const events: Event[] = [
+      { type: 'claimed', worker: 'inference', atMs: 8, job: null },
+      { type: 'child', name: 'inference-2', incarnation: 2, atMs: 9, event: { type: 'spawned', pid: 8 } },
+      { type: 'child', name: 'inference-2', incarnation: 2, atMs: 9, event: { type: 'connected' } },
+      { type: 'loaded', ...next, seconds: 1, msPerToken: 1 },
+    ];
+    const { effects } = events.reduce(({ state }, event) => decide(state, event, LIMITS), {
+      state: other,
+      effects: [] as Effect[],
+    });
+    expect(effects.filter(({ type }) => type === 'claim')).toEqual(NAMES.map((worker) => ({ type: 'claim', worker })));
   });
 
   test('one that becomes ready asks for a job, whatever was asked before it came', () => {

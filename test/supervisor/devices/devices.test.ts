@@ -27,6 +27,7 @@ const INTEL: Card = { ...AMD, slot: '0000:00:02.0', vendorId: '8086', name: 'Int
 const VULKAN = { hasLoader: true, drivers: [{ library: 'libvulkan_radeon.so', isSoftware: false }] };
 const FOUND: Found = {
   cards: [],
+  hidesCards: false,
   vulkan: VULKAN,
   cudaEnv: { LD_LIBRARY_PATH: '/cuda/lib' },
   processor: 'A CPU',

@@ -85,6 +85,7 @@ test.each([
   ['1,7,0', ['0 B']],
   ['', []],
   ['-1', []],
+  ['MIG-7f', ['0 A', '1 B', '2 C']],
 ])(
   'with CUDA_VISIBLE_DEVICES=%s the cards are counted as CUDA counts them, and the others are nobody’s',
   async (wish, seen) => {

@@ -29,7 +29,7 @@ const snapshotSchema = z.object({
   role: z.enum(ROLES),
   status: statusSchema,
   models: z.array(modelSchema),
-  running: z.array(jobSchema).describe('Those in the hands of workers, in the order of these'),
+  running: z.array(jobSchema).describe('Those in the hands of workers, the one first that was begun first'),
   previews: z.record(z.string(), z.string()).describe('Of running jobs, by their id: PNG, base64'),
   queue: z.array(jobSchema).describe('In the order in which they will be drawn; the first fifty'),
   ended: z.array(jobSchema).describe('The last that have ended, newest first'),

@@ -11,6 +11,7 @@ import { textRotary } from '@qwen-supervisor/model/text-encoder';
 import { loadTokenizer, type Tokenizer } from '@qwen-supervisor/model/tokenizer';
 import { modulationRows } from '@qwen-supervisor/model/transformer';
 import { VAE_SCALE } from '@qwen-supervisor/model/vae';
+import { parseDevice } from '@qwen-supervisor/protocol/device';
 import type { ModelPlan } from '@qwen-supervisor/protocol/model-plan';
 import type { LoadProgress } from '@qwen-supervisor/protocol/status';
 import { env, type InferenceSession, Tensor } from 'onnxruntime-node';
@@ -151,7 +152,7 @@ export async function loadSessions(
 
   return {
     architecture,
-    rounding: `${runtime}, ${threads} threads, accuracy ${accuracy}, ${attention} attention on ${device}`,
+    rounding: `${runtime}, ${threads} threads, accuracy ${accuracy}, ${attention} attention on ${parseDevice(device).kind}`,
     tokenizer,
     textStates,
     modulation,

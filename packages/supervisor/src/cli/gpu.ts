@@ -34,8 +34,9 @@ export function addGpu(program: Command): void {
     .action(async (options: Options) => {
       const dataDir = dataDirOf(options);
       const running = await askRunning(dataDir, ({ link }) => link.request('status', {}));
-      if (running?.device.device.startsWith('cuda'))
-        throw new CodedError('DEVICE_IN_USE', `process ${running.supervisor.pid} computes on ${running.device.device}`);
+      const user = running?.children.find(({ device }) => device?.device.startsWith('cuda'));
+      if (running && user)
+        throw new CodedError('DEVICE_IN_USE', `process ${running.supervisor.pid} computes on ${user.device?.device}`);
       const { removeCuda } = await import('../devices/cuda-install.js');
       const removed = await removeCuda(dataDir);
       print(options.json ? JSON.stringify({ removed }) : removed ? 'removed' : 'nothing was installed');

@@ -2,8 +2,10 @@
 import { type Child, type ChildEffect, type ChildStep, isDue, NO_DEVICE, type Of, stay, until } from './child.js';
 import { NO_HISTORY } from './restart-policy.js';
 
-/** How long a start may take until the child has connected. */
+/** How long a process may take until it has connected. */
 const CONNECT_LIMIT_MS = 30_000;
+/** How long may pass until it has a process: workers are planned one after the other. */
+const PLAN_LIMIT_MS = 600_000;
 /** From one look at the device's memory to the next: while it should be coming back, and while somebody holds it. */
 const PROBE_MS = 250;
 const PROBE_HELD_MS = 5000;
@@ -31,7 +33,7 @@ function spawnFor(child: Child, reason: string, atMs: number): ChildStep {
     device: NO_DEVICE,
     drain: null,
     ending: null,
-    ...until(atMs + CONNECT_LIMIT_MS),
+    ...until(atMs + PLAN_LIMIT_MS),
   };
   return { child: fresh, effects: [{ type: 'spawn', name: child.name, incarnation }] };
 }
@@ -62,8 +64,9 @@ export function startWanted(child: Child, { reason }: Of<'wanted'>, atMs: number
   return startAgain(child, reason, atMs);
 }
 
-export function spawned(child: Child, { pid }: Of<'spawned'>): ChildStep {
-  return stay({ ...child, pid });
+export function spawned(child: Child, { pid }: Of<'spawned'>, atMs: number): ChildStep {
+  // One that is being killed meanwhile has a deadline of its own.
+  return stay({ ...child, pid, ...(child.phase === 'starting' ? until(atMs + CONNECT_LIMIT_MS) : {}) });
 }
 
 export function tickBackingOff(child: Child, _event: Of<'tick'>, atMs: number): ChildStep {

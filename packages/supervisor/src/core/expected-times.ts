@@ -24,7 +24,8 @@ export function loadEta({ phase, load }: Child, atMs: number): number | null {
 
 /** Seconds until the next job leaves the queue; at least 1. */
 export function secondsUntilClaim(state: State, atMs: number): number {
-  const each = workersOf(state).map((worker) => {
+  const alive = workersOf(state).filter(({ child }) => child.phase !== 'failed');
+  const each = (alive.length > 0 ? alive : workersOf(state)).map((worker) => {
     const { child, run } = worker;
     if (!isUp(stateOf(child))) return secondsUntilReady(child, atMs);
     return run ? (remainingMs(state, worker, run, atMs) ?? guessMs(run)) / 1000 : 0;

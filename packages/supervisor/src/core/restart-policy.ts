@@ -122,6 +122,8 @@ export function decideRestart(
   });
   // The next load would fail alike.
   if (cause === 'device-memory' && deviceStreak >= DEVICE_MAX) return giveUp(`${deviceStreak} times in a row`);
+  // Its delays are longer than the window.
+  if (limits.max !== null && deviceStreak > limits.max) return giveUp(`${deviceStreak} times in a row`);
   if (limits.max !== null && isCharged && next.chargedAtMs.length > limits.max)
     return giveUp(`${next.chargedAtMs.length} failures within ${Math.round(windowMs / 1000)} s`);
   const delayMs = restartDelay(next.streak, row, exit, limits);

@@ -150,9 +150,19 @@ export function isIdle({ phase }: State, worker: Worker): boolean {
 
 /** Why the model cannot be given back now; null if it can, or if nothing is loaded. */
 export function unloadRefusal(state: State): CodedError | null {
-  const inUse = workersOf(state).find((worker) => !isUnloaded(worker) && !isIdle(state, worker));
+  const all = workersOf(state);
+  const isAnyIdle = all.some((worker) => isIdle(state, worker));
+  // One that waits holds nothing that could be given back.
+  const inUse = all.find(
+    (worker) => !isUnloaded(worker) && !isIdle(state, worker) && !(isAnyIdle && isWaiting(worker)),
+  );
   if (inUse === undefined) return null;
-  return new CodedError('MODEL_IN_USE', `the worker is ${inUse.child.phase}`);
+  const { name, phase } = inUse.child;
+  return new CodedError('MODEL_IN_USE', `${all.length === 1 ? 'the worker' : name} is ${phase}`);
+}
+
+function isWaiting({ child: { phase } }: Worker): boolean {
+  return phase === 'backing-off' || phase === 'blocked';
 }
 
 function isUnloaded({ child: { phase } }: Worker): boolean {

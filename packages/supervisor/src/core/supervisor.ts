@@ -71,8 +71,8 @@ function react(state: State, event: Event, limits: Limits): Decision {
       if (!isCurrent(state, event.worker, event.incarnation)) return stay(state);
       const { worker, seconds: loadSeconds, msPerToken, atMs } = event;
       const measured = withWorker(state, worker, { loadSeconds, warmUpMsPerWork: msPerToken });
-      // It may take more than the process before, or what was left to one that is gone.
-      return tell(wantClaim(measured, isOne(measured, worker)), worker, { type: 'ready', msPerToken }, atMs, limits);
+      // It may take more, or less, than the process before: what it leaves is for the others.
+      return tell(wantClaim(measured, canClaim), worker, { type: 'ready', msPerToken }, atMs, limits);
     }
     case 'job-queued':
       return stay(wantClaim(state));
@@ -179,7 +179,7 @@ function reactToExit(
   const without = withWorker(state, name, { load: null, run: null });
   // What was left to it may be for the others now.
   return {
-    state: run ? wantClaim(without) : wantClaim(without, ({ child }) => isUp(stateOf(child))),
+    state: run ? wantClaim(without) : wantClaim(without, canClaim),
     effects,
   };
 }
@@ -259,7 +259,7 @@ function endWhenAllStopped(state: State): Decision {
 
 /** Unloaded: a job brings the model back. */
 function loadForWaitingJob(state: State, atMs: number, limits: Limits): Decision {
-  if (isStopping(state)) return stay(state);
+  if (state.phase !== 'running') return stay(state);
   const unloaded = namesOf(state).filter((name) => {
     const { child, claim } = workerOf(state, name);
     const isWanted = claim === 'wanted' || claim === 'under-way-and-wanted';
@@ -270,7 +270,8 @@ function loadForWaitingJob(state: State, atMs: number, limits: Limits): Decision
 
 /** In the order of the workers: the first takes the first job. */
 function claimNext(state: State): Decision {
-  if (isStopping(state)) return stay(state);
+  // What would be claimed while the last pictures end would be given back, again and again.
+  if (state.phase !== 'running') return stay(state);
   const claiming = namesOf(state).filter((name) => {
     const worker = workerOf(state, name);
     return worker.claim === 'wanted' && isFree(worker);
@@ -286,6 +287,11 @@ function wantClaim(state: State, isMeant: (worker: Worker) => boolean = () => tr
     const isUnderWay = workerOf(soFar, name).claim.startsWith('under-way');
     return withWorker(soFar, name, { claim: isUnderWay ? 'under-way-and-wanted' : 'wanted' });
   }, state);
+}
+
+/** Whether it asks for a job by itself as soon as it is free. */
+function canClaim({ child }: Worker): boolean {
+  return child.phase === 'loading' || isUp(stateOf(child));
 }
 
 function isOne({ workers }: State, name: WorkerName): (worker: Worker) => boolean {

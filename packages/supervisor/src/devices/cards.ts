@@ -99,7 +99,8 @@ async function nvidiaCards(): Promise<{ uuid: string; card: Card }[]> {
  * CUDA C++ Programming Guide, "CUDA Environment Variables".
  */
 function visibleOf(all: { uuid: string; card: Card }[], wish: string | undefined): { uuid: string; card: Card }[] {
-  if (wish === undefined) return all;
+  // Slices of a card (MIG) have names of their own, which nvidia-smi does not list here.
+  if (wish === undefined || wish.includes('MIG-')) return all;
   const named = wish.split(',').map((text) => {
     const word = text.trim();
     return all.find(

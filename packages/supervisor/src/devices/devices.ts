@@ -6,6 +6,8 @@ import type { Vulkan } from './vulkan.js';
 /** What was found on a machine. */
 export interface Found {
   cards: Card[];
+  /** Whether there may be others, which are not for us. */
+  hidesCards: boolean;
   vulkan: Vulkan;
   /** What a process has in its environment that computes with CUDA; null where its libraries are not installed. */
   cudaEnv: Record<string, string> | null;
@@ -28,6 +30,8 @@ export interface Device {
   env: Record<string, string>;
   /** Place of the card on the PCI bus, by which one is known that shows as two devices; null for none that is known. */
   slot: string | null;
+  /** Maker and model, by which Vulkan chooses; null where they are not known. */
+  model: string | null;
   /** Number by which NVIDIA's tool knows the card; null where it does not. */
   nvidia: number | null;
 }
@@ -55,6 +59,7 @@ export function listDevices(found: Found): Device[] {
       missing: null,
       env: {},
       slot: null,
+      model: null,
       nvidia: null,
     },
   ];
@@ -81,12 +86,17 @@ function cudaDevice(card: Card, index: number, { cudaEnv }: Found): Device {
     missing,
     env: cudaEnv ?? {},
     slot,
+    model: modelOf(card),
     nvidia: cuda?.number ?? null,
   };
 }
 
-function webgpuDevice(card: Card, index: number, { cards, vulkan }: Found): Device {
-  const { name, driver, memoryBytes, freeBytes, vendorId, deviceId, slot } = card;
+function modelOf({ vendorId, deviceId }: Card): string {
+  return `${vendorId}:${deviceId}`;
+}
+
+function webgpuDevice(card: Card, index: number, { cards, hidesCards, vulkan }: Found): Device {
+  const { name, driver, memoryBytes, freeBytes, vendorId, slot } = card;
   const missing = !vulkan.hasLoader
     ? { what: 'libvulkan.so.1 is not installed', step: 'apt install libvulkan1 (Fedora, Arch: vulkan-loader)' }
     : vulkan.drivers.every(({ isSoftware }) => isSoftware)
@@ -96,11 +106,11 @@ function webgpuDevice(card: Card, index: number, { cards, vulkan }: Found): Devi
         }
       : null;
   // Of several cards the loader, or Mesa's layer, shows the chosen one alone.
-  const chosen = `${vendorId}:${deviceId}`;
+  const chosen = modelOf(card);
   const env: Record<string, string> =
-    cards.length > 1 ? { MESA_VK_DEVICE_SELECT: `${chosen}!`, VK_LOADER_DEVICE_SELECT: chosen } : {};
+    cards.length > 1 || hidesCards ? { MESA_VK_DEVICE_SELECT: `${chosen}!`, VK_LOADER_DEVICE_SELECT: chosen } : {};
   const nvidia = card.cuda?.number ?? null;
-  return { device: `webgpu:${index}`, name, driver, memoryBytes, freeBytes, missing, env, slot, nvidia };
+  return { device: `webgpu:${index}`, name, driver, memoryBytes, freeBytes, missing, env, slot, model: chosen, nvidia };
 }
 
 /** A device that may be taken, and why. */
@@ -154,6 +164,7 @@ function named(wanted: string, devices: Device[], cudaEnv: Found['cudaEnv']): De
       missing: null,
       env: (kind === 'cuda' ? cudaEnv : null) ?? {},
       slot: null,
+      model: null,
       nvidia: kind === 'cuda' ? index : null,
     }
   );

@@ -9,6 +9,7 @@ import { readVulkan } from './vulkan.js';
 export async function findDevices(dataDir: string): Promise<Found> {
   return {
     cards: await readCards(process.env),
+    hidesCards: process.env.CUDA_VISIBLE_DEVICES !== undefined,
     vulkan: readVulkan(process.env),
     cudaEnv: cudaEnvironment(dataDir, process.env),
     processor: cpus()[0]?.model.trim() ?? 'processor',

@@ -35,7 +35,7 @@ export function workerSettings(config: Config, dataDir: string, model: PlannedMo
     embedsMetadata: config['picture-metadata'] === 'embed',
     beatMs: beatMs(config),
     threads: config.threads,
-    sharers: Math.max(1, sharers),
+    sharers,
     device: device.device,
     card: cardName(device),
     startsOverElsewhere: config['resume-elsewhere'] === 'start-over',

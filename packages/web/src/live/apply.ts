@@ -3,6 +3,7 @@ import { type AttemptStart, type Eta, isTerminal, type Job } from '@qwen-supervi
 import {
   type ChildName,
   type ChildState,
+  type ChildStatus,
   type Crash,
   isUp,
   type ModelComponent,
@@ -50,7 +51,9 @@ const TABLE: { [K in keyof Events]: Apply<K> } = {
     const known = before?.job ?? state.queue.find((job) => job.id === id);
     // One that is not known is drawn: its name is noted, so that it is asked for.
     if (!known) return isEnded(state, id) ? state : withRuns(state, state.running, [...strangersBut(state, id), id]);
-    if (before && before.job.attempts >= attempt) return state;
+    // A snapshot may have come between the claim and this.
+    const isKnown = before?.job.attempts === attempt && before.job.devices.at(-1) === device;
+    if (before && (before.job.attempts > attempt || isKnown)) return state;
     const job: Job = {
       ...known,
       status: 'running',
@@ -118,32 +121,23 @@ const TABLE: { [K in keyof Events]: Apply<K> } = {
   failed: ended,
   cancelled: ended,
   loading: (state, { child: name, component, bytes, total }, atMs) => {
-    const { model } = state.status;
     const load = { component, bytesDone: bytes, bytesTotal: total };
-    const children = state.status.children.map((child) => (child.name === name ? { ...child, load } : child));
-    // Of several the one that is furthest tells when a picture can be drawn.
-    if (mainWorker(children).name !== name) return { ...state, status: { ...state.status, children } };
-    const moved = bytes !== model.bytesDone || component !== model.component;
-    const loading = { ...model, state: 'loading' as const, ...load };
-    return {
-      ...state,
-      status: { ...state.status, children, model: loading },
-      loadMovedAtMs: moved ? atMs : state.loadMovedAtMs,
-    };
-  },
-  child: (state, { name, state: now, pid, reason }) => {
-    const children = state.status.children.map((child) =>
-      child.name === name ? { ...child, state: now, pid, reason, load: now === 'loading' ? child.load : null } : child,
+    return withChildren(
+      state,
+      state.status.children.map((child) => (child.name === name ? { ...child, load } : child)),
+      atMs,
     );
-    const { model } = state.status;
-    const { state: furthest } = mainWorker(children);
-    const modelState: ModelStatus['state'] = isUp(furthest) ? 'ready' : furthest === 'loading' ? 'loading' : 'unloaded';
-    const changed =
-      modelState === model.state
-        ? model
-        : { ...model, state: modelState, component: null, bytesDone: modelState === 'ready' ? model.bytesTotal : 0 };
-    return { ...state, status: { ...state.status, children, model: changed } };
   },
+  child: (state, { name, state: now, pid, reason }, atMs) =>
+    withChildren(
+      state,
+      state.status.children.map((child) =>
+        child.name === name
+          ? { ...child, state: now, pid, reason, load: now === 'loading' ? child.load : null }
+          : child,
+      ),
+      atMs,
+    ),
   crash: (state, crash) => {
     if (state.crashes.some(({ at, child }) => at === crash.at && child === crash.child)) return state;
     const children = state.status.children.map((child) =>
@@ -215,6 +209,23 @@ function withRun(
   if (stepAtMs === null || before.stepAtMs === null || !isOneOn) return { ...state, running };
   const took = (stepAtMs - before.stepAtMs) / 1000;
   return { ...state, running, stepSeconds: [...state.stepSeconds, took].slice(-POINTS) };
+}
+
+/** The model is where the worker is that is furthest. */
+function withChildren(state: LiveState, children: ChildStatus[], atMs: number): LiveState {
+  const { model } = state.status;
+  const { state: furthest, load } = mainWorker(children);
+  const modelState = isUp(furthest) ? 'ready' : furthest === 'loading' ? 'loading' : 'unloaded';
+  const bytesTotal = load?.bytesTotal ?? model.bytesTotal;
+  const bytesDone = modelState === 'ready' ? bytesTotal : (load?.bytesDone ?? 0);
+  const component = modelState === 'loading' ? (load?.component ?? null) : null;
+  const moved = bytesDone !== model.bytesDone || component !== model.component || modelState !== model.state;
+  const next: ModelStatus = moved ? { ...model, state: modelState, component, bytesDone, bytesTotal } : model;
+  return {
+    ...state,
+    status: { ...state.status, children, model: next },
+    loadMovedAtMs: moved ? atMs : state.loadMovedAtMs,
+  };
 }
 
 function runsBut({ running }: LiveState, id: string): readonly Running[] {

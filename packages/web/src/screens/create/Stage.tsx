@@ -106,7 +106,8 @@ function Others({ running }: { running: readonly Running[] }) {
             {run.job.prompt}
           </Link>
           <span className="muted">
-            {runningSentence(run, nowMs + ahead)} · on {run.job.devices.at(-1)}
+            {runningSentence(run, nowMs + ahead)}
+            {run.job.devices.length > 0 && ` · on ${run.job.devices.at(-1)}`}
           </span>
         </li>
       ))}

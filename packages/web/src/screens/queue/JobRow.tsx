@@ -29,6 +29,11 @@ function About({ job, picture, children }: { job: Job; picture: string | null; c
   );
 }
 
+/** Nothing before it is told. */
+function on({ devices }: Job): string {
+  return devices.length === 0 ? '' : ` · on ${devices.at(-1)}`;
+}
+
 export function RunningRow({ running, isOneOfSeveral }: { running: Running; isOneOfSeveral: boolean }) {
   const { job, preview } = running;
   const nowMs = useNow();
@@ -38,7 +43,7 @@ export function RunningRow({ running, isOneOfSeveral }: { running: Running; isOn
       <About job={job} picture={preview && `data:image/png;base64,${preview}`}>
         <p className="small">
           {runningSentence(running, nowMs + ahead)}
-          {isOneOfSeveral && ` · on ${job.devices.at(-1)}`}
+          {isOneOfSeveral && on(job)}
         </p>
         <Resumed job={job} />
         <progress value={job.progress} max={1} aria-label="Progress of the picture" />

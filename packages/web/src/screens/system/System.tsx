@@ -69,7 +69,7 @@ function Model({ status }: { status: SystemStatus }) {
       status.children.length > 2 ? 'Memory that each needs' : 'Memory it needs',
       `${gigabytes(plan.neededBytes)} of ${gigabytes(plan.availableBytes)} that were free`,
     ],
-    ...(plan.cardBytes === null
+    ...(plan.cardBytes === null || status.children.length > 2
       ? []
       : [['On the card', `${gigabytes(plan.cardBytes)} of ${gigabytes(device.memoryBytes ?? 0)}`] as [string, string]]),
     ['Largest picture', pixels(model.limits.maxPixels)],
