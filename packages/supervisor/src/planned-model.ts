@@ -12,8 +12,8 @@ import { cardOf } from './devices/check-device.js';
 import { type Candidate, candidatesFor } from './devices/devices.js';
 import { findDevices } from './devices/find-devices.js';
 
-/** A worker waits for its look no longer. */
-const LOOK_MS = 20_000;
+/** A worker waits for its look no longer: a disk may hang, and a card that is busy takes its time. */
+const LOOK_MS = 90_000;
 /** Ends that tell of less memory than there was when the plan was made. */
 const MEMORY_CAUSES: ExitCause[] = ['oom-killed', 'memory-limit', 'device-memory'];
 /** What keeps a model from one device, and not from the next. */

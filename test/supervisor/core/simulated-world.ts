@@ -202,8 +202,10 @@ export class World {
       case 'note-impossible':
         if (this.options.lost > 0) return;
         return expect.fail(`${effect.name} was told ${effect.event} while ${effect.phase}`);
-      case 'announce-failure':
       case 'use-next-device':
+        if (effect.name !== 'api') this.charged.delete(effect.name);
+        return;
+      case 'announce-failure':
       case 'tell-progress':
       case 'tell-step':
       case 'tell-decoding':
@@ -299,7 +301,9 @@ export class World {
       const vitals = { rssBytes: 1e8, readBytes: 0, cpuSeconds: this.now / 1000, step: 0, stepShare: 0, work: 0 };
       this.say('api', this.api, { type: 'beat', vitals });
     }
-    for (const worker of [...this.workers.values()]) work(this, worker, ms);
+    // What one does may be the end of another.
+    for (const worker of [...this.workers.values()])
+      if (this.workers.get(worker.name) === worker) work(this, worker, ms);
   }
 
   /** Messages of a child, in the order in which it sent them. */

@@ -5,7 +5,7 @@ import { NO_HISTORY } from './restart-policy.js';
 /** How long a process may take until it has connected. */
 const CONNECT_LIMIT_MS = 30_000;
 /** How long may pass until it has a process: workers are planned one after the other. */
-const PLAN_LIMIT_MS = 600_000;
+const PLAN_LIMIT_MS = 1_800_000;
 /** From one look at the device's memory to the next: while it should be coming back, and while somebody holds it. */
 const PROBE_MS = 250;
 const PROBE_HELD_MS = 5000;
