@@ -33,8 +33,8 @@ export class Processes {
   readonly #onExit: (child: Incarnation, exit: Exit) => void;
   readonly #processes = new Map<ChildName, SpawnedChild>();
   readonly #outputs = new Map<ChildName, { output: ChildOutput; ended: Promise<unknown>; threads: string[] }>();
-  /** The kernel's count at the last sign of life. */
-  readonly #oomKills = new Map<ChildName, number | null>();
+  /** The kernel's counts at the last two signs of life, the older first: the last may be read after the kill. */
+  readonly #oomKills = new Map<ChildName, [number | null, number | null]>();
   readonly #tokens = new Map<string, Incarnation>();
   /** Children whose connection is open, and what waits for its end. */
   readonly #connections = new Map<ChildName, { number: number; onEnd(): void }>();
@@ -61,7 +61,8 @@ export class Processes {
     const { log, dataDir } = this.#parts;
     const token = randomBytes(16).toString('hex');
     this.#tokens.set(token, child);
-    this.#oomKills.set(name, countOomKills());
+    const killed = countOomKills();
+    this.#oomKills.set(name, [killed, killed]);
     const output = new ChildOutput(
       (stream, line) => log.info({ child: name, stream }, line),
       (lines) => log.warn({ child: name }, `${lines} lines of its output were dropped: too many at once`),
@@ -79,7 +80,7 @@ export class Processes {
       onExit: (code, signal) => {
         this.#tokens.delete(token);
         this.#processes.delete(name);
-        const before = this.#oomKills.get(name) ?? null;
+        const [before] = this.#oomKills.get(name) ?? [null];
         const oomKilled = before !== null && (countOomKills() ?? 0) > before;
         this.#afterLastWords(child, () => this.#onExit(child, { code, signal, oomKilled }));
       },
@@ -92,9 +93,10 @@ export class Processes {
     return spawned.pid;
   }
 
-  /** A child gives a sign of life: whatever the kernel has killed until now, it was not this one. */
+  /** A child gives a sign of life: whatever the kernel had killed at the one before, it was not this one. */
   beat(name: ChildName): void {
-    this.#oomKills.set(name, countOomKills());
+    const [, last = null] = this.#oomKills.get(name) ?? [];
+    this.#oomKills.set(name, [last, countOomKills()]);
   }
 
   connected({ name, number }: Incarnation): void {
