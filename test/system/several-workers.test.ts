@@ -207,6 +207,8 @@ test('each plans its part of the memory, and what is begun elsewhere is left to 
     { maxPixels: null, leaves: [] },
   ]);
   expect((await plans('cpu,cuda:0'))[1]).toMatchObject({ plan: null, taker: { leaves: ['cpu'] } });
+  // Of neither is a model known: that makes them no twins.
+  expect((await plans('cpu,webgpu:0'))[1]?.reason).not.toContain('of the same model');
 });
 
 test('the example of the settings names what a list of devices is', () => {

@@ -53,6 +53,8 @@ export class PlannedModel {
   /** Its place in the operator's list of devices. */
   readonly #index: number;
   #now: Plan | null = null;
+  /** Of the last plan, also where that holds no more. */
+  #lastInfo: ModelInfo | null = null;
   /** Why there is no plan. */
   #refusal: CodedError | null = null;
   #isOld = false;
@@ -70,6 +72,10 @@ export class PlannedModel {
   /** Null where none could be made. */
   get info(): ModelInfo | null {
     return this.#now?.info ?? null;
+  }
+
+  get lastInfo(): ModelInfo | null {
+    return this.#lastInfo;
   }
 
   /** The one that is used, or is to be used when it works. */
@@ -121,6 +127,7 @@ export class PlannedModel {
     try {
       const wish = { device: this.#wish(config), fallback: fallbackOf(config) };
       this.#now = await plan(config, wish, room, this.#failed, signal);
+      this.#lastInfo = this.#now.info;
       this.#refusal = null;
       this.#isLast = false;
     } catch (error) {
@@ -224,7 +231,9 @@ function requireUntaken(candidate: Candidate, taken: Room['taken']): void {
   const other = taken.find((one) => isSameCard(one, candidate));
   if (other) throw new CodedError('DEVICE_UNAVAILABLE', `${device} is ${other.device}, which another worker has`);
   // Vulkan chooses by maker and model, and may take a card that CUDA has.
-  const twin = taken.find((one) => one.model === candidate.model && [device, one.device].some(isVulkan));
+  const twin = taken.find(
+    (one) => one.model !== null && one.model === candidate.model && [device, one.device].some(isVulkan),
+  );
   if (twin)
     throw new CodedError(
       'DEVICE_UNAVAILABLE',

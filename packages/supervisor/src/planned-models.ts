@@ -99,7 +99,8 @@ export class PlannedModels {
 
   /** Of the one that draws the largest pictures. */
   get info(): ModelInfo {
-    return largestOf(this.#all).requirePlan().info;
+    // Where every plan has come to nothing the model is still what it was.
+    return (largestOf(this.#all).info ?? this.#all.find(({ lastInfo }) => lastInfo)?.lastInfo) as ModelInfo;
   }
 
   /** What clients are told: whoever leaves a size out gets one that is allowed. */
@@ -130,7 +131,7 @@ export class PlannedModels {
   /** Of those that are not given up; of all, where all are. */
   #largestAlive(state: State): { info: ModelInfo } {
     const alive = this.#all.filter((model) => model.info && isAlive(model, state));
-    return largestOf(alive.length > 0 ? alive : this.#all).requirePlan();
+    return { info: (alive.length > 0 ? largestOf(alive).info : null) ?? this.info };
   }
 }
 
