@@ -1,7 +1,7 @@
 import { defineConfig } from 'vitest/config';
 
 /** Tests read the sources: no build is needed, and a failure names the line that was written. */
-const conditions = ['source', 'node', 'import', 'module', 'default'];
+const conditions = ['source', 'node'];
 /** Whole networks, and pictures of megabytes over real connections. */
 const LONG = ['test/inference/recipe/golden.test.ts', 'test/api/event-stream.test.ts'];
 /** The page in a real browser, served by the whole system. */

@@ -185,6 +185,22 @@ export const ERRORS = {
     'the disk of the data folder is full or does not answer',
     'make room on it and send the request again; what was accepted before is kept and goes on by itself',
     507, 94, 'environment', true),
+  STORE_UNREACHABLE: row(
+    'the shared job database does not answer',
+    'start it, or mend the network to it; what was accepted before is kept, and all goes on by itself',
+    503, 71, 'environment', true),
+  STORE_SCHEMA_OLD: row(
+    "the shared job database was not made for this version, or not yet made",
+    "run 'qwen-supervisor store migrate' once, on one machine",
+    500, 71, 'environment'),
+  STORE_SCHEMA_NEWER: row(
+    'the shared job database was changed by a newer version of qwen-supervisor',
+    'install that version on this machine, too; nothing was changed',
+    500, 71, 'environment'),
+  STORE_NODE_TOO_OLD: row(
+    'this Node is too old for the shared job database',
+    "install Node 22.12 or newer, or use store = 'sqlite', which every supported Node can",
+    500, 71, 'environment'),
   MODEL_NOT_FOUND: row(
     'the model folder is missing or not complete',
     'name a diffusers checkpoint folder with --model: it holds model_index.json, transformer/, text_encoder/, vae/, tokenizer/ and scheduler/',

@@ -1,4 +1,4 @@
-/** What the specifications of a job store share; a second engine joins the list. */
+/** What the specifications of a job store share, and the engines that they hold for. */
 import type { Job } from '@qwen-supervisor/protocol/job';
 import type { JobRequest } from '@qwen-supervisor/protocol/job-request';
 import type { JobOutcome } from '@qwen-supervisor/protocol/messages';
@@ -6,9 +6,18 @@ import type { JobStore, Taker } from '@qwen-supervisor/supervisor/jobs/job-store
 import { openSqliteJobStore } from '@qwen-supervisor/supervisor/jobs/sqlite-database';
 import { onTestFinished } from 'vitest';
 import { temporaryFolder } from '../../fixture-files.js';
+import { hasPostgres, pglite, privateCluster } from './postgres-engines.js';
 
-export type Open = (folder: string) => JobStore;
-export const ENGINES: [string, Open][] = [['SQLite', (folder) => openSqliteJobStore(folder).store]];
+export type Open = (folder: string) => Promise<JobStore>;
+
+/** Those of a file: each has its databases to itself. */
+export function engines(): [string, Open][] {
+  const all: [string, Open][] = [
+    ['SQLite', async (folder) => openSqliteJobStore(folder).store],
+    ['pg-boss and PGlite', pglite().open],
+  ];
+  return hasPostgres() ? [...all, ['pg-boss and PostgreSQL', privateCluster().open]] : all;
+}
 
 export const REQUEST: JobRequest = {
   prompt: 'a fox',
@@ -50,8 +59,8 @@ export async function put(store: JobStore, priority = 0): Promise<Job> {
 }
 
 /** Opens a store that is closed after the test. */
-export function opened(open: Open, folder = temporaryFolder()): JobStore {
-  const store = open(folder);
+export async function opened(open: Open, folder = temporaryFolder()): Promise<JobStore> {
+  const store = await open(folder);
   onTestFinished(() => store.close());
   return store;
 }

@@ -4,13 +4,13 @@ import type { JobOutcome } from '@qwen-supervisor/protocol/messages';
 import type { JobStore } from '@qwen-supervisor/supervisor/jobs/job-store';
 import { describe, expect, test } from 'vitest';
 import { temporaryFolder } from '../../fixture-files.js';
-import { DONE, ENGINES, MANY, opened, order, put, REQUEST, TAKES_ANY } from './job-store-cases.js';
+import { DONE, engines, MANY, opened, order, put, REQUEST, TAKES_ANY } from './job-store-cases.js';
 
 const ALL: PictureFilter = { search: null, starred: null, trashed: false, model: null, width: null, height: null };
 const KEEP = { finishedBefore: null, trashedBefore: null, keepBytes: null };
 const LATER = '2999-01-01T00:00:00.000Z';
 
-describe.each(ENGINES)('the pictures of a store on %s', (_engine, open) => {
+describe.each(engines())('the pictures of a store on %s', (_engine, open) => {
   /** Draws one, and gives its id. */
   async function draw(store: JobStore, prompt = 'a fox', model = 'pocket', width = 128): Promise<string> {
     await store.put([order(0, { ...REQUEST, prompt, width })], null, MANY, MANY);
@@ -23,7 +23,7 @@ describe.each(ENGINES)('the pictures of a store on %s', (_engine, open) => {
     (await store.pictures({ ...ALL, ...filter }, null, 100)).pictures.map(([id]) => id);
 
   test('are listed newest first, a page at a time, and only those that are done', async () => {
-    const store = opened(open);
+    const store = await opened(open);
     const drawn = [await draw(store), await draw(store), await draw(store)];
     await put(store);
     const first = await store.pictures(ALL, null, 2);
@@ -38,7 +38,7 @@ describe.each(ENGINES)('the pictures of a store on %s', (_engine, open) => {
   });
 
   test('remember the model that drew them, whatever is loaded later', async () => {
-    const store = opened(open);
+    const store = await opened(open);
     const [a, b] = [await draw(store, 'a fox', 'pocket'), await draw(store, 'a fox', 'qwen-image')];
     expect([(await store.get(a))?.model, (await store.get(b))?.model]).toEqual(['pocket', 'qwen-image']);
     expect(await ids(store, { model: 'qwen-image' })).toEqual([b]);
@@ -52,7 +52,7 @@ describe.each(ENGINES)('the pictures of a store on %s', (_engine, open) => {
   });
 
   test('are found by words of their prompt in any order, and what means something to a database is only text', async () => {
-    const store = opened(open);
+    const store = await opened(open);
     const teal = await draw(store, 'A fox on a teal background');
     const half = await draw(store, '50% off_sale, "red" fox');
     const han = await draw(store, '一只狐狸');
@@ -67,7 +67,7 @@ describe.each(ENGINES)('the pictures of a store on %s', (_engine, open) => {
   });
 
   test('are filtered by size', async () => {
-    const store = opened(open);
+    const store = await opened(open);
     await draw(store);
     const wide = await draw(store, 'a fox', 'pocket', 256);
     expect(await ids(store, { width: 256, height: 128 })).toEqual([wide]);
@@ -75,20 +75,20 @@ describe.each(ENGINES)('the pictures of a store on %s', (_engine, open) => {
 
   test('stars stay over a restart, and tell what has changed', async () => {
     const folder = temporaryFolder();
-    const store = open(folder);
+    const store = await open(folder);
     const [a, b] = [await draw(store), await draw(store)];
     expect(await store.mark([a, 'nope'], { starred: true, trashed: null })).toEqual([a]);
     expect(await store.mark([a, b], { starred: true, trashed: null })).toEqual([b]);
     expect(await store.mark([b], { starred: false, trashed: null })).toEqual([b]);
     await store.close();
-    const again = opened(open, folder);
+    const again = await opened(open, folder);
     expect(await ids(again, { starred: true })).toEqual([a]);
     expect(await ids(again, { starred: false })).toEqual([b]);
     expect(await again.get(a)).toMatchObject({ starred: true, trashedAt: null });
   });
 
   test('in the trash are out of sight, come back as they were, and go when their time is over', async () => {
-    const store = opened(open);
+    const store = await opened(open);
     const [a, b] = [await draw(store), await draw(store)];
     expect(await store.mark([a], { starred: null, trashed: true })).toEqual([a]);
     expect(await store.mark([a], { starred: null, trashed: true })).toEqual([]);
@@ -102,7 +102,7 @@ describe.each(ENGINES)('the pictures of a store on %s', (_engine, open) => {
   });
 
   test('with a star are removed by no limit', async () => {
-    const store = opened(open);
+    const store = await opened(open);
     const drawn = [];
     for (let i = 0; i < 12; i++) drawn.push(await draw(store));
     await store.mark([drawn[0] as string], { starred: true, trashed: null });
@@ -113,7 +113,7 @@ describe.each(ENGINES)('the pictures of a store on %s', (_engine, open) => {
   });
 
   test('with a star do not push the others out, and those that go with the trash make room', async () => {
-    const store = opened(open);
+    const store = await opened(open);
     const drawn: string[] = [];
     for (let i = 0; i < 24; i++) drawn.push(await draw(store));
     await store.mark(drawn.slice(0, 12), { starred: true, trashed: null });

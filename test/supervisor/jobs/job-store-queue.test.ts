@@ -3,13 +3,13 @@ import type { Job, JobFilter } from '@qwen-supervisor/protocol/job';
 import type { JobOutcome } from '@qwen-supervisor/protocol/messages';
 import { describe, expect, test } from 'vitest';
 import { temporaryFolder } from '../../fixture-files.js';
-import { ANY, DONE, ENGINES, MANY, opened, order, put, REQUEST, TAKES_ANY } from './job-store-cases.js';
+import { ANY, DONE, engines, MANY, opened, order, put, REQUEST, TAKES_ANY } from './job-store-cases.js';
 
-describe.each(ENGINES)('the queue of the job store on %s', (_engine, open) => {
+describe.each(engines())('the queue of the job store on %s', (_engine, open) => {
   const store = () => opened(open);
 
   test('lists newest first, by status, source and group, a page at a time, and counts', async () => {
-    const jobs = store();
+    const jobs = await store();
     const ids = [];
     for (let i = 0; i < 4; i++) ids.push((await put(jobs)).id);
     await jobs.claim(TAKES_ANY);
@@ -38,7 +38,7 @@ describe.each(ENGINES)('the queue of the job store on %s', (_engine, open) => {
   });
 
   test('a worker takes the first job that is for it; what is too large, or begun elsewhere, is left for others', async () => {
-    const jobs = store();
+    const jobs = await store();
     const large = (await jobs.put([order(0, { ...REQUEST, width: 256, height: 256 })], null, MANY, MANY)).jobs[0]?.id;
     const begun = (await put(jobs)).id;
     const small = (await put(jobs)).id;
@@ -53,7 +53,7 @@ describe.each(ENGINES)('the queue of the job store on %s', (_engine, open) => {
   });
 
   test('a job that was begun elsewhere and has not made a step is for everybody', async () => {
-    const jobs = store();
+    const jobs = await store();
     const { id } = await put(jobs);
     await jobs.claim(TAKES_ANY);
     await jobs.begin(id, 1, { step: 0, startedOverReason: null, device: 'cuda:0', model: 'm' });
@@ -62,7 +62,7 @@ describe.each(ENGINES)('the queue of the job store on %s', (_engine, open) => {
   });
 
   test('a queued job is put before another one, or behind all others of a priority; the others keep their order', async () => {
-    const jobs = store();
+    const jobs = await store();
     const ids: string[] = [];
     for (const priority of [0, 0, 0, 5]) ids.push((await put(jobs, priority)).id);
     const [a, b, c, urgent] = ids as [string, string, string, string];
@@ -86,7 +86,7 @@ describe.each(ENGINES)('the queue of the job store on %s', (_engine, open) => {
   });
 
   test('cancels all that wait, or those of a group, and leaves the running one alone', async () => {
-    const jobs = store();
+    const jobs = await store();
     const alone = await put(jobs);
     const { jobs: together } = await jobs.put([order(), order()], null, MANY, MANY);
     await put(jobs);
@@ -98,7 +98,7 @@ describe.each(ENGINES)('the queue of the job store on %s', (_engine, open) => {
   });
 
   test('knows the pictures that are drawn over', async () => {
-    const jobs = store();
+    const jobs = await store();
     const { jobs: over } = await jobs.put(
       [order(0, { ...REQUEST, initImage: 'abc', strength: 0.5 })],
       null,
@@ -116,7 +116,7 @@ describe.each(ENGINES)('the queue of the job store on %s', (_engine, open) => {
 
   test('after a look for what is too much the store can be closed, and opened again', async () => {
     const folder = temporaryFolder();
-    const first = open(folder);
+    const first = await open(folder);
     for (let i = 0; i < 14; i++) {
       await put(first);
       const job = (await first.claim(TAKES_ANY)) as Job;
@@ -125,12 +125,12 @@ describe.each(ENGINES)('the queue of the job store on %s', (_engine, open) => {
     expect(await first.expired({ finishedBefore: null, trashedBefore: null, keepBytes: 1e9 })).toEqual([]);
     expect(await first.expired({ finishedBefore: null, trashedBefore: null, keepBytes: 36 })).toHaveLength(2);
     await first.close();
-    const again = opened(open, folder);
+    const again = await opened(open, folder);
     expect((await again.list(ANY, null, 20)).jobs).toHaveLength(14);
   });
 
   test('a page of long prompts has fewer jobs, and the pages have all of them', async () => {
-    const jobs = opened(open);
+    const jobs = await opened(open);
     const long = { ...REQUEST, prompt: 'x'.repeat(20_000), negativePrompt: 'y'.repeat(20_000) };
     const { jobs: put } = await jobs.put(
       Array.from({ length: 100 }, () => order(0, long)),

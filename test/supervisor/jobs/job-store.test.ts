@@ -7,13 +7,13 @@ import { sqliteJobStore } from '@qwen-supervisor/supervisor/jobs/sqlite-job-stor
 import Database from 'libsql';
 import { describe, expect, onTestFinished, test } from 'vitest';
 import { temporaryFolder } from '../../fixture-files.js';
-import { ANY, DONE, ENGINES, FAILED, MANY, opened, order, put, REQUEST, TAKES_ANY } from './job-store-cases.js';
+import { ANY, DONE, engines, FAILED, MANY, opened, order, put, REQUEST, TAKES_ANY } from './job-store-cases.js';
 
-describe.each(ENGINES)('the job store on %s', (_engine, open) => {
+describe.each(engines())('the job store on %s', (_engine, open) => {
   const store = (folder?: string) => opened(open, folder);
 
   test('gives a job back as it was put, queued', async () => {
-    const jobs = store();
+    const jobs = await store();
     const job = await put(jobs);
     expect(job).toMatchObject({
       ...REQUEST,
@@ -34,7 +34,7 @@ describe.each(ENGINES)('the job store on %s', (_engine, open) => {
   });
 
   test('claims in the order of arrival and records the attempt', async () => {
-    const jobs = store();
+    const jobs = await store();
     const [a, b] = [await put(jobs), await put(jobs)];
     expect(await jobs.claim(TAKES_ANY)).toMatchObject({ id: a.id, status: 'running', attempts: 1 });
     expect(await jobs.claim(TAKES_ANY)).toMatchObject({ id: b.id });
@@ -42,7 +42,7 @@ describe.each(ENGINES)('the job store on %s', (_engine, open) => {
   });
 
   test('claims higher priorities first, equal ones in the order of arrival', async () => {
-    const jobs = store();
+    const jobs = await store();
     const ids = [];
     for (const priority of [0, -5, 10, 0, 10]) ids.push((await put(jobs, priority)).id);
     const claimed = [];
@@ -51,7 +51,7 @@ describe.each(ENGINES)('the job store on %s', (_engine, open) => {
   });
 
   test('holds no more waiting jobs than it may, and takes several orders or none of them', async () => {
-    const jobs = store();
+    const jobs = await store();
     await jobs.put([order(), order()], null, 3, MANY);
     await expect(jobs.put([order(), order()], null, 3, MANY)).rejects.toMatchObject({ code: 'QUEUE_FULL' });
     expect(await jobs.counts()).toEqual({ queued: 2, running: 0 });
@@ -60,7 +60,7 @@ describe.each(ENGINES)('the job store on %s', (_engine, open) => {
   });
 
   test('one owner has no more than its share of the queue', async () => {
-    const jobs = opened(open);
+    const jobs = await opened(open);
     const own = (owner: string) => ({ ...order(), owner });
     await jobs.put([own('a'), own('a')], null, MANY, 2);
     await expect(jobs.put([own('a')], null, MANY, 2)).rejects.toMatchObject({ code: 'QUEUE_FULL' });
@@ -70,13 +70,13 @@ describe.each(ENGINES)('the job store on %s', (_engine, open) => {
 
   test('a repeated key gives the jobs of its first use, also when the queue is full and after a restart', async () => {
     const folder = temporaryFolder();
-    const before = open(folder);
+    const before = await open(folder);
     const key: Idempotency = { key: 'k', fingerprint: 'f' };
     const { jobs: first, replayed } = await before.put([order(), order()], key, 2, MANY);
     expect(replayed).toBe(false);
     await before.claim(TAKES_ANY);
     await before.close();
-    const after = store(folder);
+    const after = await store(folder);
     const again = await after.put([order(), order()], key, 2, MANY);
     expect(again.replayed).toBe(true);
     expect(again.jobs.map(({ id }) => id)).toEqual(first.map(({ id }) => id));
@@ -88,7 +88,7 @@ describe.each(ENGINES)('the job store on %s', (_engine, open) => {
   });
 
   test('a released job keeps its step, and the attempt tells where it began', async () => {
-    const jobs = store();
+    const jobs = await store();
     const { id } = await put(jobs);
     await jobs.claim(TAKES_ANY);
     expect(await jobs.begin(id, 1, { step: 0, startedOverReason: null, device: 'cpu', model: 'm' })).toMatchObject({
@@ -113,7 +113,7 @@ describe.each(ENGINES)('the job store on %s', (_engine, open) => {
   });
 
   test('a released job keeps its place and counts its attempts', async () => {
-    const jobs = store();
+    const jobs = await store();
     const [a] = [await put(jobs), await put(jobs)];
     await jobs.claim(TAKES_ANY);
     expect(await jobs.release(a.id, 'none', 0)).toMatchObject({ status: 'queued', attempts: 1 });
@@ -122,7 +122,7 @@ describe.each(ENGINES)('the job store on %s', (_engine, open) => {
   });
 
   test('a job ends once, and only in the attempt that is running', async () => {
-    const jobs = store();
+    const jobs = await store();
     const { id } = await put(jobs);
     await jobs.claim(TAKES_ANY);
     await jobs.release(id, 'none', 0);
@@ -138,7 +138,7 @@ describe.each(ENGINES)('the job store on %s', (_engine, open) => {
   });
 
   test('a failed job carries its error', async () => {
-    const jobs = store();
+    const jobs = await store();
     const { id } = await put(jobs);
     await jobs.claim(TAKES_ANY);
     expect(await jobs.finish(id, 1, 3, FAILED)).toMatchObject({
@@ -149,7 +149,7 @@ describe.each(ENGINES)('the job store on %s', (_engine, open) => {
   });
 
   test('only a queued job is cancelled by the store', async () => {
-    const jobs = store();
+    const jobs = await store();
     const [a, b] = [await put(jobs), await put(jobs)];
     await jobs.claim(TAKES_ANY);
     expect(await jobs.cancel(a.id)).toMatchObject({ status: 'running' });
@@ -160,7 +160,7 @@ describe.each(ENGINES)('the job store on %s', (_engine, open) => {
 
   test('a running job whose cancel was asked for does not come back when its worker or its supervisor dies', async () => {
     const folder = temporaryFolder();
-    const before = open(folder);
+    const before = await open(folder);
     const [a, b] = [await put(before), await put(before)];
     for (const { id } of [a, b]) {
       await before.claim(TAKES_ANY);
@@ -168,13 +168,13 @@ describe.each(ENGINES)('the job store on %s', (_engine, open) => {
     }
     expect(await before.release(a.id, 'outside', 0)).toMatchObject({ status: 'cancelled', error: null });
     await before.close();
-    const after = store(folder);
+    const after = await store(folder);
     expect(await after.recover(() => 0)).toMatchObject([{ id: b.id, status: 'cancelled' }]);
     expect(await after.claim(TAKES_ANY)).toBeNull();
   });
 
   test('a job is poisoned by two deaths of the worker itself', async () => {
-    const jobs = store();
+    const jobs = await store();
     const { id } = await put(jobs);
     await jobs.claim(TAKES_ANY);
     expect(await jobs.release(id, 'own', 0)).toMatchObject({ status: 'queued' });
@@ -184,7 +184,7 @@ describe.each(ENGINES)('the job store on %s', (_engine, open) => {
   });
 
   test('a job is poisoned by five kills from outside in a row without a step, planned stops not counted', async () => {
-    const jobs = store();
+    const jobs = await store();
     const { id } = await put(jobs);
     const deaths = [
       'outside',
@@ -205,7 +205,7 @@ describe.each(ENGINES)('the job store on %s', (_engine, open) => {
   });
 
   test('a job that dies with its supervisor is poisoned at the fifth time in a row without a step', async () => {
-    const jobs = store();
+    const jobs = await store();
     const { id } = await put(jobs);
     for (const step of [0, 0, 2, 2, 2, 2]) {
       await jobs.claim(TAKES_ANY);
@@ -218,7 +218,7 @@ describe.each(ENGINES)('the job store on %s', (_engine, open) => {
   });
 
   test('names what is too old or too much, newest pictures kept, and forgets it when told', async () => {
-    const jobs = store();
+    const jobs = await store();
     const ids: string[] = [];
     for (let i = 0; i < 14; i++) {
       const { id } = await put(jobs);
@@ -245,14 +245,14 @@ describe.each(ENGINES)('the job store on %s', (_engine, open) => {
   });
 
   test('does not forget a job that has not ended', async () => {
-    const jobs = store();
+    const jobs = await store();
     const { id } = await put(jobs);
     await jobs.remove([id]);
     expect(await jobs.get(id)).not.toBeNull();
   });
 
   test('does not grow with the number of its operations', async () => {
-    const jobs = store();
+    const jobs = await store();
     const { id } = await put(jobs);
     const ask = async (times: number) => {
       for (let i = 0; i < times; i++) {
@@ -267,11 +267,11 @@ describe.each(ENGINES)('the job store on %s', (_engine, open) => {
 
   test('after a crash the jobs are there, and those that ran wait again', async () => {
     const folder = temporaryFolder();
-    const before = open(folder);
+    const before = await open(folder);
     const { id } = await put(before);
     await before.claim(TAKES_ANY);
     await before.close();
-    const after = store(folder);
+    const after = await store(folder);
     expect((await after.recover(() => 0)).map((job) => job.id)).toEqual([id]);
     expect(await after.claim(TAKES_ANY)).toMatchObject({ id, attempts: 2 });
   });

@@ -69,7 +69,7 @@ export class JobDesk {
     this.#events = parts.events;
     this.#core = core;
     this.#writes = new OrderedWrites(parts.log, {
-      isTransient: (error) => parts.store.isTransient(error),
+      whenAway: (error) => parts.store.whenAway(error),
       onWritten: () => this.#line.changed(),
       onFailure: (error) => {
         parts.log.error({ code: error.code }, error.message);
@@ -81,7 +81,7 @@ export class JobDesk {
     this.#line = new QueueLine((limit) => this.#writes.inOurErrors(parts.store.waiting(limit)));
   }
 
-  /** Why decided operations wait for the disk; null if they do not. */
+  /** Why decided operations wait; null if they do not. */
   get problem(): string | null {
     return this.#writes.problem;
   }
@@ -169,21 +169,21 @@ export class JobDesk {
   /**
    * Cancels a queued job and asks the worker to end a running one: with the picture that it has reached if `keep`,
    * not at all if `ifQueued`.
-   * @throws CodedError JOB_NOT_FOUND, DISK_FULL
+   * @throws CodedError JOB_NOT_FOUND, DISK_FULL, STORE_UNREACHABLE
    */
   async cancel(id: string, { keep = false, ifQueued = false } = {}): Promise<Job> {
     // In line with claims and releases: between them a job is always either queued or in the worker's hands.
     const operation = async () => {
       const before = await this.#store.get(id);
       if (ifQueued && before?.status !== 'queued') return before;
-      const after = await this.#store.cancel(id);
+      const after = await this.#store.cancel(id, keep);
       if (after && before?.status === 'queued') this.#publish({ type: 'cancelled', jobId: id, job: after });
       this.#cancelRunning(id, keep);
       return after;
     };
     const job = await this.#writes.ask(operation).catch((error: CodedError) => {
       // The worker can obey, even though nothing can be written now.
-      if (error.code === 'DISK_FULL' && !ifQueued) this.#cancelRunning(id, keep);
+      if (error.code !== 'JOB_STORE_UNUSABLE' && !ifQueued) this.#cancelRunning(id, keep);
       throw error;
     });
     return this.#withLiveField(found(job));

@@ -89,9 +89,10 @@ export interface JobStore {
   finish(id: string, attempt: number, step: number, outcome: JobOutcome): Promise<Job | null>;
   /**
    * Cancels a queued job. For a running one the wish is kept, so that it does not come back if its worker or the
-   * supervisor dies first. Any other is returned as it is; null if there is none.
+   * supervisor dies first, and whoever holds it is told: to `keep` the picture that it has reached, where it is another
+   * supervisor. Any other is returned as it is; null if there is none.
    */
-  cancel(id: string): Promise<Job | null>;
+  cancel(id: string, keep?: boolean): Promise<Job | null>;
   /** Cancels all queued jobs, or those of a group; gives them. */
   cancelQueued(group: string | null): Promise<Job[]>;
   /**
@@ -127,7 +128,7 @@ export interface JobStore {
   expired(limits: KeepLimits): Promise<Expired[]>;
   /** Forgets finished jobs. */
   remove(ids: string[]): Promise<void>;
-  /** Whether the operation that failed so may succeed later: the disk is full or does not answer. */
-  isTransient(error: unknown): boolean;
+  /** What to call it where the operation that failed so may succeed later; null where it will not. */
+  whenAway(error: unknown): 'DISK_FULL' | 'STORE_UNREACHABLE' | null;
   close(): Promise<void>;
 }

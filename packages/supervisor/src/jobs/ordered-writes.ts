@@ -1,16 +1,16 @@
 /**
- * What was decided reaches the store in the order in which it was decided; while the disk is full it waits, and
- * everything after it. A disk that hangs stops the event loop: libsql is synchronous.
+ * What was decided reaches the store in the order in which it was decided; while the disk is full, or the database away,
+ * it waits, and everything after it. A disk that hangs stops the event loop: libsql is synchronous.
  */
-import { CodedError } from '@qwen-supervisor/protocol/errors';
+import { CodedError, type ErrorCode } from '@qwen-supervisor/protocol/errors';
 import type { Logger } from 'pino';
 
 /** From one try to the next. */
 const RETRY_MS = 1000;
 
 export interface WriteHooks {
-  /** Whether the operation that failed so may succeed later. */
-  isTransient(error: unknown): boolean;
+  /** What to call it where the operation that failed so may succeed later; null where it will not. */
+  whenAway(error: unknown): ErrorCode | null;
   onWritten(): void;
   /** The store failed in mid-operation: nothing it would say from now on is sure to be true. */
   onFailure(error: CodedError): void;
@@ -20,7 +20,7 @@ export class OrderedWrites {
   readonly #log: Logger;
   readonly #hooks: WriteHooks;
   #tail: Promise<unknown> = Promise.resolve();
-  #problem: string | null = null;
+  #problem: CodedError | null = null;
   #closing = false;
 
   constructor(log: Logger, hooks: WriteHooks) {
@@ -28,9 +28,9 @@ export class OrderedWrites {
     this.#hooks = hooks;
   }
 
-  /** Why operations wait for the disk; null if they do not. */
+  /** Why operations wait; null if they do not. */
   get problem(): string | null {
-    return this.#problem;
+    return this.#problem?.message ?? null;
   }
 
   /** Resolves when it is written. @throws CodedError JOB_STORE_UNUSABLE, of which `onFailure` hears, too */
@@ -44,17 +44,19 @@ export class OrderedWrites {
   }
 
   /**
-   * What a client asks for: it is told at once where the disk does not take it, and nothing is written later.
-   * @throws CodedError DISK_FULL, JOB_STORE_UNUSABLE
+   * What a client asks for: it is told at once where the store does not take it, and nothing is written later.
+   * @throws CodedError DISK_FULL, STORE_UNREACHABLE, JOB_STORE_UNUSABLE
    */
   ask<T>(operation: () => Promise<T>): Promise<T> {
-    if (this.#problem !== null) return Promise.reject(new CodedError('DISK_FULL', this.#problem));
+    const { code, message } = this.#problem ?? {};
+    if (code) return Promise.reject(new CodedError(code, message));
     return this.add(async () => {
       try {
         return { written: await operation() };
       } catch (cause) {
-        if (!this.#hooks.isTransient(cause)) throw cause;
-        return { refusal: new CodedError('DISK_FULL', `the job database: ${(cause as Error).message}`, { cause }) };
+        const code = this.#hooks.whenAway(cause);
+        if (code === null) throw cause;
+        return { refusal: new CodedError(code, `the job database: ${(cause as Error).message}`, { cause }) };
       }
     }).then((outcome) => {
       if ('refusal' in outcome) throw outcome.refusal;
@@ -62,11 +64,14 @@ export class OrderedWrites {
     });
   }
 
-  /** What an engine throws at a client's question, in our words. @throws CodedError DISK_FULL, JOB_STORE_UNUSABLE */
+  /**
+   * What an engine throws at a client's question, in our words. @throws CodedError DISK_FULL, STORE_UNREACHABLE,
+   * JOB_STORE_UNUSABLE
+   */
   inOurErrors<T>(operation: Promise<T>): Promise<T> {
     return operation.catch((cause: unknown) => {
       if (cause instanceof CodedError) throw cause;
-      const code = this.#hooks.isTransient(cause) ? 'DISK_FULL' : 'JOB_STORE_UNUSABLE';
+      const code = this.#hooks.whenAway(cause) ?? 'JOB_STORE_UNUSABLE';
       throw new CodedError(code, `the job database: ${(cause as Error).message}`, { cause });
     });
   }
@@ -76,7 +81,7 @@ export class OrderedWrites {
     this.add(operation).catch(() => 'told by onFailure');
   }
 
-  /** After the operations that are under way; only this gives up those that wait for the disk. */
+  /** After the operations that are under way; only this gives up those that wait. */
   async close(): Promise<void> {
     this.#closing = true;
     // An operation may add another one.
@@ -96,10 +101,11 @@ export class OrderedWrites {
         this.#problem = null;
         return result;
       } catch (error) {
-        if (!this.#hooks.isTransient(error) || this.#closing) throw error;
-        if (this.#problem === null)
-          this.#log.error(`the job database cannot be written, trying on: ${(error as Error).message}`);
-        this.#problem = `the job database cannot be written: ${(error as Error).message}`;
+        const code = this.#hooks.whenAway(error);
+        if (code === null || this.#closing) throw error;
+        const message = `the job database cannot be written: ${(error as Error).message}`;
+        if (this.#problem === null) this.#log.error({ code }, `${message}; trying on`);
+        this.#problem = new CodedError(code, message);
         await new Promise((resolve) => setTimeout(resolve, RETRY_MS));
       }
     }

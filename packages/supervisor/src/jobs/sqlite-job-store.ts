@@ -1,15 +1,14 @@
 /**
  * The job store on SQLite (libsql), in the data folder. The file itself is opened by sqlite-database.ts.
  */
-import { randomBytes } from 'node:crypto';
 import { CodedError } from '@qwen-supervisor/protocol/errors';
-import type { Job, JobOrder, JobSource, JobStatus } from '@qwen-supervisor/protocol/job';
-import { type JobRequest, requestOf, stepsOf, workOf } from '@qwen-supervisor/protocol/job-request';
-import type { JobOutcome } from '@qwen-supervisor/protocol/messages';
+import type { Job, JobOrder } from '@qwen-supervisor/protocol/job';
+import { requestOf, workOf } from '@qwen-supervisor/protocol/job-request';
 import type Database from 'libsql';
 import type { Death } from '../core/attempt.js';
+import { errorOf, imageOf, newId, type Row, toJob } from './job-row.js';
 import { afterDeath, type JobStore, type Waiting } from './job-store.js';
-import { type StoredImage, sqlitePictures } from './sqlite-pictures.js';
+import { sqlitePictures } from './sqlite-pictures.js';
 import { SqliteStatements } from './sqlite-statements.js';
 
 /**
@@ -17,34 +16,6 @@ import { SqliteStatements } from './sqlite-statements.js';
  * moved.
  */
 const IN_TURN = 'priority DESC, rank';
-
-interface Row {
-  /** Counts the jobs as they arrive. */
-  position: number;
-  id: string;
-  status: JobStatus;
-  request: string;
-  priority: number;
-  source: JobSource;
-  group_id: string | null;
-  retry_of: string | null;
-  step: number;
-  attempts: number;
-  cancel_requested: number;
-  own_deaths: number;
-  outside_deaths: number;
-  resumed_at_step: number | null;
-  started_over_reason: string | null;
-  devices: string;
-  model: string | null;
-  starred: number;
-  trashed_at: string | null;
-  fingerprint: string | null;
-  image: string | null;
-  error: string | null;
-  created_at: string;
-  finished_at: string | null;
-}
 
 export function sqliteJobStore(db: Database.Database): JobStore {
   const statements = new SqliteStatements(db);
@@ -217,9 +188,10 @@ export function sqliteJobStore(db: Database.Database): JobStore {
       });
       pictures.forget();
     },
-    isTransient(error) {
+    whenAway(error) {
       const { code, message } = error as { code?: string; message?: string };
-      return /^SQLITE_(FULL|IOERR)/.test(code ?? '') || /disk is full|disk I\/O error/.test(message ?? '');
+      const isDisk = /^SQLITE_(FULL|IOERR)/.test(code ?? '') || /disk is full|disk I\/O error/.test(message ?? '');
+      return isDisk ? 'DISK_FULL' : null;
     },
     async close() {
       // libsql closes the file when the last statement is collected; the lock must not wait for that.
@@ -227,49 +199,4 @@ export function sqliteJobStore(db: Database.Database): JobStore {
       db.close();
     },
   };
-}
-
-function toJob(row: Row): Job {
-  const request = requestOf(JSON.parse(row.request) as JobRequest);
-  const steps = stepsOf(request);
-  const image = row.image === null ? null : (JSON.parse(row.image) as StoredImage);
-  return {
-    id: row.id,
-    status: row.status,
-    ...request,
-    step: row.step,
-    steps,
-    progress: row.status === 'done' ? 1 : row.step / steps,
-    attempts: row.attempts,
-    priority: row.priority,
-    position: null,
-    eta: null,
-    source: row.source,
-    group: row.group_id,
-    retryOf: row.retry_of,
-    resumedAtStep: row.resumed_at_step,
-    startedOverReason: row.started_over_reason,
-    devices: JSON.parse(row.devices),
-    model: row.model,
-    images: image ? [{ id: image.id, url: `/api/v1/images/${image.id}`, sha256: image.sha256 }] : [],
-    starred: row.starred === 1,
-    trashedAt: row.trashed_at,
-    error: row.error === null ? null : JSON.parse(row.error),
-    createdAt: row.created_at,
-    finishedAt: row.finished_at,
-  };
-}
-
-function newId(kind: 'job' | 'group'): string {
-  return `${kind}_${randomBytes(12).toString('hex')}`;
-}
-
-function imageOf(outcome: JobOutcome): string | null {
-  if (outcome.status !== 'done') return null;
-  const { imageId: id, file, sha256, bytes } = outcome;
-  return JSON.stringify({ id, file, sha256, bytes } satisfies StoredImage);
-}
-
-function errorOf(outcome: JobOutcome): string | null {
-  return outcome.status === 'failed' ? JSON.stringify(outcome.error) : null;
 }

@@ -1,22 +1,13 @@
 /** The pictures in the job store on SQLite: a job that is done has one, and the marks on it. */
 import type { PictureFilter, PictureMarks } from '@qwen-supervisor/protocol/job';
+import { type StoredImage, wordsOf } from './job-row.js';
 import type { Expired, JobStore } from './job-store.js';
 import type { SqliteStatements } from './sqlite-statements.js';
-
-/** Shape of the column `image`. */
-export interface StoredImage {
-  id: string;
-  file: string;
-  sha256: string;
-  bytes: number;
-}
 
 /** Pictures that are looked at together for what is to be removed. */
 const LOOKED_AT_ONCE = 100;
 /** Newest pictures that are kept whatever their size. */
 const NEVER_TOO_LARGE = 10;
-/** Words that are searched for: more say nothing more. */
-const WORDS_MAX = 20;
 
 interface SqlitePictures {
   operations: Pick<JobStore, 'pictures' | 'facets' | 'mark' | 'inputs' | 'findImage' | 'expired'>;
@@ -160,10 +151,4 @@ function conditionsOf({ search, starred, trashed, model, width, height }: Pictur
     ],
     values: given.map(([, value]) => value),
   };
-}
-
-/** As LIKE takes them: what means something to it is only a character here. */
-function wordsOf(search: string): string[] {
-  const words = search.split(/\s+/).filter((word) => word !== '');
-  return words.slice(0, WORDS_MAX).map((word) => word.replace(/[\\%_]/g, '\\$&'));
 }

@@ -1,8 +1,6 @@
 /** How a store speaks to libsql: prepared statements, transactions, pages. */
 import type Database from 'libsql';
-
-/** Characters of the requests of one page. */
-const PAGE_CHARACTERS = 1 << 20;
+import { fittingPage } from './job-row.js';
 
 export class SqliteStatements {
   readonly #db: Database.Database;
@@ -50,13 +48,7 @@ export class SqliteStatements {
     const bounds = cursor === null ? [limit + 1] : [cursor, limit + 1];
     const all = this.prepare(`${sql} ${before} ORDER BY position DESC LIMIT ?`);
     const rows = all.all(...values, ...bounds) as R[];
-    // Prompts may be long: a page has as many jobs as go into one message with ease, and one at least.
-    let characters = 0;
-    const fitting = rows.findIndex(({ request = '' }) => {
-      characters += request.length;
-      return characters > PAGE_CHARACTERS;
-    });
-    const shown = rows.slice(0, fitting < 0 ? limit : Math.min(limit, Math.max(1, fitting)));
+    const shown = fittingPage(rows, limit);
     return { rows: shown, next: rows.length > shown.length ? (shown.at(-1) as R).position : null };
   }
 }

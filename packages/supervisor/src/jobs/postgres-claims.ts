@@ -1,0 +1,123 @@
+/**
+ * The jobs that are in the hands of this supervisor: it says again and again that it lives, hears which of them were
+ * taken from it or are to be cancelled, and takes from others that are silent what they held.
+ */
+import type { PostgresDatabase } from './postgres-database.js';
+import type { Claim, PostgresEngine } from './postgres-engine.js';
+
+/** What another machine has done, and what is to be done about it. */
+export interface ClaimHooks {
+  /** There may be something to claim. */
+  onWork(): void;
+  /** Somebody wants this job to end; `keep`: with the picture that it has reached. */
+  onCancel(id: string, keep: boolean): void;
+  /** It was taken from us: whatever comes of it is of no use. */
+  onLost(id: string): void;
+  /** The database does not do what it is asked; null when it does again. */
+  onAway(error: Error | null): void;
+}
+
+/** A third of what is waited for a sign of life. */
+const BEAT_MS = 3000;
+const SWEEP_MS = 2000;
+/** Notices may be missed: so often it is looked without one. */
+const LOOK_MS = 5000;
+/**
+ * After a start, and after a time without the database, the others have this long to say that they live: else all that
+ * runs would be taken from all at once.
+ */
+const HELD_BACK_MS = 10_000;
+
+export class PostgresClaims {
+  readonly #database: PostgresDatabase;
+  readonly #engine: PostgresEngine;
+  readonly #hooks: ClaimHooks;
+  /** By job. */
+  readonly #held = new Map<string, Claim>();
+  /** Puts those that the engine has taken from their holders back into the queue. */
+  readonly #reconcile: () => Promise<void>;
+  readonly #timers: NodeJS.Timeout[] = [];
+  #working = new Set<Promise<void>>();
+  #sweepsFromMs = performance.now() + HELD_BACK_MS;
+  #isAway = false;
+
+  constructor(database: PostgresDatabase, engine: PostgresEngine, hooks: ClaimHooks, reconcile: () => Promise<void>) {
+    this.#database = database;
+    this.#engine = engine;
+    this.#hooks = hooks;
+    this.#reconcile = reconcile;
+  }
+
+  start(): void {
+    this.#every(BEAT_MS, () => this.beat());
+    this.#every(SWEEP_MS, async () => {
+      if (performance.now() >= this.#sweepsFromMs) await this.sweep();
+    });
+    this.#timers.push(setInterval(() => this.#hooks.onWork(), LOOK_MS).unref());
+  }
+
+  took(id: string, claim: Claim): void {
+    this.#held.set(id, claim);
+  }
+
+  gave(id: string): void {
+    this.#held.delete(id);
+  }
+
+  async beat(): Promise<void> {
+    const held = [...this.#held];
+    if (held.length === 0) return;
+    const sql = this.#database.alone;
+    const ours = await this.#engine.beat(
+      sql,
+      held.map(([, claim]) => claim),
+    );
+    for (const [id, claim] of held) {
+      // It may have been settled, or claimed anew, while the question was under way.
+      if (ours.has(claim.id) || this.#held.get(id) !== claim) continue;
+      this.#held.delete(id);
+      this.#hooks.onLost(id);
+    }
+    const wanted = `SELECT id, cancel_keeps FROM ${this.#database.schema}.jobs
+      WHERE status = 'running' AND cancel_requested = 1 AND id = ANY($1)`;
+    const cancelled = await sql.all<{ id: string; cancel_keeps: boolean }>(wanted, [...this.#held.keys()]);
+    for (const { id, cancel_keeps: keep } of cancelled) if (this.#held.has(id)) this.#hooks.onCancel(id, keep);
+  }
+
+  async sweep(): Promise<void> {
+    await this.#engine.sweep();
+    await this.#reconcile();
+  }
+
+  async close(): Promise<void> {
+    for (const timer of this.#timers) clearInterval(timer);
+    await Promise.all(this.#working);
+  }
+
+  /** One at a time; what fails is tried again the next time. */
+  #every(ms: number, act: () => Promise<void>): void {
+    let acting: Promise<void> | null = null;
+    const tick = () => {
+      if (acting) return;
+      acting = act()
+        .then(
+          () => this.#note(null),
+          (error: Error) => this.#note(error),
+        )
+        .finally(() => {
+          this.#working.delete(working);
+          acting = null;
+        });
+      const working = acting;
+      this.#working.add(working);
+    };
+    this.#timers.push(setInterval(tick, ms).unref());
+  }
+
+  #note(error: Error | null): void {
+    if (error) this.#sweepsFromMs = performance.now() + HELD_BACK_MS;
+    if (this.#isAway === (error !== null)) return;
+    this.#isAway = error !== null;
+    this.#hooks.onAway(error);
+  }
+}

@@ -1,0 +1,129 @@
+/** PostgreSQL for the specifications of a job store: in this process (PGlite), and a cluster of its own. */
+import { chownSync, existsSync, mkdirSync, mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { PGlite } from '@electric-sql/pglite';
+import type { JobStore } from '@qwen-supervisor/supervisor/jobs/job-store';
+import { bossOptions, install, usable } from '@qwen-supervisor/supervisor/jobs/open-postgres';
+import type { ClaimHooks } from '@qwen-supervisor/supervisor/jobs/postgres-claims';
+import { PostgresDatabase } from '@qwen-supervisor/supervisor/jobs/postgres-database';
+import { execa } from 'execa';
+import { type ConstructorOptions, type Db, fromPglite, PgBoss } from 'pg-boss';
+import { afterAll } from 'vitest';
+
+export const DEAF: ClaimHooks = { onWork() {}, onCancel() {}, onLost() {}, onAway() {} };
+
+/** Of Debian. */
+const BINARIES = '/usr/lib/postgresql/15/bin';
+export const hasPostgres = () => existsSync(join(BINARIES, 'initdb'));
+
+/** One connection: what is not in the transaction waits until it is over. */
+function pgliteConnection(pglite: PGlite): Db {
+  const plain = fromPglite(pglite);
+  let tail: Promise<unknown> = Promise.resolve();
+  const inTurn = <T>(act: () => Promise<T>): Promise<T> => {
+    const acting = tail.then(act, act);
+    tail = acting.catch(() => {});
+    return acting;
+  };
+  return {
+    ...plain,
+    executeSql: (text, values) => inTurn(() => plain.executeSql(text, values)),
+    beginTransaction: () =>
+      new Promise((resolve, reject) => {
+        void inTurn(async () => {
+          await plain.executeSql('BEGIN');
+          await new Promise<void>((over) => {
+            const end = (how: string) => plain.executeSql(how).then(() => over());
+            resolve({ db: plain, commit: () => end('COMMIT'), rollback: () => end('ROLLBACK') });
+          });
+        }).catch(reject);
+      }),
+  };
+}
+
+export interface Postgres {
+  /** A supervisor's store; `name` is of the database, as a folder is. */
+  open(name: string, host?: string, hooks?: ClaimHooks): Promise<JobStore>;
+  database(name: string): Promise<PostgresDatabase>;
+}
+
+/** One for all cases of a file: each has a schema of its own. */
+function postgres(connect: () => Promise<ConstructorOptions>): Postgres {
+  let connected: ReturnType<typeof connect> | null = null;
+  const schemas = new Map<string, string>();
+  const database = async (name: string) => {
+    connected ??= connect();
+    const options = await connected;
+    const known = schemas.get(name);
+    const schema = known ?? `case_${schemas.size}`;
+    schemas.set(name, schema);
+    const boss = new PgBoss({ ...bossOptions(schema), ...options, migrate: !known, createSchema: !known });
+    boss.on('error', () => {});
+    await boss.start();
+    const opened = new PostgresDatabase(boss, schema);
+    if (!known) await install(opened);
+    return opened;
+  };
+  return { database, open: async (name, host = 'here', hooks = DEAF) => usable(await database(name), host, hooks) };
+}
+
+export function pglite(): Postgres {
+  let one: PGlite | null = null;
+  afterAll(() => one?.close());
+  return postgres(async () => {
+    one = await PGlite.create();
+    const db = pgliteConnection(one);
+    return { db, backend: 'pglite' };
+  });
+}
+
+/** A cluster of its own, which nobody reaches but through its folder. */
+export function privateCluster(): Postgres & { folder: () => string; control(...args: string[]): Promise<void> } {
+  const folder = mkdtempSync(join(tmpdir(), 'qwen-supervisor-postgres-'));
+  const data = join(folder, 'data');
+  const asPostgres = async (program: string, args: string[]) => {
+    const [uid, gid] = await Promise.all(
+      ['-u', '-g'].map(async (of) => Number((await execa('id', [of, 'postgres'])).stdout)),
+    );
+    await execa(join(BINARIES, program), args, {
+      uid: uid as number,
+      gid: gid as number,
+      cwd: folder,
+      stdio: 'ignore',
+    });
+    return { uid, gid };
+  };
+  const control = async (...args: string[]) => {
+    const server = `-k ${folder} -c listen_addresses= -c fsync=off`;
+    await asPostgres('pg_ctl', ['-D', data, '-w', '-o', server, '-l', join(folder, 'log'), ...args]);
+  };
+  afterAll(async () => {
+    if (existsSync(join(data, 'postmaster.pid'))) await control('stop', '-m', 'immediate');
+    rmSync(folder, { recursive: true });
+  });
+  return {
+    folder: () => folder,
+    control,
+    ...postgres(async () => {
+      const { stdout } = await execa('id', ['-u', 'postgres']);
+      chownSync(folder, Number(stdout), -1);
+      mkdirSync(data);
+      chownSync(data, Number(stdout), -1);
+      await asPostgres('initdb', [
+        '-D',
+        data,
+        '-U',
+        'postgres',
+        '-A',
+        'trust',
+        '--no-sync',
+        '--no-locale',
+        '-E',
+        'UTF8',
+      ]);
+      await control('start');
+      return { host: folder, user: 'postgres', database: 'postgres', max: 5 };
+    }),
+  };
+}
