@@ -23,6 +23,16 @@ export const configSchema = z.strictObject({
     .min(1)
     .describe('Folder for jobs, pictures, logs and prepared weights. Default: $XDG_DATA_HOME/qwen-supervisor')
     .meta({ takesEffect: 'start' }),
+  store: z
+    .string()
+    .regex(/^(sqlite|postgres(ql)?:\/\/\S+)$/, {
+      error: "must be 'sqlite', or the address of a PostgreSQL database: postgres://user@machine/database",
+    })
+    .default('sqlite')
+    .describe(
+      "Where jobs are kept: 'sqlite' is the data folder; 'postgres://user@machine/database' is shared by several machines, which draw one queue. The password belongs into PGPASSWORD",
+    )
+    .meta({ takesEffect: 'start' }),
   host: z
     .string()
     .min(1)

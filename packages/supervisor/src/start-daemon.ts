@@ -6,11 +6,13 @@ import { printError } from './cli/printer.js';
 import { readKeysFile } from './config/keys-file.js';
 import { isServiceVariable } from './config/load-config.js';
 import { Daemon, type RunningDaemon } from './daemon.js';
-import { openSqliteJobStore } from './jobs/sqlite-database.js';
+import { type OpenedStore, openJobStore } from './jobs/open-job-store.js';
+import type { ClaimHooks } from './jobs/postgres-claims.js';
 import { emptyTemporaryFolder, prepareDataDir, prepareSocket, readPresence } from './machine/data-folder.js';
 import { fileSystemOf } from './machine/file-system.js';
 import { adoptHttpPort, bindHttpPort, type HttpPort } from './machine/http-port.js';
 import { processState } from './machine/process-state.js';
+import { OtherMachines } from './other-machines.js';
 import { PlannedModels } from './planned-models.js';
 import { deathSignalLauncher } from './processes/spawn-child.js';
 import { sweepSurvivors } from './processes/survivors.js';
@@ -35,7 +37,8 @@ export async function startDaemon(
   const keys = readKeysFile(config['keys-file']);
   const models = await PlannedModels.open(config, stopping);
   const dataDir = prepareDataDir(config['data-dir']);
-  const { store, setAside } = openStore(dataDir);
+  const others = new OtherMachines();
+  const { store, setAside, leftHere } = await openStore(config.store, dataDir, others);
   emptyTemporaryFolder(dataDir);
   let httpPort: HttpPort | undefined;
   try {
@@ -49,6 +52,11 @@ export async function startDaemon(
     if (isServiceVariable(env.QWEN_SUPERVISOR_PORT ?? ''))
       log.logger.warn('QWEN_SUPERVISOR_PORT is of a Kubernetes Service and is ignored (enableServiceLinks: false)');
     if (setAside) log.logger.error(`the job database was damaged: kept as ${setAside}, the queue begins empty`);
+    if (leftHere > 0)
+      log.logger.warn(
+        { jobs: leftHere },
+        "jobs wait in this folder's own database: they are drawn with store = 'sqlite'",
+      );
     if (deathSignalLauncher().length === 0) {
       log.logger.warn(
         'this system has no setpriv that ends children with their supervisor: a killed one may leave some behind',
@@ -61,6 +69,7 @@ export async function startDaemon(
     delete env.NOTIFY_SOCKET;
     const parts = { config, readConfig, models, dataDir, store, httpPort, log, socket, keys };
     const daemon = new Daemon({ ...parts, systemd, watchdogMs: activation.watchdogMs });
+    others.attend(daemon, daemon.jobs, log);
     await daemon.open();
     return daemon;
   } catch (error) {
@@ -77,9 +86,9 @@ function endForBug(error: Error, { logger }: Log): never {
   process.exit(ERRORS.INTERNAL.exit);
 }
 
-function openStore(dataDir: string): ReturnType<typeof openSqliteJobStore> {
+async function openStore(where: string, dataDir: string, hooks: ClaimHooks): Promise<OpenedStore> {
   try {
-    return openSqliteJobStore(dataDir);
+    return await openJobStore(where, dataDir, hooks);
   } catch (error) {
     if (!(error instanceof CodedError) || error.code !== 'ALREADY_RUNNING') throw error;
     const other = readPresence(dataDir);

@@ -8,6 +8,11 @@ import { type Settings, withSettings } from './settings.js';
 
 const KEY_WIDTH = 24;
 
+/** What is shown may be pasted anywhere. */
+function withoutPassword(address: string): string {
+  return address.replace(/^(\w+:\/\/[^:@/]*):[^@]*@/, '$1:…@');
+}
+
 export function addConfig(program: Command): void {
   const config = program.command('config').description('the settings, and where each comes from');
   withSettings(config.command('show'))
@@ -17,7 +22,7 @@ export function addConfig(program: Command): void {
       const { config, origins } = explained(settings);
       const rows = CONFIG_KEYS.map((key) => ({
         key,
-        value: config[key],
+        value: key === 'store' ? withoutPassword(config.store) : config[key],
         from: origins[key] ?? 'the defaults',
         takesEffect: takesEffect(key),
       }));

@@ -26,6 +26,7 @@ const COMMANDS: Record<string, () => Promise<(program: Command) => void>> = {
   bench: async () => (await import('./bench.js')).addBench,
   config: async () => (await import('./config.js')).addConfig,
   keys: async () => (await import('./keys.js')).addKeys,
+  store: async () => (await import('./store.js')).addStore,
   completion: async () => (await import('./completion.js')).addCompletion,
   service: async () => (await import('./service.js')).addService,
 };

@@ -302,6 +302,11 @@ export class JobDesk {
     this.gallery.expire();
   }
 
+  /** Jobs came, or went, by way of another machine. */
+  othersChanged(): void {
+    this.#line.changed();
+  }
+
   counts(): Promise<{ queued: number; running: number }> {
     return this.#writes.inOurErrors(this.#store.counts());
   }

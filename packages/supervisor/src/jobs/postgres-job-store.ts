@@ -136,7 +136,7 @@ export async function postgresJobStore({ database, engine, hooks, host }: Postgr
   }
 
   await engine.warm();
-  const listening = await database.boss.getDb().listen?.(channel, hear, hooks.onWork);
+  const listening = await database.boss.getDb().listen?.(channel, hear, () => hooks.onWork());
   claims.start();
 
   return {

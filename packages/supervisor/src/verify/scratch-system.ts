@@ -23,6 +23,8 @@ const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
  * another kind of card they come out otherwise.
  */
 const OWN: Partial<Config> = {
+  // Jobs of its own, which nobody else draws.
+  store: 'sqlite',
   'keys-file': '',
   'path-prefix': '',
   'restart-max': 3,

@@ -1,0 +1,21 @@
+import { CodedError } from '@qwen-supervisor/protocol/errors';
+import type { Command } from 'commander';
+import { explained } from './client.js';
+import { print } from './printer.js';
+import { type Settings, withSettings } from './settings.js';
+
+export function addStore(program: Command): void {
+  const store = program.command('store').description('the job database that several machines share');
+  withSettings(store.command('migrate'))
+    .description("make its tables, or bring them up to date; once, on one machine, before 'start'")
+    .action(async (settings: Settings) => {
+      const { store: url } = explained(settings).config;
+      if (url === 'sqlite')
+        throw new CodedError(
+          'USAGE_INVALID',
+          "store is 'sqlite', which brings itself up to date: name a shared database with --store postgres://…",
+        );
+      const { migratePostgres } = await import('../jobs/open-postgres.js');
+      print((await migratePostgres(url)) ? 'the tables were made or changed' : 'the tables are up to date');
+    });
+}

@@ -1,0 +1,36 @@
+/** Which job store a supervisor works with: its own, or one that it shares with those of other machines. */
+import { hostname } from 'node:os';
+import type { JobStore } from './job-store.js';
+import type { ClaimHooks } from './postgres-claims.js';
+import { openSqliteJobStore } from './sqlite-database.js';
+
+export interface OpenedStore {
+  store: JobStore;
+  /** Where a damaged database of this folder is kept. */
+  setAside: string | null;
+  /** Jobs in this folder's own database that nobody draws while the shared one is used. */
+  leftHere: number;
+}
+
+/**
+ * `where` is the setting `store`. The folder's own database is opened in any case: its lock is what keeps a second
+ * supervisor out of the folder.
+ * @throws CodedError ALREADY_RUNNING, JOB_STORE_UNUSABLE, and as `openPostgresJobStore`
+ */
+export async function openJobStore(where: string, dataDir: string, hooks: ClaimHooks): Promise<OpenedStore> {
+  const { store: own, setAside } = openSqliteJobStore(dataDir);
+  if (where === 'sqlite') return { store: own, setAside, leftHere: 0 };
+  try {
+    const { openPostgresJobStore } = await import('./open-postgres.js');
+    const shared = await openPostgresJobStore(where, `${hostname()}:${dataDir}`, hooks);
+    const { queued, running } = await own.counts();
+    const close = async () => {
+      await own.close();
+      await shared.close();
+    };
+    return { store: { ...shared, close }, setAside, leftHere: queued + running };
+  } catch (error) {
+    await own.close();
+    throw error;
+  }
+}
