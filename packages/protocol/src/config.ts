@@ -33,6 +33,11 @@ export const configSchema = z.strictObject({
       "Where jobs are kept: 'sqlite' is the data folder; 'postgres://user@machine/database' is shared by several machines, which draw one queue. The password belongs into PGPASSWORD",
     )
     .meta({ takesEffect: 'start' }),
+  'shared-folder': z
+    .string()
+    .default('')
+    .describe('Folder that all machines of a shared store have mounted: there each finds the pictures of the others')
+    .meta({ takesEffect: 'start' }),
   host: z
     .string()
     .min(1)

@@ -201,6 +201,10 @@ export const ERRORS = {
     'this Node is too old for the shared job database',
     "install Node 22.12 or newer, or use store = 'sqlite', which every supported Node can",
     500, 71, 'environment'),
+  SHARED_FOLDER_UNREACHABLE: row(
+    'the folder that all machines share cannot be read or written',
+    'mount it, or mend its permissions: the same folder on every machine, named by shared-folder',
+    503, 71, 'environment', true),
   MODEL_NOT_FOUND: row(
     'the model folder is missing or not complete',
     'name a diffusers checkpoint folder with --model: it holds model_index.json, transformer/, text_encoder/, vae/, tokenizer/ and scheduler/',

@@ -78,7 +78,7 @@ export class Daemon implements RunningDaemon, Supervised {
   #end: (error: ErrorObject | null) => void = () => {};
 
   constructor(parts: Parts) {
-    const { httpPort, config, models, dataDir, socket, store } = parts;
+    const { httpPort, config, models, dataDir, socket, store, shared } = parts;
     const log = parts.log.logger;
     this.#parts = parts;
     this.#config = config;
@@ -90,7 +90,7 @@ export class Daemon implements RunningDaemon, Supervised {
     this.#control = new ControlSocket(socket, { dataDir, url: httpPort.url, log }, (link) => answer(link, this));
     const socketPath = () => this.#control.path;
     this.#processes = new Processes({ socketPath, dataDir, log }, (child, exit) => this.#tellExit(child, exit));
-    this.jobs = new JobDesk({ dataDir, store, log, events: this.events, bounds: boundsOf(config) }, this);
+    this.jobs = new JobDesk({ dataDir, store, shared, log, events: this.events, bounds: boundsOf(config) }, this);
     this.children = {
       withToken: (token) => this.#processes.find(token),
       attach: (child, link) => {
@@ -248,6 +248,7 @@ export class Daemon implements RunningDaemon, Supervised {
         return this.jobs.begin(effect.jobId, effect.attempt, effect.start);
       case 'tell-step': {
         const { jobId, step, steps, preview } = effect;
+        this.jobs.advanced(jobId);
         const eta = runningEta(this.#state, this.nowMs(), jobId);
         return this.events.publish({ type: 'step', jobId, step, steps, preview, eta });
       }

@@ -1,6 +1,7 @@
 import type { ApiKey } from '@qwen-supervisor/protocol/api-keys';
 import type { Config } from '@qwen-supervisor/protocol/config';
 import type { JobStore } from './jobs/job-store.js';
+import type { SharedFolder } from './jobs/shared-folder.js';
 import type { HttpPort } from './machine/http-port.js';
 import type { PlannedModels } from './planned-models.js';
 import type { Log } from './records/log.js';
@@ -13,6 +14,8 @@ export interface Parts {
   models: PlannedModels;
   dataDir: string;
   store: JobStore;
+  /** Where the machines of a shared store find the pictures of each other. */
+  shared: SharedFolder | null;
   httpPort: HttpPort;
   log: Log;
   socket: string;

@@ -8,6 +8,7 @@ import { isServiceVariable } from './config/load-config.js';
 import { Daemon, type RunningDaemon } from './daemon.js';
 import { type OpenedStore, openJobStore } from './jobs/open-job-store.js';
 import type { ClaimHooks } from './jobs/postgres-claims.js';
+import { SharedFolder } from './jobs/shared-folder.js';
 import { emptyTemporaryFolder, prepareDataDir, prepareSocket, readPresence } from './machine/data-folder.js';
 import { fileSystemOf } from './machine/file-system.js';
 import { adoptHttpPort, bindHttpPort, type HttpPort } from './machine/http-port.js';
@@ -67,7 +68,8 @@ export async function startDaemon(
     const socket = prepareSocket(dataDir, env);
     const systemd = activation.notify ? new SystemdNotifier(env, (reason) => log.logger.warn(reason)) : null;
     delete env.NOTIFY_SOCKET;
-    const parts = { config, readConfig, models, dataDir, store, httpPort, log, socket, keys };
+    const shared = config['shared-folder'] === '' ? null : new SharedFolder(config['shared-folder'], dataDir);
+    const parts = { config, readConfig, models, dataDir, store, shared, httpPort, log, socket, keys };
     const daemon = new Daemon({ ...parts, systemd, watchdogMs: activation.watchdogMs });
     others.attend(daemon, daemon.jobs, log);
     await daemon.open();

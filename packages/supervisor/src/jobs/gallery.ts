@@ -7,6 +7,7 @@ import type { Logger } from 'pino';
 import type { EventLog } from '../records/event-log.js';
 import type { Expired, JobStore } from './job-store.js';
 import type { OrderedWrites } from './ordered-writes.js';
+import type { SharedFolder } from './shared-folder.js';
 import { removeInputs, removePicture, tidily } from './stored-pictures.js';
 
 const DAY_MS = 86_400_000;
@@ -23,6 +24,7 @@ export interface Keep {
 interface Parts {
   dataDir: string;
   store: JobStore;
+  shared: SharedFolder | null;
   log: Logger;
   events: EventLog;
   writes: OrderedWrites;
@@ -47,10 +49,11 @@ export class Gallery {
     return this.#parts.writes.inOurErrors(this.#parts.store.facets());
   }
 
-  /** @throws CodedError IMAGE_NOT_FOUND */
+  /** It lies here then, whoever has drawn it. @throws CodedError IMAGE_NOT_FOUND, SHARED_FOLDER_UNREACHABLE */
   async find(id: string): Promise<{ file: string; sha256: string }> {
     const image = await this.#parts.writes.inOurErrors(this.#parts.store.findImage(id));
     if (!image) throw new CodedError('IMAGE_NOT_FOUND');
+    await this.#parts.shared?.getPicture(image);
     return image;
   }
 
@@ -97,8 +100,9 @@ export class Gallery {
 
   /** Files first: what is still in the store is found and removed at the next look. */
   async #forget(jobs: Expired[]): Promise<void> {
-    const { dataDir, store, log, writes } = this.#parts;
+    const { dataDir, store, shared, log, writes } = this.#parts;
     if (jobs.length === 0) return;
+    await shared?.removePictures(jobs.flatMap(({ file }) => file ?? []));
     tidily(log, () => {
       for (const { file } of jobs) if (file) removePicture(dataDir, file);
     });

@@ -27,6 +27,7 @@ import { checkpointedSteps, removeCheckpoints, removeHalfWritten } from './job-c
 import type { JobStore, Taker } from './job-store.js';
 import { OrderedWrites } from './ordered-writes.js';
 import { QueueLine } from './queue-line.js';
+import type { SharedFolder } from './shared-folder.js';
 import { removeInputs, tidily } from './stored-pictures.js';
 
 /** What is known of a queue of days may be otherwise in an hour. */
@@ -49,6 +50,15 @@ export interface Bounds extends Keep {
   maxQueuedPerKey: number;
 }
 
+interface DeskParts {
+  dataDir: string;
+  store: JobStore;
+  shared: SharedFolder | null;
+  log: Logger;
+  events: EventLog;
+  bounds: Bounds;
+}
+
 export class JobDesk {
   bounds: Bounds;
   /** The pictures of those that are done. */
@@ -60,24 +70,29 @@ export class JobDesk {
   readonly #core: Core;
   readonly #writes: OrderedWrites;
   readonly #line: QueueLine;
+  /** Null where all that is drawn is drawn here. */
+  readonly #shared: SharedFolder | null;
 
-  constructor(parts: { dataDir: string; store: JobStore; log: Logger; events: EventLog; bounds: Bounds }, core: Core) {
+  constructor(parts: DeskParts, core: Core) {
     this.bounds = parts.bounds;
     this.#dataDir = parts.dataDir;
     this.#store = parts.store;
+    this.#shared = parts.shared;
     this.#log = parts.log;
     this.#events = parts.events;
     this.#core = core;
     this.#writes = new OrderedWrites(parts.log, {
-      whenAway: (error) => parts.store.whenAway(error),
+      whenAway: (error) =>
+        error instanceof CodedError && error.code === 'SHARED_FOLDER_UNREACHABLE'
+          ? error.code
+          : parts.store.whenAway(error),
       onWritten: () => this.#line.changed(),
       onFailure: (error) => {
         parts.log.error({ code: error.code }, error.message);
         core.send({ type: 'store-failed', atMs: core.nowMs(), error: error.toObject() });
       },
     });
-    const { dataDir, store, log, events } = parts;
-    this.gallery = new Gallery({ dataDir, store, log, events, writes: this.#writes }, () => this.bounds);
+    this.gallery = new Gallery({ ...parts, writes: this.#writes }, () => this.bounds);
     this.#line = new QueueLine((limit) => this.#writes.inOurErrors(parts.store.waiting(limit)));
   }
 
@@ -100,6 +115,7 @@ export class JobDesk {
       if (refusal) throw refusal;
       for (const { request } of orders) this.#core.requireAllowed(request);
     }
+    for (const { request } of orders) await this.#shared?.putInputs(request);
     const core = this.#core;
     const { maxQueued, maxQueuedPerKey } = this.bounds;
     const put = this.#store.put(orders, idempotency, maxQueued, maxQueuedPerKey).catch((error: unknown) => {
@@ -245,7 +261,11 @@ export class JobDesk {
   claim(worker: WorkerName): void {
     this.#writes.later(async () => {
       const job = await this.#store.claim(this.#core.takerFor(worker));
-      this.#core.send({ type: 'claimed', worker, atMs: this.#core.nowMs(), job });
+      const tell = () => this.#core.send({ type: 'claimed', worker, atMs: this.#core.nowMs(), job });
+      if (!job || !this.#shared) return tell();
+      // Tried again on its own where the folder is away: the job is ours already.
+      const shared = this.#shared;
+      this.#writes.later(() => shared.getReady(job).then(tell));
     });
   }
 
@@ -254,6 +274,15 @@ export class JobDesk {
       const job = await this.#store.begin(id, attempt, start);
       if (job) this.#publish({ type: 'running', jobId: id, attempt, ...start });
     });
+  }
+
+  /** A step was completed: others may have to go on from there. */
+  advanced(id: string): void {
+    this.#inBackground(this.#shared?.putCheckpoint(id));
+  }
+
+  #inBackground(act: Promise<void> | undefined): void {
+    act?.catch((error: CodedError) => this.#log.warn({ code: error.code }, error.message));
   }
 
   release(id: string, reason: string, death: Death, step: number): void {
@@ -267,6 +296,7 @@ export class JobDesk {
 
   finish(id: string, attempt: number, step: number, outcome: JobOutcome): void {
     this.#writes.later(async () => {
+      if (outcome.status === 'done') await this.#shared?.putPicture(outcome);
       const job = await this.#store.finish(id, attempt, step, outcome);
       if (job) this.#publish({ type: outcome.status, jobId: id, job });
     });
@@ -295,6 +325,7 @@ export class JobDesk {
 
   /** What nobody needs any more, whatever the bounds are: pictures of requests that were refused, for one. */
   tidy(): void {
+    this.#inBackground(this.#shared?.removeStale());
     this.#writes.later(async () => {
       const inputs = await this.#store.inputs();
       tidily(this.#log, () => removeInputs(this.#dataDir, inputs));
@@ -329,8 +360,10 @@ export class JobDesk {
   }
 
   #record(event: JobEvent): void {
-    if ('job' in event && isTerminal(event.job.status))
+    if ('job' in event && isTerminal(event.job.status)) {
       tidily(this.#log, () => removeCheckpoints(this.#dataDir, (id) => id !== event.jobId));
+      this.#inBackground(this.#shared?.removeCheckpoints(event.jobId));
+    }
     const reason = event.type === 'requeued' ? event.reason : event.type === 'running' ? event.startedOverReason : null;
     const step = event.type === 'running' && event.step > 0 ? event.step : null;
     const device = event.type === 'running' ? event.device : null;

@@ -49,10 +49,16 @@ export class PostgresClaims {
   }
 
   start(): void {
-    this.#every(BEAT_MS, () => this.beat());
-    this.#every(SWEEP_MS, async () => {
-      if (performance.now() >= this.#sweepsFromMs) await this.sweep();
-    });
+    this.#every(
+      BEAT_MS,
+      () => this.#held.size > 0,
+      () => this.#beat(),
+    );
+    this.#every(
+      SWEEP_MS,
+      () => performance.now() >= this.#sweepsFromMs,
+      () => this.#sweep(),
+    );
     this.#timers.push(setInterval(() => this.#hooks.onWork(), LOOK_MS).unref());
   }
 
@@ -64,9 +70,8 @@ export class PostgresClaims {
     this.#held.delete(id);
   }
 
-  async beat(): Promise<void> {
+  async #beat(): Promise<void> {
     const held = [...this.#held];
-    if (held.length === 0) return;
     const sql = this.#database.alone;
     const ours = await this.#engine.beat(
       sql,
@@ -84,7 +89,7 @@ export class PostgresClaims {
     for (const { id, cancel_keeps: keep } of cancelled) if (this.#held.has(id)) this.#hooks.onCancel(id, keep);
   }
 
-  async sweep(): Promise<void> {
+  async #sweep(): Promise<void> {
     await this.#engine.sweep();
     await this.#reconcile();
   }
@@ -95,10 +100,10 @@ export class PostgresClaims {
   }
 
   /** One at a time; what fails is tried again the next time. */
-  #every(ms: number, act: () => Promise<void>): void {
+  #every(ms: number, isDue: () => boolean, act: () => Promise<void>): void {
     let acting: Promise<void> | null = null;
     const tick = () => {
-      if (acting) return;
+      if (acting || !isDue()) return;
       acting = act()
         .then(
           () => this.#note(null),

@@ -25,6 +25,7 @@ const SIGNALS = ['SIGINT', 'SIGTERM', 'SIGHUP'] as const;
 const OWN: Partial<Config> = {
   // Jobs of its own, which nobody else draws.
   store: 'sqlite',
+  'shared-folder': '',
   'keys-file': '',
   'path-prefix': '',
   'restart-max': 3,
