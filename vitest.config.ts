@@ -2,8 +2,12 @@ import { defineConfig } from 'vitest/config';
 
 /** Tests read the sources: no build is needed, and a failure names the line that was written. */
 const conditions = ['source', 'node'];
-/** Whole networks, and pictures of megabytes over real connections. */
-const LONG = ['test/inference/recipe/golden.test.ts', 'test/api/event-stream.test.ts'];
+/** Whole networks, pictures of megabytes over real connections, and a real PostgreSQL. */
+const LONG = [
+  'test/inference/recipe/golden.test.ts',
+  'test/api/event-stream.test.ts',
+  'test/supervisor/jobs/*-store*.test.ts',
+];
 /** The page in a real browser, served by the whole system. */
 const BROWSER = 'test/web/browser/*.test.ts';
 const HISTORIES = 'test/supervisor/core/simulation.test.ts';

@@ -1,14 +1,18 @@
-/** What tests need of Debian, once, before all of them: a browser, systemd, and what the first hour types. */
+/** What tests need of Debian, once, before all of them: a browser, systemd, PostgreSQL, and what the first hour types. */
 import { existsSync } from 'node:fs';
+import { join } from 'node:path';
 import { execaSync } from 'execa';
 
 export const CHROMIUM = '/usr/bin/chromium';
+/** Folder of the programs of a server. */
+export const POSTGRES = '/usr/lib/postgresql/15/bin';
 export const SYSTEMD = '/lib/systemd/systemd';
 
 const PACKAGES: [file: string, packages: string[]][] = [
   [CHROMIUM, ['chromium', 'fonts-liberation']],
   [SYSTEMD, ['systemd']],
   ['/usr/bin/pkill', ['procps']],
+  [join(POSTGRES, 'initdb'), ['postgresql-15']],
 ];
 
 export default function install(): void {

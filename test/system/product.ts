@@ -53,8 +53,9 @@ export async function startProduct(
   args: string[] = [],
   dataDir = mkdtempSync(join(tmpdir(), 'qwen-supervisor-test-')),
   env: Record<string, string> = {},
+  node = process.execPath,
 ): Promise<Product> {
-  const process_ = spawn(process.execPath, [BIN, 'start', '--port', '0', '--data-dir', dataDir, ...args], {
+  const process_ = spawn(node, [BIN, 'start', '--port', '0', '--data-dir', dataDir, ...args], {
     env: { ...process.env, ...env },
   });
   const exited = collect(process_);

@@ -10,12 +10,11 @@ import { PostgresDatabase } from '@qwen-supervisor/supervisor/jobs/postgres-data
 import { execa } from 'execa';
 import { type ConstructorOptions, type Db, fromPglite, PgBoss } from 'pg-boss';
 import { afterAll } from 'vitest';
+import { POSTGRES } from '../../debian-packages.js';
 
 export const DEAF: ClaimHooks = { onWork() {}, onCancel() {}, onLost() {}, onAway() {} };
 
-/** Of Debian. */
-const BINARIES = '/usr/lib/postgresql/15/bin';
-export const hasPostgres = () => existsSync(join(BINARIES, 'initdb'));
+export const hasPostgres = () => existsSync(join(POSTGRES, 'initdb'));
 
 /** One connection: what is not in the transaction waits until it is over. */
 function pgliteConnection(pglite: PGlite): Db {
@@ -86,7 +85,7 @@ export function privateCluster(): Postgres & { folder: () => string; control(...
     const [uid, gid] = await Promise.all(
       ['-u', '-g'].map(async (of) => Number((await execa('id', [of, 'postgres'])).stdout)),
     );
-    await execa(join(BINARIES, program), args, {
+    await execa(join(POSTGRES, program), args, {
       uid: uid as number,
       gid: gid as number,
       cwd: folder,

@@ -1,0 +1,205 @@
+/** A job store that several supervisors share: who may end a job, and who hears of what the others do. */
+import type { Job } from '@qwen-supervisor/protocol/job';
+import type { JobStore } from '@qwen-supervisor/supervisor/jobs/job-store';
+import { usable } from '@qwen-supervisor/supervisor/jobs/open-postgres';
+import type { ClaimHooks } from '@qwen-supervisor/supervisor/jobs/postgres-claims';
+import { describe, expect, onTestFinished, test, vi } from 'vitest';
+import { until } from '../../system/product.js';
+import { DONE, FAILED, MANY, order, put, TAKES_ANY } from './job-store-cases.js';
+import { DEAF, hasPostgres, privateCluster } from './postgres-engines.js';
+
+describe.skipIf(!hasPostgres())('a shared job store', () => {
+  const postgres = privateCluster();
+  let cases = 0;
+  const fresh = () => `case ${cases++}`;
+  const opened = async (name: string, host: string, hooks: ClaimHooks = DEAF): Promise<JobStore> => {
+    const store = await postgres.open(name, host, hooks);
+    onTestFinished(() => store.close());
+    return store;
+  };
+  const listener = () => ({ onWork: vi.fn(), onCancel: vi.fn(), onLost: vi.fn(), onAway: vi.fn() });
+  const heard = (spy: ReturnType<typeof vi.fn>, ...args: unknown[]) =>
+    until(async () => (spy.mock.calls.some((call) => JSON.stringify(call) === JSON.stringify(args)) ? true : null));
+
+  test('gives each job to one supervisor, however many ask at the same time', async () => {
+    const name = fresh();
+    const stores = [await opened(name, 'a'), await opened(name, 'b'), await opened(name, 'c')];
+    const { jobs } = await (stores[0] as JobStore).put(
+      Array.from({ length: 30 }, () => order()),
+      null,
+      MANY,
+      MANY,
+    );
+    const claims = await Promise.all(
+      stores.flatMap((store) => Array.from({ length: 12 }, () => store.claim(TAKES_ANY))),
+    );
+    const claimed = claims.flatMap((job) => job?.id ?? []);
+    expect(claimed.toSorted()).toEqual(jobs.map(({ id }) => id).toSorted());
+  });
+
+  test('a key that is sent to several supervisors at the same time makes one job', async () => {
+    const name = fresh();
+    const stores = [await opened(name, 'a'), await opened(name, 'b')];
+    const key = { key: 'k', fingerprint: 'f' };
+    const asks = Array.from({ length: 20 }, (_, i) => (stores[i % 2] as JobStore).put([order()], key, MANY, MANY));
+    const ids = (await Promise.all(asks)).flatMap(({ jobs }) => jobs.map(({ id }) => id));
+    expect(new Set(ids).size).toBe(1);
+    expect(await (stores[0] as JobStore).counts()).toEqual({ queued: 1, running: 0 });
+  });
+
+  test('what one supervisor does, those hear whom it concerns', async () => {
+    const name = fresh();
+    const [ofA, ofB] = [listener(), listener()];
+    const [a, b] = [await opened(name, 'a', ofA), await opened(name, 'b', ofB)];
+    ofB.onWork.mockClear();
+    const { id } = await put(a);
+    await heard(ofB.onWork);
+    await a.claim(TAKES_ANY);
+    expect(await b.cancel(id, true)).toMatchObject({ status: 'running' });
+    await heard(ofA.onCancel, id, true);
+    expect(await a.finish(id, 1, 3, { status: 'cancelled' })).toMatchObject({ status: 'cancelled' });
+    expect(ofA.onLost).not.toHaveBeenCalled();
+  });
+
+  test('a cancel whose notice was missed is heard with the next sign of life', async () => {
+    const name = fresh();
+    const ofA = listener();
+    const a = await opened(name, 'a', ofA);
+    const { id } = await put(a);
+    await a.claim(TAKES_ANY);
+    const { alone, schema, boss } = await postgres.database(name);
+    onTestFinished(() => boss.stop({ graceful: false }));
+    await alone.all(`UPDATE ${schema}.jobs SET cancel_requested = 1 WHERE id = $1`, id);
+    await heard(ofA.onCancel, id, false);
+  });
+
+  test('a supervisor that is silent loses its job to another, hears so, and ends nothing any more', async () => {
+    const name = fresh();
+    const [ofA, ofB] = [listener(), listener()];
+    const [a, b] = [await opened(name, 'a', ofA), await opened(name, 'b', ofB)];
+    const { id } = await put(a);
+    await a.claim(TAKES_ANY);
+    // As if nothing had been heard of it for a minute.
+    const { alone, schema, boss } = await postgres.database(name);
+    onTestFinished(() => boss.stop({ graceful: false }));
+    const silence = `UPDATE ${schema}_queue.job SET heartbeat_on = now() - interval '1 minute'`;
+    const taken = await until(async () => {
+      await alone.all(silence);
+      return b.claim(TAKES_ANY);
+    });
+    expect(taken).toMatchObject({ id, attempts: 2 });
+    await heard(ofA.onLost, id);
+    expect(await a.finish(id, 1, 20, DONE)).toBeNull();
+    expect(await a.release(id, 'own', 0)).toBeNull();
+    expect(await b.finish(id, 2, 20, DONE)).toMatchObject({ status: 'done', attempts: 2 });
+    expect(ofB.onLost).not.toHaveBeenCalled();
+  });
+
+  test('an end whose answer was lost is told once, and is not written twice', async () => {
+    const name = fresh();
+    const database = await postgres.database(name);
+    const db = database.boss.getDb();
+    const begin = db.beginTransaction?.bind(db);
+    let isCut = false;
+    db.beginTransaction = async () => {
+      const begun = await (begin as NonNullable<typeof begin>)();
+      if (!isCut) return begun;
+      isCut = false;
+      return { ...begun, commit: () => begun.commit().then(() => Promise.reject(new Error('Connection terminated'))) };
+    };
+    const store = await usable(database, 'a', DEAF);
+    onTestFinished(() => store.close());
+    const { id } = await put(store);
+    await store.claim(TAKES_ANY);
+    isCut = true;
+    const error = await store.finish(id, 1, 20, DONE).catch((error: unknown) => error);
+    expect(store.whenAway(error)).toBe('STORE_UNREACHABLE');
+    expect(await store.finish(id, 1, 20, DONE)).toMatchObject({ id, status: 'done' });
+    expect(await store.finish(id, 1, 20, FAILED)).toBeNull();
+  });
+
+  test('a database that restarts loses nothing, and nobody has to be told anew', async () => {
+    const name = fresh();
+    const ofB = listener();
+    const [a, b] = [await opened(name, 'a'), await opened(name, 'b', ofB)];
+    const { id } = await put(a);
+    const other = await put(a);
+    await a.claim(TAKES_ANY);
+    await postgres.control('stop', '-m', 'immediate');
+    const error = await a.put([order()], null, MANY, MANY).catch((error: unknown) => error);
+    expect(a.whenAway(error)).toBe('STORE_UNREACHABLE');
+    await postgres.control('start');
+    const again = <T>(ask: () => Promise<T>) => until(() => ask().catch(() => null));
+    expect(await again(() => a.finish(id, 1, 20, DONE))).toMatchObject({ status: 'done' });
+    expect(await again(() => b.claim(TAKES_ANY))).toMatchObject({ id: other.id, attempts: 1 });
+    await until(async () => {
+      ofB.onWork.mockClear();
+      await put(a);
+      await new Promise((resolve) => setTimeout(resolve, 200));
+      return ofB.onWork.mock.calls.length > 0 ? true : null;
+    });
+  });
+
+  test('of another version it is refused, and not changed', async () => {
+    const name = fresh();
+    const database = await postgres.database(name);
+    const { alone, schema } = database;
+    onTestFinished(() => database.boss.stop({ graceful: false }));
+    await alone.all(`UPDATE ${schema}.version SET version = 99`);
+    await expect(usable(database, 'a', DEAF)).rejects.toMatchObject({ code: 'STORE_SCHEMA_NEWER' });
+    await alone.all(`UPDATE ${schema}.version SET version = 0`);
+    await expect(usable(database, 'a', DEAF)).rejects.toMatchObject({ code: 'STORE_SCHEMA_OLD' });
+  });
+
+  test('whatever three supervisors do in whatever order, two of them one that was frozen and started anew, no job is lost or ends twice', async () => {
+    const name = fresh();
+    const stores = [await opened(name, 'a'), await opened(name, 'a'), await opened(name, 'b')] as const;
+    let seed = 20_261_128;
+    const random = (below: number) => {
+      seed = (seed * 1_103_515_245 + 12_345) % 2 ** 31;
+      return Math.floor((seed / 2 ** 31) * below);
+    };
+    const accepted: string[] = [];
+    const held: { by: number; job: Job }[] = [];
+    const ends = new Map<string, number>();
+    const end = (job: Job | null) => {
+      if (job && ['done', 'failed', 'cancelled'].includes(job.status)) ends.set(job.id, (ends.get(job.id) ?? 0) + 1);
+    };
+    const acts = [
+      async (by: number) => void accepted.push((await put(stores[by] as JobStore, random(3))).id),
+      async (by: number) => {
+        const job = await (stores[by] as JobStore).claim(TAKES_ANY);
+        if (job) held.push({ by, job });
+      },
+      async () => {
+        const [run] = held.splice(random(held.length), 1);
+        if (run)
+          end(
+            await (stores[run.by] as JobStore).finish(run.job.id, run.job.attempts, 20, {
+              ...DONE,
+              imageId: run.job.id,
+            } as never),
+          );
+      },
+      async () => {
+        const [run] = held.splice(random(held.length), 1);
+        if (run) end(await (stores[run.by] as JobStore).release(run.job.id, 'none', random(20)));
+      },
+      async (by: number) => {
+        const before = await (stores[by] as JobStore).get(accepted[random(accepted.length)] ?? '');
+        if (before?.status === 'queued') end(await (stores[by] as JobStore).cancel(before.id));
+      },
+      // The one that was frozen goes on with what it held.
+      async () => (await stores[1].recover(() => 0)).forEach(end),
+    ];
+    for (let i = 0; i < 300; i++) await acts[random(acts.length)]?.(random(3));
+    for (const store of stores) (await store.recover(() => 0)).forEach(end);
+    for (let job = await stores[2].claim(TAKES_ANY); job; job = await stores[2].claim(TAKES_ANY))
+      end(await stores[2].finish(job.id, job.attempts, 20, { ...DONE, imageId: job.id } as never));
+    expect(await stores[0].counts()).toEqual({ queued: 0, running: 0 });
+    for (const id of accepted) {
+      expect((await stores[0].get(id))?.status).toMatch(/done|failed|cancelled/);
+      expect(ends.get(id) ?? 0, `${id} ends once`).toBe(1);
+    }
+  });
+});
