@@ -77,8 +77,15 @@ export function pglite(): Postgres {
   });
 }
 
+export interface Cluster extends Postgres {
+  folder(): string;
+  /** Makes and starts it, where that is not left to the first who asks for a database. */
+  start(): Promise<void>;
+  control(...args: string[]): Promise<void>;
+}
+
 /** A cluster of its own, which nobody reaches but through its folder. */
-export function privateCluster(): Postgres & { folder: () => string; control(...args: string[]): Promise<void> } {
+export function privateCluster(): Cluster {
   const folder = mkdtempSync(join(tmpdir(), 'qwen-supervisor-postgres-'));
   const data = join(folder, 'data');
   const asPostgres = async (program: string, args: string[]) => {
@@ -101,27 +108,20 @@ export function privateCluster(): Postgres & { folder: () => string; control(...
     if (existsSync(join(data, 'postmaster.pid'))) await control('stop', '-m', 'immediate');
     rmSync(folder, { recursive: true });
   });
+  const start = async () => {
+    const { stdout } = await execa('id', ['-u', 'postgres']);
+    chownSync(folder, Number(stdout), -1);
+    mkdirSync(data);
+    chownSync(data, Number(stdout), -1);
+    await asPostgres('initdb', ['-D', data, '-U', 'postgres', '-A', 'trust', '--no-sync', '--no-locale', '-E', 'UTF8']);
+    await control('start');
+  };
   return {
     folder: () => folder,
+    start,
     control,
     ...postgres(async () => {
-      const { stdout } = await execa('id', ['-u', 'postgres']);
-      chownSync(folder, Number(stdout), -1);
-      mkdirSync(data);
-      chownSync(data, Number(stdout), -1);
-      await asPostgres('initdb', [
-        '-D',
-        data,
-        '-U',
-        'postgres',
-        '-A',
-        'trust',
-        '--no-sync',
-        '--no-locale',
-        '-E',
-        'UTF8',
-      ]);
-      await control('start');
+      await start();
       return { host: folder, user: 'postgres', database: 'postgres', max: 5 };
     }),
   };

@@ -1,0 +1,129 @@
+/** Several machines, one queue: supervisors with folders of their own, one PostgreSQL, and a folder that all see. */
+import { createHash } from 'node:crypto';
+import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { execa } from 'execa';
+import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { REPOSITORY } from '../fixture-files.js';
+import { hasPostgres, privateCluster } from '../supervisor/jobs/postgres-engines.js';
+import { installNode } from './other-node.js';
+import { cli, type Product, startProduct, until } from './product.js';
+
+const folder = mkdtempSync(join(tmpdir(), 'qwen-supervisor-machines-'));
+/** What pg-boss asks for, whatever runs the tests. */
+const node = hasPostgres() ? await installNode(24, folder) : null;
+
+describe.skipIf(node === null)('several machines', () => {
+  const postgres = privateCluster();
+  const address = `postgres://postgres@localhost/postgres?host=${postgres.folder()}`;
+  const shared = mkdtempSync(join(folder, 'shared-'));
+  let [a, b]: Product[] = [];
+  const start = () => startProduct(['--store', address, '--shared-folder', shared], undefined, {}, node as string);
+  const program = (args: string[]) =>
+    execa(node as string, [join(REPOSITORY, 'bin/qwen-supervisor.js'), ...args], { reject: false });
+  const here = () => a as Product;
+  const there = () => b as Product;
+  const picture = async (product: Product, id: string) => {
+    const bytes = await (await product.fetch(`/api/v1/images/${id}`)).arrayBuffer();
+    return createHash('sha256').update(Buffer.from(bytes)).digest('hex');
+  };
+
+  beforeAll(async () => {
+    await postgres.start();
+    const early = await program(['start', '--store', address, '--port', '0', '--data-dir', join(folder, 'early')]);
+    expect(early.stderr).toMatch(/STORE_SCHEMA_OLD.*\n.*store migrate/);
+    expect((await program(['store', 'migrate', '--store', address])).stdout).toBe('the tables were made or changed');
+    [a, b] = [await start(), await start()];
+    await Promise.all([here().ready(), there().ready()]);
+  });
+  afterAll(async () => {
+    await Promise.all([a?.clean(), b?.clean()]);
+    rmSync(folder, { recursive: true, force: true });
+  });
+
+  test('a Node that is too old for it says so, and keeps the store that it can', async () => {
+    if (Number(process.versions.node.split('.')[0]) >= 22) return;
+    const { code, stderr } = await cli(['start', '--store', address, '--port', '0', '--data-dir', join(folder, 'old')]);
+    expect([code, stderr]).toEqual([71, expect.stringMatching(/STORE_NODE_TOO_OLD.*\n.*22\.12/)]);
+  });
+
+  test('draw one queue together, and each gives the pictures of both', async () => {
+    const prompts = ['a fox', 'a cat', 'a house', 'a tree', 'a boat', 'a star'];
+    const put = await Promise.all(prompts.map((prompt) => here().submit({ prompt, numInferenceSteps: 8 })));
+    const jobs = await Promise.all(put.map(({ id }) => there().ended(id)));
+    expect(jobs.map(({ status }) => status)).toEqual(prompts.map(() => 'done'));
+    const drawn = [here(), there()].map(
+      ({ dataDir }) => readdirSync(join(dataDir, 'images')).filter((name) => name.endsWith('.png')).length,
+    );
+    expect(Math.min(...drawn), 'each has drawn some').toBeGreaterThan(0);
+    for (const product of [here(), there()])
+      for (const { id, images } of jobs)
+        expect(await picture(product, images[0]?.id as string), id).toBe(images[0]?.sha256);
+  });
+
+  test('a picture that was drawn on one is drawn over on the other', async () => {
+    const drawn = await there().ended((await here().submit({ prompt: 'a fox', numInferenceSteps: 4 })).id);
+    const over = { prompt: 'a red fox', initImage: drawn.images[0]?.id, numInferenceSteps: 4, strength: 0.5 };
+    const jobs = await Promise.all([here(), there(), here(), there()].map((product) => product.submit(over)));
+    for (const { id } of jobs) expect(await here().ended(id)).toMatchObject({ status: 'done', error: null });
+  });
+
+  test('a cancel reaches the machine that draws', async () => {
+    const jobs = await Promise.all(
+      [1, 2].map((seed) => here().submit({ prompt: 'long', numInferenceSteps: 500, seed })),
+    );
+    for (const { id } of jobs) await until(async () => ((await here().job(id)).status === 'running' ? true : null));
+    for (const { id } of jobs) await there().call(`/api/v1/jobs/${id}/cancel`, {});
+    for (const { id } of jobs) expect(await here().ended(id)).toMatchObject({ status: 'cancelled' });
+  });
+
+  test('while the database is away nothing is accepted that could be lost, what is drawn is kept, and all goes on by itself', async () => {
+    const { id } = await here().submit({ prompt: 'over the outage', numInferenceSteps: 60, seed: 5 });
+    await until(async () => ((await here().job(id)).status === 'running' ? true : null));
+    await postgres.control('stop', '-m', 'fast');
+    const refused = await here().call('/api/v1/jobs', { prompt: 'lost?' });
+    expect([refused.status, refused.json]).toEqual([
+      503,
+      { error: expect.objectContaining({ code: 'STORE_UNREACHABLE' }) },
+    ]);
+    await postgres.control('start');
+    expect(
+      await until(() =>
+        there()
+          .ended(id)
+          .catch(() => null),
+      ),
+    ).toMatchObject({ status: 'done', attempts: 1 });
+    const { id: later } = await until(() =>
+      there()
+        .submit({ prompt: 'after it', numInferenceSteps: 2 })
+        .catch(() => null),
+    );
+    expect(await here().ended(later)).toMatchObject({ status: 'done' });
+  });
+
+  test('a machine that dies with all that is on it: another one goes on at the step that was copied, and draws the same picture', async () => {
+    const request = { prompt: 'a fox that outlives its machine', numInferenceSteps: 300, seed: 7 };
+    // Both draw, so that either may be the one that dies.
+    const jobs = await Promise.all([1, 2].map(() => here().submit(request)));
+    const checkpoints = join(shared, 'checkpoints');
+    const copied = await until(async () => {
+      const names = existsSync(checkpoints) ? readdirSync(checkpoints).filter((name) => name.endsWith('.ckpt')) : [];
+      const steps = jobs.map(({ id }) =>
+        Math.max(0, ...names.filter((name) => name.startsWith(id)).map((name) => Number(name.split('.')[1]))),
+      );
+      return steps.every((step) => step > 20) ? steps : null;
+    });
+    const log = readFileSync(join(there().dataDir, 'logs/supervisor.log'), 'utf8');
+    const lost = jobs.findIndex(({ id }) => log.includes(id));
+    there().process.kill('SIGKILL');
+    await there().exited;
+    const done = await Promise.all(jobs.map(({ id }) => here().ended(id)));
+    expect(done[lost]).toMatchObject({ status: 'done', attempts: 2, startedOverReason: null });
+    expect(done[lost]?.resumedAtStep).toBeGreaterThanOrEqual(copied[lost] as number);
+    expect(done[1 - lost]).toMatchObject({ status: 'done', attempts: 1 });
+    expect(done[lost]?.images[0]?.sha256).toBe(done[1 - lost]?.images[0]?.sha256);
+    await until(async () => (readdirSync(checkpoints).length === 0 ? true : null));
+  });
+});
