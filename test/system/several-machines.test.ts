@@ -62,6 +62,14 @@ describe.skipIf(node === null)('several machines', () => {
         expect(await picture(product, images[0]?.id as string), id).toBe(images[0]?.sha256);
   });
 
+  test('a client that waits at one machine gets its picture, whichever has drawn it', async () => {
+    const before = readdirSync(join(there().dataDir, 'images')).length;
+    const asks = [1, 2, 3, 4].map((seed) => here().call('/sdapi/v1/txt2img', { prompt: 'waited for', steps: 8, seed }));
+    for (const { status, json } of await Promise.all(asks))
+      expect([status, (json as { images: string[] }).images[0]?.slice(0, 8)]).toEqual([200, 'iVBORw0K']);
+    expect(readdirSync(join(there().dataDir, 'images')).length, 'the other has drawn, too').toBeGreaterThan(before);
+  });
+
   test('a picture that was drawn on one is drawn over on the other', async () => {
     const drawn = await there().ended((await here().submit({ prompt: 'a fox', numInferenceSteps: 4 })).id);
     const over = { prompt: 'a red fox', initImage: drawn.images[0]?.id, numInferenceSteps: 4, strength: 0.5 };

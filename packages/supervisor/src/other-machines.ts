@@ -1,14 +1,23 @@
 /** What a supervisor does about what others do that share its job database. */
+import type { Job, JobEvent } from '@qwen-supervisor/protocol/job';
 import type { Core, JobDesk } from './jobs/job-desk.js';
-import type { ClaimHooks } from './jobs/postgres-claims.js';
+import type { ClaimHooks, JobNews } from './jobs/postgres-claims.js';
+import type { EventLog } from './records/event-log.js';
 import type { Log } from './records/log.js';
+
+interface Here {
+  core: Core;
+  jobs: JobDesk;
+  events: EventLog;
+  log: Log;
+}
 
 /** Heard by a store that is opened before there is anybody who could do something about it. */
 export class OtherMachines implements ClaimHooks {
-  #here: { core: Core; jobs: JobDesk; log: Log } | null = null;
+  #here: Here | null = null;
 
-  attend(core: Core, jobs: JobDesk, log: Log): void {
-    this.#here = { core, jobs, log };
+  attend(here: Here): void {
+    this.#here = here;
   }
 
   onWork(): void {
@@ -16,6 +25,21 @@ export class OtherMachines implements ClaimHooks {
     const { core, jobs } = this.#here;
     jobs.othersChanged();
     core.send({ type: 'job-queued', atMs: core.nowMs() });
+  }
+
+  onJobs(ids: string[], news: JobNews): void {
+    const { jobs, events, log } = this.#here ?? {};
+    jobs?.othersChanged();
+    void Promise.all(ids.map((id) => jobs?.get(id)))
+      .then((known) => events?.publishAll(known.flatMap((job) => (job && eventOf(job, news)) ?? [])))
+      // One that is gone again, or a database that is: then all is looked up anew when it is back.
+      .catch((error: Error) => log?.logger.warn(`what another machine has done is not told: ${error.message}`));
+  }
+
+  /** Whoever listens asks again how it is. */
+  onMissed(): void {
+    this.#here?.events.missed();
+    this.onWork();
   }
 
   /** Nothing happens where the job does not run here. */
@@ -39,4 +63,16 @@ export class OtherMachines implements ClaimHooks {
       logger?.error({ code: 'STORE_UNREACHABLE' }, `the shared job database does not answer: ${error.message}`);
     else logger?.info('the shared job database answers again');
   }
+}
+
+/** What has become of it since, others will tell. */
+function eventOf(job: Job, news: JobNews): JobEvent | null {
+  const { id: jobId, status, attempts: attempt, step, startedOverReason, model } = job;
+  if (news === 'ended') return status === 'queued' || status === 'running' ? null : { type: status, jobId, job };
+  if (news === 'queued' || news === 'moved') return status === 'queued' ? { type: news, jobId, job } : null;
+  if (news === 'requeued')
+    return { type: news, jobId, attempt, step, reason: 'another machine gave it back, or was lost' };
+  const device = job.devices.at(-1);
+  if (status !== 'running' || device === undefined || model === null) return null;
+  return { type: 'running', jobId, attempt, step, startedOverReason, device, model };
 }

@@ -71,7 +71,7 @@ export async function startDaemon(
     const shared = config['shared-folder'] === '' ? null : new SharedFolder(config['shared-folder'], dataDir);
     const parts = { config, readConfig, models, dataDir, store, shared, httpPort, log, socket, keys };
     const daemon = new Daemon({ ...parts, systemd, watchdogMs: activation.watchdogMs });
-    others.attend(daemon, daemon.jobs, log);
+    others.attend({ core: daemon, jobs: daemon.jobs, events: daemon.events, log });
     await daemon.open();
     return daemon;
   } catch (error) {

@@ -12,7 +12,7 @@ import { type ConstructorOptions, type Db, fromPglite, PgBoss } from 'pg-boss';
 import { afterAll } from 'vitest';
 import { POSTGRES } from '../../debian-packages.js';
 
-export const DEAF: ClaimHooks = { onWork() {}, onCancel() {}, onLost() {}, onAway() {} };
+export const DEAF: ClaimHooks = { onWork() {}, onJobs() {}, onMissed() {}, onCancel() {}, onLost() {}, onAway() {} };
 
 export const hasPostgres = () => existsSync(join(POSTGRES, 'initdb'));
 

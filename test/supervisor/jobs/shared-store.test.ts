@@ -17,7 +17,14 @@ describe.skipIf(!hasPostgres())('a shared job store', () => {
     onTestFinished(() => store.close());
     return store;
   };
-  const listener = () => ({ onWork: vi.fn(), onCancel: vi.fn(), onLost: vi.fn(), onAway: vi.fn() });
+  const listener = () => ({
+    onWork: vi.fn(),
+    onJobs: vi.fn(),
+    onMissed: vi.fn(),
+    onCancel: vi.fn(),
+    onLost: vi.fn(),
+    onAway: vi.fn(),
+  });
   const heard = (spy: ReturnType<typeof vi.fn>, ...args: unknown[]) =>
     until(async () => (spy.mock.calls.some((call) => JSON.stringify(call) === JSON.stringify(args)) ? true : null));
 
@@ -54,10 +61,13 @@ describe.skipIf(!hasPostgres())('a shared job store', () => {
     ofB.onWork.mockClear();
     const { id } = await put(a);
     await heard(ofB.onWork);
+    await heard(ofB.onJobs, [id], 'queued');
     await a.claim(TAKES_ANY);
     expect(await b.cancel(id, true)).toMatchObject({ status: 'running' });
     await heard(ofA.onCancel, id, true);
     expect(await a.finish(id, 1, 3, { status: 'cancelled' })).toMatchObject({ status: 'cancelled' });
+    await heard(ofB.onJobs, [id], 'ended');
+    expect(ofA.onJobs, 'of what it does itself it knows').not.toHaveBeenCalled();
     expect(ofA.onLost).not.toHaveBeenCalled();
   });
 

@@ -5,10 +5,16 @@
 import type { PostgresDatabase } from './postgres-database.js';
 import type { Claim, PostgresEngine } from './postgres-engine.js';
 
+export type JobNews = 'queued' | 'moved' | 'running' | 'requeued' | 'ended';
+
 /** What another machine has done, and what is to be done about it. */
 export interface ClaimHooks {
   /** There may be something to claim. */
   onWork(): void;
+  /** So it is with these jobs now, by way of another supervisor. */
+  onJobs(ids: string[], news: JobNews): void;
+  /** Notices were lost: whatever is known of jobs that are not ours may be otherwise. */
+  onMissed(): void;
   /** Somebody wants this job to end; `keep`: with the picture that it has reached. */
   onCancel(id: string, keep: boolean): void;
   /** It was taken from us: whatever comes of it is of no use. */

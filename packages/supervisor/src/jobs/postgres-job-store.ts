@@ -3,17 +3,20 @@
  * whoever holds its lock; pg-boss tells who holds which job, and takes it from holders that are silent. Locks are taken
  * in one order: our row first, then the engine's.
  */
+import { randomUUID } from 'node:crypto';
 import { CodedError } from '@qwen-supervisor/protocol/errors';
 import type { JobOrder } from '@qwen-supervisor/protocol/job';
 import { requestOf, workOf } from '@qwen-supervisor/protocol/job-request';
 import type { Death } from '../core/attempt.js';
 import { errorOf, imageOf, newId, type Row, toJob } from './job-row.js';
 import { afterDeath, type JobStore, type Waiting } from './job-store.js';
-import { type ClaimHooks, PostgresClaims } from './postgres-claims.js';
+import { type ClaimHooks, type JobNews, PostgresClaims } from './postgres-claims.js';
 import { CommitUnknown, isAway, type PostgresDatabase, type Sql } from './postgres-database.js';
 import type { PostgresEngine } from './postgres-engine.js';
 import { postgresPage, postgresPictures } from './postgres-pictures.js';
 
+/** Ids of one notice, which may have 8,000 bytes. */
+const TOLD_AT_ONCE = 200;
 /** The order in which jobs are claimed, as in the other store. */
 const IN_TURN = 'priority DESC, rank';
 
@@ -39,6 +42,8 @@ export async function postgresJobStore({ database, engine, hooks, host }: Postgr
   const channel = `${schema}_jobs`;
   const alone = () => database.alone;
   const toJobOrNull = (row: Row | undefined | null) => (row ? toJob(row) : null);
+  /** Who has opened the store so often that it hears itself, too. */
+  const session = randomUUID();
   /** Attempts whose end was written by a transaction that nobody has heard the end of. */
   const unsure = new Set<string>();
 
@@ -47,6 +52,12 @@ export async function postgresJobStore({ database, engine, hooks, host }: Postgr
 
   /** Tells all supervisors; they hear it when the transaction is done. */
   const tell = (sql: Sql, notice: Notice) => sql.all('SELECT pg_notify($1, $2)', channel, JSON.stringify(notice));
+  const tellJobs = async (sql: Sql, rows: Row[], news: JobNews) => {
+    for (let at = 0; at < rows.length; at += TOLD_AT_ONCE) {
+      const ids = rows.slice(at, at + TOLD_AT_ONCE).map(({ id }) => id);
+      await tell(sql, { type: 'jobs', ids, news, from: session });
+    }
+  };
   /** Those that add to the queue or change its order come one after the other. */
   const lockQueue = (sql: Sql) => sql.all('SELECT pg_advisory_xact_lock(hashtext($1))', channel);
   const counts = async (sql: Sql) => {
@@ -112,7 +123,7 @@ export async function postgresJobStore({ database, engine, hooks, host }: Postgr
     const query = `UPDATE ${jobs} SET own_deaths = $1, outside_deaths = $2, step = $3, status = $4, error = $5, host = NULL,
       finished_at = CASE WHEN $4 = 'queued' THEN NULL ELSE ${now} END WHERE id = $6 RETURNING *`;
     const back = (await sql.one<Row>(query, ownDeaths, outsideDeaths, step, status, error, row.id)) as Row;
-    await tell(sql, { type: 'work' });
+    await tellJobs(sql, [back], status === 'queued' ? 'requeued' : 'ended');
     return back;
   }
 
@@ -131,12 +142,14 @@ export async function postgresJobStore({ database, engine, hooks, host }: Postgr
 
   function hear(text: string): void {
     const notice = JSON.parse(text) as Notice;
-    if (notice.type === 'work') hooks.onWork();
-    else hooks.onCancel(notice.id, notice.keep);
+    if (notice.type === 'cancel') return hooks.onCancel(notice.id, notice.keep);
+    if (notice.from !== session) hooks.onJobs(notice.ids, notice.news);
+    // What we put back we may take up again.
+    if (notice.news === 'queued' || notice.news === 'requeued') hooks.onWork();
   }
 
   await engine.warm();
-  const listening = await database.boss.getDb().listen?.(channel, hear, () => hooks.onWork());
+  const listening = await database.boss.getDb().listen?.(channel, hear, () => hooks.onMissed());
   claims.start();
 
   return {
@@ -166,7 +179,7 @@ export async function postgresJobStore({ database, engine, hooks, host }: Postgr
         const group = orders.length > 1 ? newId('group') : null;
         const rows: Row[] = [];
         for (const order of orders) rows.push(await insert(sql, order, group, key, fingerprint));
-        await tell(sql, { type: 'work' });
+        await tellJobs(sql, rows, 'queued');
         return { jobs: rows.map(toJob), replayed: false };
       });
     },
@@ -195,7 +208,9 @@ export async function postgresJobStore({ database, engine, hooks, host }: Postgr
         devices = CASE WHEN $1 = 0 THEN jsonb_build_array($5::text) WHEN devices::jsonb ->> -1 = $5 THEN devices::jsonb
           ELSE devices::jsonb || to_jsonb($5::text) END::text
         WHERE id = $3 AND attempts = $4 AND status = 'running' RETURNING *`;
-      return toJobOrNull(await alone().one<Row>(query, step, startedOverReason, id, attempt, device, model));
+      const row = await alone().one<Row>(query, step, startedOverReason, id, attempt, device, model);
+      if (row) await tellJobs(alone(), [row], 'running');
+      return toJobOrNull(row);
     },
     async release(id, death, step) {
       // Only what is ours: it may have been taken from us, and be in another's hands by now.
@@ -216,6 +231,7 @@ export async function postgresJobStore({ database, engine, hooks, host }: Postgr
         // One that was taken from us, and that nobody has taken up since, is ended all the same.
         const claim = { id: ended.entry, retryCount: ended.retry_count };
         if (!(await engine.complete(sql, claim))) await engine.remove(sql, [ended.entry]);
+        await tellJobs(sql, [ended], 'ended');
         return ended;
       });
       return toJobOrNull(row);
@@ -227,7 +243,9 @@ export async function postgresJobStore({ database, engine, hooks, host }: Postgr
           await engine.remove(sql, [row.entry]);
           const query = `UPDATE ${jobs} SET cancel_requested = 1, status = 'cancelled', finished_at = ${now}
             WHERE id = $1 RETURNING *`;
-          return toJobOrNull(await sql.one<Row>(query, id));
+          const cancelled = (await sql.one<Row>(query, id)) as Row;
+          await tellJobs(sql, [cancelled], 'ended');
+          return toJob(cancelled);
         }
         if (row?.status !== 'running') return toJobOrNull(row);
         await tell(sql, { type: 'cancel', id, keep });
@@ -245,6 +263,7 @@ export async function postgresJobStore({ database, engine, hooks, host }: Postgr
           sql,
           rows.map(({ entry }) => entry),
         );
+        await tellJobs(sql, rows, 'ended');
         return rows.sort((a, b) => a.position - b.position).map(toJob);
       });
     },
@@ -269,7 +288,9 @@ export async function postgresJobStore({ database, engine, hooks, host }: Postgr
           await sql.all(`UPDATE ${jobs} SET priority = $1, rank = (${last}) WHERE id = $2`, place.priority, id);
         }
         await sql.all(renumber);
-        return toJobOrNull(await sql.one<Row>(queued, id));
+        const moved = (await sql.one<Row>(queued, id)) as Row;
+        await tellJobs(sql, [moved], 'moved');
+        return toJob(moved);
       });
     },
     async get(id) {
@@ -317,4 +338,6 @@ export async function postgresJobStore({ database, engine, hooks, host }: Postgr
 }
 
 /** What one supervisor tells the others. */
-type Notice = { type: 'work' } | { type: 'cancel'; id: string; keep: boolean };
+type Notice =
+  | { type: 'jobs'; ids: string[]; news: JobNews; from: string }
+  | { type: 'cancel'; id: string; keep: boolean };

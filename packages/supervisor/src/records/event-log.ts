@@ -78,6 +78,12 @@ export class EventLog {
     this.#readers.delete(subscriber);
   }
 
+  /** Something has happened that nobody told: what is kept is not all there was, and who listens asks anew. */
+  missed(): void {
+    this.#ring.forget();
+    for (const { subscriber, catchingUp } of this.#readers.values()) if (!catchingUp) subscriber.notify('missed', {});
+  }
+
   /** Tells those who wait that no job will be done until the worker is repaired. */
   announceFailure(reason: string): void {
     for (const subscriber of this.#readers.keys()) subscriber.notify('workerFailed', { reason });
