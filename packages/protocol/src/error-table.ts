@@ -20,14 +20,10 @@ interface ErrorRow {
   retryable: boolean;
 }
 
-const row = (message: string, hint: string, http: number, exit: number, blame: Blame, retryable = false): ErrorRow => ({
-  message,
-  hint,
-  http,
-  exit,
-  blame,
-  retryable,
-});
+type Facts = [message: string, hint: string, http: number, exit: number, blame: Blame, retryable?: boolean];
+const row = (...[message, hint, http, exit, blame, retryable = false]: Facts): ErrorRow => {
+  return { message, hint, http, exit, blame, retryable };
+};
 
 // biome-ignore format: a row is a message, a hint, and a line of facts
 export const ERRORS = {

@@ -1,6 +1,6 @@
 /**
- * What was decided reaches the store in the order in which it was decided; while the disk is full, or the database away,
- * it waits, and everything after it. A disk that hangs stops the event loop: libsql is synchronous.
+ * What was decided reaches the store in the order in which it was decided; while the disk is full, or the database
+ * away, it waits, and everything after it. A disk that hangs stops the event loop: libsql is synchronous.
  */
 import { CodedError, type ErrorCode } from '@qwen-supervisor/protocol/errors';
 import type { Logger } from 'pino';
