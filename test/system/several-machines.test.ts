@@ -1,6 +1,6 @@
 /** Several machines, one queue: supervisors with folders of their own, one PostgreSQL, and a folder that all see. */
 import { createHash } from 'node:crypto';
-import { existsSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
+import { existsSync, mkdtempSync, readdirSync, readFileSync, renameSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { execa } from 'execa';
@@ -33,7 +33,9 @@ describe.skipIf(node === null)('several machines', () => {
     await postgres.start();
     const early = await program(['start', '--store', address, '--port', '0', '--data-dir', join(folder, 'early')]);
     expect(early.stderr).toMatch(/STORE_SCHEMA_OLD.*\n.*store migrate/);
-    expect((await program(['store', 'migrate', '--store', address])).stdout).toBe('the tables were made or changed');
+    expect((await program(['store', 'migrate', '--store', address, '--shared-folder', shared])).stdout).toBe(
+      'the tables were made or changed',
+    );
     [a, b] = [await start(), await start()];
     await Promise.all([here().ready(), there().ready()]);
   });
@@ -109,6 +111,32 @@ describe.skipIf(node === null)('several machines', () => {
         .catch(() => null),
     );
     expect(await here().ended(later)).toMatchObject({ status: 'done' });
+  });
+
+  test('a shared folder that is not there is refused at the start; one that goes away makes a picture wait, and takes none with it', async () => {
+    const nowhere = join(folder, 'not-mounted');
+    const start = [
+      'start',
+      '--store',
+      address,
+      '--shared-folder',
+      nowhere,
+      '--port',
+      '0',
+      '--data-dir',
+      join(folder, 'unmounted'),
+    ];
+    expect((await program(start)).stderr).toMatch(/SHARED_FOLDER_UNREACHABLE.*not-mounted.*\n.*store migrate/);
+    const jobs = await Promise.all(
+      [1, 2].map((seed) => here().submit({ prompt: 'waits', numInferenceSteps: 60, seed })),
+    );
+    for (const { id } of jobs) await until(async () => ((await here().job(id)).status === 'running' ? true : null));
+    renameSync(shared, `${shared}-away`);
+    const waits = async (product: Product) => ((await product.status()).queue.problem?.includes(shared) ? true : null);
+    await Promise.all([until(() => waits(here())), until(() => waits(there()))]);
+    for (const { id } of jobs) expect(await here().job(id)).toMatchObject({ status: 'running', images: [] });
+    renameSync(`${shared}-away`, shared);
+    for (const { id } of jobs) expect(await there().ended(id)).toMatchObject({ status: 'done', attempts: 1 });
   });
 
   test('a machine that dies with all that is on it: another one goes on at the step that was copied, and draws the same picture', async () => {

@@ -199,7 +199,7 @@ export const ERRORS = {
     500, 71, 'environment'),
   SHARED_FOLDER_UNREACHABLE: row(
     'the folder that all machines share cannot be read or written',
-    'mount it, or mend its permissions: the same folder on every machine, named by shared-folder',
+    "mount it, or mend its permissions; what it needs in it 'qwen-supervisor store migrate' makes, once",
     503, 71, 'environment', true),
   MODEL_NOT_FOUND: row(
     'the model folder is missing or not complete',

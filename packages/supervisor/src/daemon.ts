@@ -248,7 +248,7 @@ export class Daemon implements RunningDaemon, Supervised {
         return this.jobs.begin(effect.jobId, effect.attempt, effect.start);
       case 'tell-step': {
         const { jobId, step, steps, preview } = effect;
-        this.jobs.advanced(jobId);
+        this.#parts.shared?.advanced(jobId);
         const eta = runningEta(this.#state, this.nowMs(), jobId);
         return this.events.publish({ type: 'step', jobId, step, steps, preview, eta });
       }
@@ -263,7 +263,7 @@ export class Daemon implements RunningDaemon, Supervised {
       case 'tell-decoding':
         return this.events.publish({ type: 'decoding', jobId: effect.jobId });
       case 'release':
-        return this.jobs.release(effect.jobId, effect.reason, effect.death, effect.step);
+        return this.jobs.release(effect.jobId, effect.attempt, effect.reason, effect.death, effect.step);
       case 'finish':
         return this.jobs.finish(effect.jobId, effect.attempt, effect.step, effect.outcome);
       case 'record-crash':

@@ -15,6 +15,7 @@ interface Here {
 /** Heard by a store that is opened before there is anybody who could do something about it. */
 export class OtherMachines implements ClaimHooks {
   #here: Here | null = null;
+  #telling: Promise<void> = Promise.resolve();
 
   attend(here: Here): void {
     this.#here = here;
@@ -24,16 +25,33 @@ export class OtherMachines implements ClaimHooks {
     if (!this.#here) return;
     const { core, jobs } = this.#here;
     jobs.othersChanged();
-    core.send({ type: 'job-queued', atMs: core.nowMs() });
+    // A model that was unloaded comes back for a job, and not for a look.
+    const tell = ({ queued }: { queued: number }) => {
+      if (queued > 0) core.send({ type: 'job-queued', atMs: core.nowMs() });
+    };
+    jobs.counts().then(tell, () => 'it is looked again soon');
   }
 
+  /** One after the other, as it happened. */
   onJobs(ids: string[], news: JobNews): void {
-    const { jobs, events, log } = this.#here ?? {};
-    jobs?.othersChanged();
-    void Promise.all(ids.map((id) => jobs?.get(id)))
-      .then((known) => events?.publishAll(known.flatMap((job) => (job && eventOf(job, news)) ?? [])))
-      // One that is gone again, or a database that is: then all is looked up anew when it is back.
-      .catch((error: Error) => log?.logger.warn(`what another machine has done is not told: ${error.message}`));
+    this.#telling = this.#telling
+      .then(() => this.#tell(ids, news))
+      .catch((error: Error) => {
+        this.#here?.log.logger.warn(`what another machine has done is not known: ${error.message}`);
+        this.#here?.events.missed();
+      });
+  }
+
+  async #tell(ids: string[], news: JobNews): Promise<void> {
+    if (!this.#here) return;
+    const { jobs, events } = this.#here;
+    jobs.othersChanged();
+    const filter = { status: null, source: null, group: null, ids };
+    for (let cursor: number | null = null, more = true; more; more = cursor !== null) {
+      const page: { jobs: Job[]; next: number | null } = await jobs.list(filter, cursor, ids.length);
+      await events.publishAll(page.jobs.flatMap((job) => eventOf(job, news) ?? []));
+      cursor = page.next;
+    }
   }
 
   /** Whoever listens asks again how it is. */

@@ -68,7 +68,9 @@ export async function startDaemon(
     const socket = prepareSocket(dataDir, env);
     const systemd = activation.notify ? new SystemdNotifier(env, (reason) => log.logger.warn(reason)) : null;
     delete env.NOTIFY_SOCKET;
-    const shared = config['shared-folder'] === '' ? null : new SharedFolder(config['shared-folder'], dataDir);
+    const isAlone = config.store === 'sqlite' || config['shared-folder'] === '';
+    const shared = isAlone ? null : new SharedFolder(config['shared-folder'], dataDir, log.logger);
+    await shared?.requireThere();
     const parts = { config, readConfig, models, dataDir, store, shared, httpPort, log, socket, keys };
     const daemon = new Daemon({ ...parts, systemd, watchdogMs: activation.watchdogMs });
     others.attend({ core: daemon, jobs: daemon.jobs, events: daemon.events, log });

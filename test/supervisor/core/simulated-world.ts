@@ -221,7 +221,9 @@ export class World {
         if (effect.start.startedOverReason !== null) this.told.set(effect.jobId, effect.start.step);
         return this.later(async () => void (await this.store.begin(effect.jobId, effect.attempt, effect.start)));
       case 'release':
-        return this.later(async () => void (await this.store.release(effect.jobId, effect.death, effect.step)));
+        return this.later(
+          async () => void (await this.store.release(effect.jobId, effect.attempt, effect.death, effect.step)),
+        );
       case 'finish':
         return this.later(async () => {
           const job = await this.store.finish(effect.jobId, effect.attempt, effect.step, effect.outcome);

@@ -44,7 +44,7 @@ describe.each(engines())('the queue of the job store on %s', (_engine, open) => 
     const small = (await put(jobs)).id;
     expect((await jobs.claim({ maxPixels: 128 * 128, leaves: [] }))?.id).toBe(begun);
     await jobs.begin(begun, 1, { step: 0, startedOverReason: null, device: 'cuda:0', model: 'm' });
-    await jobs.release(begun, 'none', 3);
+    await jobs.release(begun, 1, 'none', 3);
     const other = { maxPixels: 128 * 128, leaves: ['cuda:0'] };
     expect((await jobs.claim(other))?.id, 'the one that was begun elsewhere').toBe(small);
     expect(await jobs.claim(other)).toBeNull();
@@ -57,7 +57,7 @@ describe.each(engines())('the queue of the job store on %s', (_engine, open) => 
     const { id } = await put(jobs);
     await jobs.claim(TAKES_ANY);
     await jobs.begin(id, 1, { step: 0, startedOverReason: null, device: 'cuda:0', model: 'm' });
-    await jobs.release(id, 'none', 0);
+    await jobs.release(id, 1, 'none', 0);
     expect((await jobs.claim({ maxPixels: null, leaves: ['cuda:0'] }))?.id).toBe(id);
   });
 

@@ -1,7 +1,7 @@
 /** The contract of a job store; a second engine runs the same cases. */
 import { existsSync, openSync, readFileSync, statSync, writeFileSync, writeSync } from 'node:fs';
 import { join } from 'node:path';
-import type { Idempotency } from '@qwen-supervisor/protocol/job';
+import type { Idempotency, Job } from '@qwen-supervisor/protocol/job';
 import { openDatabase, openSqliteJobStore } from '@qwen-supervisor/supervisor/jobs/sqlite-database';
 import { sqliteJobStore } from '@qwen-supervisor/supervisor/jobs/sqlite-job-store';
 import Database from 'libsql';
@@ -94,13 +94,13 @@ describe.each(engines())('the job store on %s', (_engine, open) => {
     expect(await jobs.begin(id, 1, { step: 0, startedOverReason: null, device: 'cpu', model: 'm' })).toMatchObject({
       resumedAtStep: null,
     });
-    expect(await jobs.release(id, 'outside-after-progress', 7)).toMatchObject({ status: 'queued', step: 7 });
+    expect(await jobs.release(id, 1, 'outside-after-progress', 7)).toMatchObject({ status: 'queued', step: 7 });
     expect(await jobs.claim(TAKES_ANY)).toMatchObject({ step: 7 });
     expect(await jobs.begin(id, 2, { step: 7, startedOverReason: null, device: 'cpu', model: 'm' })).toMatchObject({
       step: 7,
       resumedAtStep: 7,
     });
-    await jobs.release(id, 'none', 8);
+    await jobs.release(id, 2, 'none', 8);
     await jobs.claim(TAKES_ANY);
     expect(await jobs.begin(id, 2, { step: 0, startedOverReason: 'late', device: 'cpu', model: 'm' })).toBeNull();
     expect(
@@ -116,16 +116,35 @@ describe.each(engines())('the job store on %s', (_engine, open) => {
     const jobs = await store();
     const [a] = [await put(jobs), await put(jobs)];
     await jobs.claim(TAKES_ANY);
-    expect(await jobs.release(a.id, 'none', 0)).toMatchObject({ status: 'queued', attempts: 1 });
-    expect(await jobs.release(a.id, 'none', 0)).toBeNull();
+    expect(await jobs.release(a.id, 1, 'none', 0)).toMatchObject({ status: 'queued', attempts: 1 });
+    expect(await jobs.release(a.id, 1, 'none', 0)).toBeNull();
     expect(await jobs.claim(TAKES_ANY)).toMatchObject({ id: a.id, attempts: 2 });
+    expect(await jobs.release(a.id, 1, 'own', 0), 'of an attempt that is over').toBeNull();
+  });
+
+  test('an id that is no text, and a text that is no good one, harm nobody', async () => {
+    const jobs = await store();
+    const odd = { ...REQUEST, prompt: 'a\0b \ud800 c', negativePrompt: '\0' };
+    const { id } = (await jobs.put([order(0, odd)], null, MANY, MANY)).jobs[0] as Job;
+    expect(await jobs.get(id)).toMatchObject(odd);
+    expect(await jobs.get('\0')).toBeNull();
+    expect(await jobs.cancel('\0')).toBeNull();
+    expect(await jobs.cancelQueued('\0')).toEqual([]);
+    expect(await jobs.mark(['\0'], { starred: true, trashed: null })).toEqual([]);
+    await jobs.claim(TAKES_ANY);
+    await jobs.finish(id, 1, 20, DONE);
+    const all = { search: 'a\0', starred: null, trashed: false, model: null, width: null, height: null };
+    expect((await jobs.pictures({ ...all, search: null }, null, 10)).pictures).toHaveLength(1);
+    await jobs.pictures(all, null, 10);
+    expect((await jobs.facets()).sizes).toHaveLength(1);
+    expect(await jobs.inputs()).toEqual(new Set());
   });
 
   test('a job ends once, and only in the attempt that is running', async () => {
     const jobs = await store();
     const { id } = await put(jobs);
     await jobs.claim(TAKES_ANY);
-    await jobs.release(id, 'none', 0);
+    await jobs.release(id, 1, 'none', 0);
     await jobs.claim(TAKES_ANY);
     expect(await jobs.finish(id, 1, 20, DONE)).toBeNull();
     expect(await jobs.finish(id, 2, 20, DONE)).toMatchObject({
@@ -166,7 +185,7 @@ describe.each(engines())('the job store on %s', (_engine, open) => {
       await before.claim(TAKES_ANY);
       await before.cancel(id);
     }
-    expect(await before.release(a.id, 'outside', 0)).toMatchObject({ status: 'cancelled', error: null });
+    expect(await before.release(a.id, 1, 'outside', 0)).toMatchObject({ status: 'cancelled', error: null });
     await before.close();
     const after = await store(folder);
     expect(await after.recover(() => 0)).toMatchObject([{ id: b.id, status: 'cancelled' }]);
@@ -177,9 +196,9 @@ describe.each(engines())('the job store on %s', (_engine, open) => {
     const jobs = await store();
     const { id } = await put(jobs);
     await jobs.claim(TAKES_ANY);
-    expect(await jobs.release(id, 'own', 0)).toMatchObject({ status: 'queued' });
+    expect(await jobs.release(id, 1, 'own', 0)).toMatchObject({ status: 'queued' });
     await jobs.claim(TAKES_ANY);
-    expect(await jobs.release(id, 'own', 0)).toMatchObject({ status: 'failed', error: { code: 'JOB_POISONED' } });
+    expect(await jobs.release(id, 2, 'own', 0)).toMatchObject({ status: 'failed', error: { code: 'JOB_POISONED' } });
     expect(await jobs.claim(TAKES_ANY)).toBeNull();
   });
 
@@ -197,11 +216,14 @@ describe.each(engines())('the job store on %s', (_engine, open) => {
       'outside',
     ] as const;
     for (const death of deaths) {
-      await jobs.claim(TAKES_ANY);
-      expect(await jobs.release(id, death, 0), death).toMatchObject({ status: 'queued' });
+      const attempt = (await jobs.claim(TAKES_ANY))?.attempts as number;
+      expect(await jobs.release(id, attempt, death, 0), death).toMatchObject({ status: 'queued' });
     }
     await jobs.claim(TAKES_ANY);
-    expect(await jobs.release(id, 'outside', 0)).toMatchObject({ status: 'failed', error: { code: 'JOB_POISONED' } });
+    expect(await jobs.release(id, deaths.length + 1, 'outside', 0)).toMatchObject({
+      status: 'failed',
+      error: { code: 'JOB_POISONED' },
+    });
   });
 
   test('a job that dies with its supervisor is poisoned at the fifth time in a row without a step', async () => {

@@ -100,7 +100,7 @@ describe.skipIf(!hasPostgres())('a shared job store', () => {
     expect(taken).toMatchObject({ id, attempts: 2 });
     await heard(ofA.onLost, id);
     expect(await a.finish(id, 1, 20, DONE)).toBeNull();
-    expect(await a.release(id, 'own', 0)).toBeNull();
+    expect(await a.release(id, 1, 'own', 0)).toBeNull();
     expect(await b.finish(id, 2, 20, DONE)).toMatchObject({ status: 'done', attempts: 2 });
     expect(ofB.onLost).not.toHaveBeenCalled();
   });
@@ -193,7 +193,7 @@ describe.skipIf(!hasPostgres())('a shared job store', () => {
       },
       async () => {
         const [run] = held.splice(random(held.length), 1);
-        if (run) end(await (stores[run.by] as JobStore).release(run.job.id, 'none', random(20)));
+        if (run) end(await (stores[run.by] as JobStore).release(run.job.id, run.job.attempts, 'none', random(20)));
       },
       async (by: number) => {
         const before = await (stores[by] as JobStore).get(accepted[random(accepted.length)] ?? '');

@@ -10,7 +10,7 @@ const KEY_WIDTH = 24;
 
 /** What is shown may be pasted anywhere. */
 function withoutPassword(address: string): string {
-  return address.replace(/^(\w+:\/\/[^:@/]*):[^@]*@/, '$1:…@');
+  return address.replace(/^(\w+:\/\/[^:@/]*):.*@/, '$1:…@').replace(/(password=)[^&]*/gi, '$1…');
 }
 
 export function addConfig(program: Command): void {

@@ -1,7 +1,8 @@
 import { CodedError } from '@qwen-supervisor/protocol/errors';
 import type { Command } from 'commander';
+import { SharedFolder } from '../jobs/shared-folder.js';
 import { explained } from './client.js';
-import { print } from './printer.js';
+import { print, printError } from './printer.js';
 import { type Settings, withSettings } from './settings.js';
 
 export function addStore(program: Command): void {
@@ -16,6 +17,8 @@ export function addStore(program: Command): void {
           "store is 'sqlite', which brings itself up to date: name a shared database with --store postgres://…",
         );
       const { migratePostgres } = await import('../jobs/open-postgres.js');
+      const { 'shared-folder': folder, 'data-dir': dataDir } = explained(settings).config;
+      if (folder !== '') await new SharedFolder(folder, dataDir, { warn: printError }).make();
       print((await migratePostgres(url)) ? 'the tables were made or changed' : 'the tables are up to date');
     });
 }

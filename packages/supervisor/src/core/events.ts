@@ -56,7 +56,7 @@ export type Effect =
   | { type: 'tell-step'; jobId: string; step: number; steps: number; preview: Uint8Array | null }
   | { type: 'tell-decoding'; jobId: string }
   /** Back into the queue: the attempt ended without an outcome. */
-  | { type: 'release'; jobId: string; reason: string; death: Death; step: number }
+  | { type: 'release'; jobId: string; attempt: number; reason: string; death: Death; step: number }
   | { type: 'finish'; jobId: string; attempt: number; step: number; outcome: JobOutcome }
   /** An unplanned exit, to be kept with what the shell knows of the child's output. */
   | { type: 'record-crash'; crash: Omit<Crash, 'tail' | 'threads'> }

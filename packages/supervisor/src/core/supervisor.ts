@@ -154,6 +154,7 @@ function reactToExit(
     effects.push({
       type: 'release',
       jobId: run.job.id,
+      attempt: run.job.attempts,
       reason: cause === 'planned' ? 'the worker was stopped' : reason,
       death: deathOf(cause, run),
       step: run.step,
@@ -199,7 +200,10 @@ function reactToClaim(state: State, worker: WorkerName, job: Job | null, atMs: n
   const isThere = isFree(workerOf(state, worker));
   if (!isThere || state.phase !== 'running') {
     const reason = isThere ? 'the supervisor is stopping' : 'the worker went away before it got the job';
-    return { state: wantClaim(state), effects: [{ type: 'release', jobId: job.id, reason, death: 'none', step }] };
+    return {
+      state: wantClaim(state),
+      effects: [{ type: 'release', jobId: job.id, attempt: job.attempts, reason, death: 'none', step }],
+    };
   }
   // There may be more of them.
   const next = wantClaim(state, isOne(state, worker));

@@ -28,7 +28,7 @@ import type { JobStore, Taker } from './job-store.js';
 import { OrderedWrites } from './ordered-writes.js';
 import { QueueLine } from './queue-line.js';
 import type { SharedFolder } from './shared-folder.js';
-import { removeInputs, tidily } from './stored-pictures.js';
+import { removeInputs, removePicture, tidily } from './stored-pictures.js';
 
 /** What is known of a queue of days may be otherwise in an hour. */
 const RETRY_MAX_SECONDS = 3600;
@@ -82,10 +82,7 @@ export class JobDesk {
     this.#events = parts.events;
     this.#core = core;
     this.#writes = new OrderedWrites(parts.log, {
-      whenAway: (error) =>
-        error instanceof CodedError && error.code === 'SHARED_FOLDER_UNREACHABLE'
-          ? error.code
-          : parts.store.whenAway(error),
+      whenAway: (error) => parts.store.whenAway(error),
       onWritten: () => this.#line.changed(),
       onFailure: (error) => {
         parts.log.error({ code: error.code }, error.message);
@@ -193,7 +190,8 @@ export class JobDesk {
       const before = await this.#store.get(id);
       if (ifQueued && before?.status !== 'queued') return before;
       const after = await this.#store.cancel(id, keep);
-      if (after && before?.status === 'queued') this.#publish({ type: 'cancelled', jobId: id, job: after });
+      if (after?.status === 'cancelled' && before?.status === 'queued')
+        this.#publish({ type: 'cancelled', jobId: id, job: after });
       this.#cancelRunning(id, keep);
       return after;
     };
@@ -213,20 +211,21 @@ export class JobDesk {
   async cancelAll(scope: CancelScope): Promise<number> {
     switch (scope.scope) {
       case 'running':
-        return this.#cancelRuns(() => true);
+        return this.#cancelRuns(null);
       case 'queued':
         return this.#cancelQueued(null);
       case 'group': {
-        const running = scope.queued ? 0 : await this.#cancelRuns((job) => job.group === scope.group);
+        const running = scope.queued ? 0 : await this.#cancelRuns(scope.group);
         return running + (await this.#cancelQueued(scope.group));
       }
     }
   }
 
-  /** One that has ended meanwhile is not counted. */
-  async #cancelRuns(isMeant: (job: Job) => boolean): Promise<number> {
-    const ids = runs(this.#core.state()).flatMap(({ job }) => (isMeant(job) ? [job.id] : []));
-    const jobs = await Promise.all(ids.map((id) => this.cancel(id)));
+  /** On whatever machine they run. One that has ended meanwhile is not counted. */
+  async #cancelRuns(group: string | null): Promise<number> {
+    const filter = { status: 'running' as const, source: null, group, ids: null };
+    const { jobs: running } = await this.#writes.inOurErrors(this.#store.list(filter, null, 10_000));
+    const jobs = await Promise.all(running.map(({ id }) => this.cancel(id)));
     return jobs.filter(({ status }) => status === 'running' || status === 'cancelled').length;
   }
 
@@ -260,13 +259,23 @@ export class JobDesk {
 
   claim(worker: WorkerName): void {
     this.#writes.later(async () => {
+      // Who cannot read what a job needs leaves it to others.
+      await this.#shared?.requireThere();
       const job = await this.#store.claim(this.#core.takerFor(worker));
-      const tell = () => this.#core.send({ type: 'claimed', worker, atMs: this.#core.nowMs(), job });
-      if (!job || !this.#shared) return tell();
-      // Tried again on its own where the folder is away: the job is ours already.
-      const shared = this.#shared;
-      this.#writes.later(() => shared.getReady(job).then(tell));
+      const ready = job && (await this.#madeReady(job));
+      this.#core.send({ type: 'claimed', worker, atMs: this.#core.nowMs(), job: ready });
     });
+  }
+
+  async #madeReady(job: Job): Promise<Job | null> {
+    try {
+      await this.#shared?.getReady(job);
+      return job;
+    } catch (error) {
+      this.#log.warn({ job: job.id, code: (error as CodedError).code }, (error as Error).message);
+      await this.#store.release(job.id, job.attempts, 'none', job.step);
+      return null;
+    }
   }
 
   begin(id: string, attempt: number, start: AttemptStart): void {
@@ -276,18 +285,9 @@ export class JobDesk {
     });
   }
 
-  /** A step was completed: others may have to go on from there. */
-  advanced(id: string): void {
-    this.#inBackground(this.#shared?.putCheckpoint(id));
-  }
-
-  #inBackground(act: Promise<void> | undefined): void {
-    act?.catch((error: CodedError) => this.#log.warn({ code: error.code }, error.message));
-  }
-
-  release(id: string, reason: string, death: Death, step: number): void {
+  release(id: string, attempt: number, reason: string, death: Death, step: number): void {
     this.#writes.later(async () => {
-      const job = await this.#store.release(id, death, step);
+      const job = await this.#store.release(id, attempt, death, step);
       if (job?.status === 'queued') this.#publish({ type: 'requeued', jobId: id, attempt: job.attempts, step, reason });
       else if (job?.status === 'failed' || job?.status === 'cancelled')
         this.#publish({ type: job.status, jobId: id, job });
@@ -298,6 +298,9 @@ export class JobDesk {
     this.#writes.later(async () => {
       if (outcome.status === 'done') await this.#shared?.putPicture(outcome);
       const job = await this.#store.finish(id, attempt, step, outcome);
+      // Another machine's counts, and has the same name.
+      if (!job && this.#shared && outcome.status === 'done')
+        tidily(this.#log, () => removePicture(this.#dataDir, outcome.file));
       if (job) this.#publish({ type: outcome.status, jobId: id, job });
     });
     this.gallery.expire();
@@ -325,7 +328,6 @@ export class JobDesk {
 
   /** What nobody needs any more, whatever the bounds are: pictures of requests that were refused, for one. */
   tidy(): void {
-    this.#inBackground(this.#shared?.removeStale());
     this.#writes.later(async () => {
       const inputs = await this.#store.inputs();
       tidily(this.#log, () => removeInputs(this.#dataDir, inputs));
@@ -334,9 +336,7 @@ export class JobDesk {
   }
 
   /** Jobs came, or went, by way of another machine. */
-  othersChanged(): void {
-    this.#line.changed();
-  }
+  readonly othersChanged = () => this.#line.changed();
 
   counts(): Promise<{ queued: number; running: number }> {
     return this.#writes.inOurErrors(this.#store.counts());
@@ -362,7 +362,7 @@ export class JobDesk {
   #record(event: JobEvent): void {
     if ('job' in event && isTerminal(event.job.status)) {
       tidily(this.#log, () => removeCheckpoints(this.#dataDir, (id) => id !== event.jobId));
-      this.#inBackground(this.#shared?.removeCheckpoints(event.jobId));
+      this.#shared?.ended(event.jobId);
     }
     const reason = event.type === 'requeued' ? event.reason : event.type === 'running' ? event.startedOverReason : null;
     const step = event.type === 'running' && event.step > 0 ? event.step : null;

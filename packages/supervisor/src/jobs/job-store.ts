@@ -80,11 +80,12 @@ export interface JobStore {
   /** Records where the running attempt has begun; null if it is not running. */
   begin(id: string, attempt: number, start: AttemptStart): Promise<Job | null>;
   /**
-   * Puts a running job back to its place in the queue, with the steps that are completed; null if it is not running.
+   * Puts a running job back to its place in the queue, with the steps that are completed; null if it is not
+   * running in this attempt.
    * One whose cancel was asked for is cancelled instead, and one that has seen too many deaths is failed with
    * JOB_POISONED.
    */
-  release(id: string, death: Death, step: number): Promise<Job | null>;
+  release(id: string, attempt: number, death: Death, step: number): Promise<Job | null>;
   /** Ends a running job, once: null if it is not running in this attempt. */
   finish(id: string, attempt: number, step: number, outcome: JobOutcome): Promise<Job | null>;
   /**

@@ -1,5 +1,8 @@
 /** Which job store a supervisor works with: its own, or one that it shares with those of other machines. */
+import { randomUUID } from 'node:crypto';
+import { existsSync, readFileSync, writeFileSync } from 'node:fs';
 import { hostname } from 'node:os';
+import { join } from 'node:path';
 import type { JobStore } from './job-store.js';
 import type { ClaimHooks } from './postgres-claims.js';
 import { openSqliteJobStore } from './sqlite-database.js';
@@ -22,15 +25,26 @@ export async function openJobStore(where: string, dataDir: string, hooks: ClaimH
   if (where === 'sqlite') return { store: own, setAside, leftHere: 0 };
   try {
     const { openPostgresJobStore } = await import('./open-postgres.js');
-    const shared = await openPostgresJobStore(where, `${hostname()}:${dataDir}`, hooks);
+    const shared = await openPostgresJobStore(where, hostOf(dataDir), hooks);
     const { queued, running } = await own.counts();
     const close = async () => {
       await own.close();
       await shared.close();
     };
-    return { store: { ...shared, close }, setAside, leftHere: queued + running };
+    // What this folder has of its own is still found by its id, and its files are wanted.
+    const get = async (id: string) => (await shared.get(id)) ?? own.get(id);
+    const findImage = async (id: string) => (await shared.findImage(id)) ?? own.findImage(id);
+    const inputs = async () => new Set([...(await shared.inputs()), ...(await own.inputs())]);
+    return { store: { ...shared, get, findImage, inputs, close }, setAside, leftHere: queued + running };
   } catch (error) {
     await own.close();
     throw error;
   }
+}
+
+/** Machines that are copies have one name: what tells them apart is drawn once, and kept in the folder. */
+function hostOf(dataDir: string): string {
+  const file = join(dataDir, 'machine-id');
+  if (!existsSync(file)) writeFileSync(file, randomUUID());
+  return `${hostname()} ${readFileSync(file, 'utf8')}`;
 }

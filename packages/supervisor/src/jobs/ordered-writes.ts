@@ -8,6 +8,9 @@ import type { Logger } from 'pino';
 /** From one try to the next. */
 const RETRY_MS = 1000;
 
+/** What may be there again a moment later. */
+const AWAY: ErrorCode[] = ['DISK_FULL', 'STORE_UNREACHABLE', 'SHARED_FOLDER_UNREACHABLE'];
+
 export interface WriteHooks {
   /** What to call it where the operation that failed so may succeed later; null where it will not. */
   whenAway(error: unknown): ErrorCode | null;
@@ -54,7 +57,7 @@ export class OrderedWrites {
       try {
         return { written: await operation() };
       } catch (cause) {
-        const code = this.#hooks.whenAway(cause);
+        const code = this.#codeOf(cause);
         if (code === null) throw cause;
         return { refusal: new CodedError(code, `the job database: ${(cause as Error).message}`, { cause }) };
       }
@@ -71,7 +74,7 @@ export class OrderedWrites {
   inOurErrors<T>(operation: Promise<T>): Promise<T> {
     return operation.catch((cause: unknown) => {
       if (cause instanceof CodedError) throw cause;
-      const code = this.#hooks.whenAway(cause) ?? 'JOB_STORE_UNUSABLE';
+      const code = this.#codeOf(cause) ?? 'JOB_STORE_UNUSABLE';
       throw new CodedError(code, `the job database: ${(cause as Error).message}`, { cause });
     });
   }
@@ -92,8 +95,16 @@ export class OrderedWrites {
     }
   }
 
+  /** What was put into our words on the way is so still. */
+  #codeOf(error: unknown): ErrorCode | null {
+    if (!(error instanceof CodedError)) return this.#hooks.whenAway(error);
+    return AWAY.includes(error.code) ? error.code : null;
+  }
+
   async #persist<T>(operation: () => Promise<T>): Promise<T> {
     for (;;) {
+      // What is away is not waited for once more, operation after operation.
+      if (this.#closing && this.#problem) throw this.#problem;
       try {
         const result = await operation();
         this.#hooks.onWritten();
@@ -101,7 +112,7 @@ export class OrderedWrites {
         this.#problem = null;
         return result;
       } catch (error) {
-        const code = this.#hooks.whenAway(error);
+        const code = this.#codeOf(error);
         if (code === null || this.#closing) throw error;
         const message = `the job database cannot be written: ${(error as Error).message}`;
         if (this.#problem === null) this.#log.error({ code }, `${message}; trying on`);

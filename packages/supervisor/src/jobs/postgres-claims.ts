@@ -34,12 +34,16 @@ const LOOK_MS = 5000;
  */
 const HELD_BACK_MS = 10_000;
 
+interface Held extends Claim {
+  attempt: number;
+}
+
 export class PostgresClaims {
   readonly #database: PostgresDatabase;
   readonly #engine: PostgresEngine;
   readonly #hooks: ClaimHooks;
   /** By job. */
-  readonly #held = new Map<string, Claim>();
+  readonly #held = new Map<string, Held>();
   /** Puts those that the engine has taken from their holders back into the queue. */
   readonly #reconcile: () => Promise<void>;
   readonly #timers: NodeJS.Timeout[] = [];
@@ -68,12 +72,14 @@ export class PostgresClaims {
     this.#timers.push(setInterval(() => this.#hooks.onWork(), LOOK_MS).unref());
   }
 
-  took(id: string, claim: Claim): void {
-    this.#held.set(id, claim);
+  /** The same job may have been taken from one of our workers, and be claimed by another of them. */
+  took(id: string, attempt: number, claim: Claim): void {
+    if (this.#held.has(id)) this.#hooks.onLost(id);
+    this.#held.set(id, { ...claim, attempt });
   }
 
-  gave(id: string): void {
-    this.#held.delete(id);
+  gave(id: string, attempt: number): void {
+    if (this.#held.get(id)?.attempt === attempt) this.#held.delete(id);
   }
 
   async #beat(): Promise<void> {
@@ -81,7 +87,7 @@ export class PostgresClaims {
     const sql = this.#database.alone;
     const ours = await this.#engine.beat(
       sql,
-      held.map(([, claim]) => claim),
+      held.map(([, { id, retryCount }]) => ({ id, retryCount })),
     );
     for (const [id, claim] of held) {
       // It may have been settled, or claimed anew, while the question was under way.
@@ -96,8 +102,11 @@ export class PostgresClaims {
   }
 
   async #sweep(): Promise<void> {
-    await this.#engine.sweep();
-    await this.#reconcile();
+    try {
+      await this.#engine.sweep();
+    } finally {
+      await this.#reconcile();
+    }
   }
 
   async close(): Promise<void> {

@@ -14,13 +14,19 @@ export class Sql {
   }
 
   async all<R>(sql: string, ...values: unknown[]): Promise<R[]> {
-    const { rows } = await this.db.executeSql(sql, values);
+    const { rows } = await this.db.executeSql(sql, values.map(withoutNul));
     return rows;
   }
 
   async one<R>(sql: string, ...values: unknown[]): Promise<R | undefined> {
     return (await this.all<R>(sql, ...values))[0];
   }
+}
+
+/** PostgreSQL has no such character; nothing of ours has it, so that what is looked for is not found. */
+function withoutNul(value: unknown): unknown {
+  if (Array.isArray(value)) return value.map(withoutNul);
+  return typeof value === 'string' ? value.replaceAll('\0', '\ufffd') : value;
 }
 
 /** The answer to a commit was lost: it may have happened, or not. */
@@ -60,16 +66,16 @@ export class PostgresDatabase {
   }
 }
 
-/** Classes of SQLSTATE: connection, resources, operator, and a transaction that was in another's way. */
-const TRANSIENT_STATE = /^(08|53|57P|40001|40P01|25P03)/;
-/** What node-postgres and the system say of a connection. */
-const TRANSIENT_MESSAGE = /^(E[A-Z]+$)|connection|timeout|terminat|getaddrinfo|ECONN|EHOST|ENET|EPIPE/i;
+/** SQLSTATE of what no waiting mends: what we send is wrong, or what is there is not ours. */
+const LASTING = /^(0A|2[0-4]|25(?!006|P0[34])|3[D-F]|42|XX00[12])/;
+/** What node-postgres says of its connections, which has no code. */
+const AWAY = /connect|timeout|terminat|not queryable|ssl|tls|certificate/i;
 
-/** Whether what failed so may succeed later: the database is away, restarts, or is full. */
+/** Whether what failed so may succeed later: the database is away, restarts, is full, or lets nobody write. */
 export function isAway(error: unknown): boolean {
   if (error instanceof CommitUnknown) return true;
-  const { code, message = '' } = error as { code?: string; message?: string };
-  // An SQLSTATE has five characters; those of the system are longer or shorter words.
-  if (code !== undefined && /^[0-9A-Z]{5}$/.test(code) && /\d/.test(code)) return TRANSIENT_STATE.test(code);
-  return TRANSIENT_MESSAGE.test(code ?? message) || TRANSIENT_MESSAGE.test(message);
+  const { code, message = '', path } = error as { code?: string; message?: string; path?: string };
+  if (code !== undefined && /^[0-9A-Z]{5}$/.test(code) && /\d/.test(code)) return !LASTING.test(code);
+  // Of the system, but not of a file; the rest has no code.
+  return path === undefined && (/^(E|CERT_|ERR_)[A-Z_]+$/.test(code ?? '') || AWAY.test(message));
 }

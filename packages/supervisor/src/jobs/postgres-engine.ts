@@ -62,7 +62,8 @@ export class PostgresEngine {
 
   /** Null where the entry is not to be had. */
   async take(sql: Sql, ticket: number): Promise<Claim | null> {
-    const own = { minPriority: ticket, maxPriority: ticket };
+    // Whatever the database's clock says: what waits may be taken.
+    const own = { minPriority: ticket, maxPriority: ticket, ignoreStartAfter: true };
     const [taken] = await this.#boss.fetch(QUEUE, { ...own, batchSize: 1, includeMetadata: true, db: sql.db });
     return taken ? { id: taken.id, retryCount: taken.retryCount } : null;
   }
@@ -86,6 +87,10 @@ export class PostgresEngine {
   async isHeld(sql: Sql, { id, retryCount }: Claim): Promise<boolean> {
     const [entry] = await this.#boss.findJobs(QUEUE, { id, db: sql.db });
     return entry?.state === 'active' && entry.retryCount === retryCount;
+  }
+
+  async isThere(sql: Sql, id: string): Promise<boolean> {
+    return (await this.#boss.findJobs(QUEUE, { id, db: sql.db })).length > 0;
   }
 
   /** Whether it waits to be taken. */

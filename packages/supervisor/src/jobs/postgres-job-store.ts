@@ -15,6 +15,7 @@ import { CommitUnknown, isAway, type PostgresDatabase, type Sql } from './postgr
 import type { PostgresEngine } from './postgres-engine.js';
 import { postgresPage, postgresPictures } from './postgres-pictures.js';
 
+const CLOSE_LIMIT_MS = 3000;
 /** Ids of one notice, which may have 8,000 bytes. */
 const TOLD_AT_ONCE = 200;
 /** The order in which jobs are claimed, as in the other store. */
@@ -47,6 +48,15 @@ export async function postgresJobStore({ database, engine, hooks, host }: Postgr
   /** Attempts whose end was written by a transaction that nobody has heard the end of. */
   const unsure = new Set<string>();
 
+  /** Where it is not known what has become of it, whoever listens here asks anew. */
+  const transaction = async <T>(operation: (sql: Sql) => Promise<T>): Promise<T> => {
+    try {
+      return await database.transaction(operation);
+    } catch (error) {
+      if (error instanceof CommitUnknown) hooks.onMissed();
+      throw error;
+    }
+  };
   const claims = new PostgresClaims(database, engine, hooks, reconcile);
   const pictures = postgresPictures(database);
 
@@ -69,16 +79,17 @@ export async function postgresJobStore({ database, engine, hooks, host }: Postgr
   /** A transaction that ends an attempt, or gives it up. Told again where the answer to its commit was lost. */
   async function settle(
     id: string,
-    attempt: number | null,
+    attempt: number,
     operation: (sql: Sql) => Promise<Row | null>,
   ): Promise<Row | null> {
     const key = `${id} ${attempt}`;
     try {
-      const row = await database.transaction(operation);
-      claims.gave(id);
+      const row = await transaction(operation);
+      claims.gave(id, attempt);
       const wasUnsure = unsure.delete(key);
       if (row || !wasUnsure) return row;
-      return (await alone().one<Row>(`SELECT * FROM ${jobs} WHERE id = $1 AND status <> 'running'`, id)) ?? null;
+      const ended = `SELECT * FROM ${jobs} WHERE id = $1 AND attempts = $2 AND status <> 'running'`;
+      return (await alone().one<Row>(ended, id, attempt)) ?? null;
     } catch (error) {
       if (error instanceof CommitUnknown) unsure.add(key);
       throw error;
@@ -99,14 +110,16 @@ export async function postgresJobStore({ database, engine, hooks, host }: Postgr
     );
     const { position } = ticket as { position: number };
     const [entry] = await engine.enter(sql, [position]);
-    const query = `INSERT INTO ${jobs} (position, id, status, request, pixels, priority, rank, source, group_id,
-        retry_of, work, idempotency_key, fingerprint, owner, entry, created_at)
+    const query = `INSERT INTO ${jobs} (position, id, status, request, priority, rank, source, group_id, retry_of, work,
+        idempotency_key, fingerprint, owner, entry, width, height, prompt, init_image, mask, created_at)
       OVERRIDING SYSTEM VALUE
-      VALUES ($1, $2, 'queued', $3, $4, $5, $1, $6, $7, $8, $9, $10, $11, $12, $13, ${now}) RETURNING *`;
+      VALUES ($1, $2, 'queued', $3, $4, $1, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, ${now})
+      RETURNING *`;
     const json = JSON.stringify(requestOf(request));
-    const { width, height } = request;
+    const { width, height, prompt, initImage, mask } = request;
     const values = [priority, source, group, retryOf, workOf(request), key, fingerprint, owner, entry];
-    return (await sql.one<Row>(query, position, newId('job'), json, width * height, ...values)) as Row;
+    const asked = [width, height, prompt, initImage, mask];
+    return (await sql.one<Row>(query, position, newId('job'), json, ...values, ...asked)) as Row;
   }
 
   /** Puts what nobody holds any more back into the queue, or to its end. */
@@ -132,7 +145,7 @@ export async function postgresJobStore({ database, engine, hooks, host }: Postgr
     const held = await alone().all<SharedRow>(`SELECT * FROM ${jobs} WHERE status = 'running'`);
     for (const { id, attempts, entry, retry_count: retryCount } of held) {
       if (await engine.isHeld(alone(), { id: entry, retryCount })) continue;
-      await database.transaction(async (sql) => {
+      await transaction(async (sql) => {
         const still = `SELECT * FROM ${jobs} WHERE id = $1 AND attempts = $2 AND status = 'running' FOR UPDATE`;
         const row = await sql.one<SharedRow>(still, id, attempts);
         if (row && !(await engine.isHeld(sql, { id: entry, retryCount }))) await putBack(sql, row, 'outside', row.step);
@@ -141,7 +154,8 @@ export async function postgresJobStore({ database, engine, hooks, host }: Postgr
   }
 
   function hear(text: string): void {
-    const notice = JSON.parse(text) as Notice;
+    const notice = noticeOf(text);
+    if (notice === null) return;
     if (notice.type === 'cancel') return hooks.onCancel(notice.id, notice.keep);
     if (notice.from !== session) hooks.onJobs(notice.ids, notice.news);
     // What we put back we may take up again.
@@ -155,7 +169,7 @@ export async function postgresJobStore({ database, engine, hooks, host }: Postgr
   return {
     ...pictures,
     async put(orders, idempotency, maxQueued, maxPerOwner) {
-      return database.transaction(async (sql) => {
+      return transaction(async (sql) => {
         await lockQueue(sql);
         const { key, fingerprint } = idempotency ?? { key: null, fingerprint: null };
         const query = `SELECT * FROM ${jobs} WHERE idempotency_key = $1 ORDER BY position`;
@@ -187,24 +201,31 @@ export async function postgresJobStore({ database, engine, hooks, host }: Postgr
       return (await alone().one(`SELECT 1 FROM ${jobs} WHERE idempotency_key = $1 LIMIT 1`, key)) !== undefined;
     },
     async claim({ maxPixels, leaves }) {
-      const claimed = await database.transaction(async (sql) => {
-        const next = `SELECT * FROM ${jobs} WHERE status = 'queued' AND ($1::int IS NULL OR pixels <= $1)
+      const claimed = await transaction(async (sql) => {
+        const next = `SELECT * FROM ${jobs} WHERE status = 'queued' AND ($1::int IS NULL OR width * height <= $1)
             AND (step = 0 OR devices::jsonb ->> -1 IS NULL OR NOT devices::jsonb ->> -1 = ANY($2::text[]))
           ORDER BY ${IN_TURN} LIMIT 1 FOR UPDATE SKIP LOCKED`;
         const row = await sql.one<SharedRow>(next, maxPixels, leaves);
         const claim = row && (await engine.take(sql, row.position));
-        // Its entry may be in the hands of a sweep for a moment: it is looked again soon.
-        if (!row || !claim) return null;
+        if (!row) return null;
+        if (!claim) {
+          // Its entry may be in the hands of a sweep for a moment: it is looked again soon. A lost one is entered anew.
+          if (await engine.isThere(sql, row.entry)) return null;
+          const [entry] = await engine.enter(sql, [row.position]);
+          await sql.all(`UPDATE ${jobs} SET entry = $1 WHERE id = $2`, entry, row.id);
+          return null;
+        }
         const query = `UPDATE ${jobs} SET status = 'running', attempts = attempts + 1, resumed_at_step = NULL,
           started_over_reason = NULL, entry = $1, retry_count = $2, host = $3 WHERE id = $4 RETURNING *`;
         return { claim, row: (await sql.one<Row>(query, claim.id, claim.retryCount, host, row.id)) as Row };
       });
       if (!claimed) return null;
-      claims.took(claimed.row.id, claimed.claim);
+      claims.took(claimed.row.id, claimed.row.attempts, claimed.claim);
       return toJob(claimed.row);
     },
     async begin(id, attempt, { step, startedOverReason, device, model }) {
-      const query = `UPDATE ${jobs} SET step = $1, resumed_at_step = nullif($1, 0), started_over_reason = $2, model = $6,
+      const query = `UPDATE ${jobs} SET step = $1, resumed_at_step = nullif($1, 0),
+        outside_deaths = CASE WHEN $1 > step THEN 0 ELSE outside_deaths END, started_over_reason = $2, model = $6,
         devices = CASE WHEN $1 = 0 THEN jsonb_build_array($5::text) WHEN devices::jsonb ->> -1 = $5 THEN devices::jsonb
           ELSE devices::jsonb || to_jsonb($5::text) END::text
         WHERE id = $3 AND attempts = $4 AND status = 'running' RETURNING *`;
@@ -212,11 +233,10 @@ export async function postgresJobStore({ database, engine, hooks, host }: Postgr
       if (row) await tellJobs(alone(), [row], 'running');
       return toJobOrNull(row);
     },
-    async release(id, death, step) {
-      // Only what is ours: it may have been taken from us, and be in another's hands by now.
-      const query = `SELECT * FROM ${jobs} WHERE id = $1 AND status = 'running' AND host = $2 FOR UPDATE`;
-      const row = await settle(id, null, async (sql) => {
-        const known = await sql.one<SharedRow>(query, id, host);
+    async release(id, attempt, death, step) {
+      const query = `SELECT * FROM ${jobs} WHERE id = $1 AND status = 'running' AND attempts = $2 FOR UPDATE`;
+      const row = await settle(id, attempt, async (sql) => {
+        const known = await sql.one<SharedRow>(query, id, attempt);
         return known ? putBack(sql, known, death, step) : null;
       });
       return toJobOrNull(row);
@@ -230,14 +250,20 @@ export async function postgresJobStore({ database, engine, hooks, host }: Postgr
         if (!ended) return null;
         // One that was taken from us, and that nobody has taken up since, is ended all the same.
         const claim = { id: ended.entry, retryCount: ended.retry_count };
-        if (!(await engine.complete(sql, claim))) await engine.remove(sql, [ended.entry]);
+        const isOurs = await engine.complete(sql, claim);
+        // The run of a job that was taken from us is cancelled here, which nobody has asked for.
+        if (!isOurs && outcome.status === 'cancelled' && ended.cancel_requested === 0) throw new TakenFromUs();
+        if (!isOurs) await engine.remove(sql, [ended.entry]);
         await tellJobs(sql, [ended], 'ended');
         return ended;
+      }).catch((error: unknown) => {
+        if (error instanceof TakenFromUs) return null;
+        throw error;
       });
       return toJobOrNull(row);
     },
     async cancel(id, keep = false) {
-      return database.transaction(async (sql) => {
+      return transaction(async (sql) => {
         const row = await sql.one<SharedRow>(`SELECT * FROM ${jobs} WHERE id = $1 FOR UPDATE`, id);
         if (row?.status === 'queued') {
           await engine.remove(sql, [row.entry]);
@@ -254,7 +280,7 @@ export async function postgresJobStore({ database, engine, hooks, host }: Postgr
       });
     },
     async cancelQueued(group) {
-      return database.transaction(async (sql) => {
+      return transaction(async (sql) => {
         const query = `UPDATE ${jobs} SET status = 'cancelled', finished_at = ${now} WHERE position IN (
             SELECT position FROM ${jobs} WHERE status = 'queued' AND ($1::text IS NULL OR group_id = $1)
             ORDER BY position FOR UPDATE) RETURNING *`;
@@ -273,7 +299,7 @@ export async function postgresJobStore({ database, engine, hooks, host }: Postgr
           SELECT position AS at, row_number() OVER (ORDER BY ${IN_TURN}, position) AS place
           FROM ${jobs} WHERE status IN ('queued', 'running')) AS numbered
         WHERE position = numbered.at`;
-      return database.transaction(async (sql) => {
+      return transaction(async (sql) => {
         await lockQueue(sql);
         if (!(await sql.one(queued, id))) return null;
         if ('before' in place) {
@@ -331,13 +357,28 @@ export async function postgresJobStore({ database, engine, hooks, host }: Postgr
     whenAway: (error) => (isAway(error) ? 'STORE_UNREACHABLE' : null),
     async close() {
       await claims.close();
-      await listening?.close();
-      await database.boss.stop({ graceful: false });
+      // A connection that was cut is not heard to close.
+      const closing = Promise.all([listening?.close(), database.boss.stop({ graceful: false })]);
+      await Promise.race([closing, new Promise((resolve) => setTimeout(resolve, CLOSE_LIMIT_MS).unref())]);
     },
   };
 }
+
+/** What is done for it is undone: the sweep that took it puts it back. */
+class TakenFromUs extends Error {}
 
 /** What one supervisor tells the others. */
 type Notice =
   | { type: 'jobs'; ids: string[]; news: JobNews; from: string }
   | { type: 'cancel'; id: string; keep: boolean };
+
+/** Null for what others send on our channel, or newer versions. */
+function noticeOf(text: string): Notice | null {
+  try {
+    const notice = JSON.parse(text) as Notice;
+    const isKnown = notice.type === 'cancel' ? typeof notice.id === 'string' : Array.isArray(notice.ids);
+    return isKnown ? notice : null;
+  } catch {
+    return null;
+  }
+}

@@ -26,15 +26,14 @@ type Operations = Pick<JobStore, 'pictures' | 'facets' | 'mark' | 'inputs' | 'fi
 export function postgresPictures(database: PostgresDatabase): Operations {
   const jobs = `${database.schema}.jobs`;
   const all = <R>(query: string, ...values: unknown[]) => database.alone.all<R>(query, ...values);
-  const [width, height] = ['width', 'height'].map((key) => `(request::json ->> '${key}')::int`);
   const bytes = `coalesce((image::json ->> 'bytes')::float8, 0)`;
 
   return {
     async pictures({ search, starred, trashed, model, width: wide, height: high }, cursor, limit) {
-      const query = `SELECT position, image::json ->> 'id' AS id, ${width} AS width, ${height} AS height, finished_at, starred
+      const query = `SELECT position, image::json ->> 'id' AS id, width, height, finished_at, starred
         FROM ${jobs} WHERE status = 'done' AND (trashed_at IS NOT NULL) = $1 AND ($2::int IS NULL OR starred = $2)
-          AND ($3::text IS NULL OR model = $3) AND ($4::int IS NULL OR ${width} = $4) AND ($5::int IS NULL OR ${height} = $5)
-          AND request::json ->> 'prompt' ILIKE ALL ($6::text[])`;
+          AND ($3::text IS NULL OR model = $3) AND ($4::int IS NULL OR width = $4) AND ($5::int IS NULL OR height = $5)
+          AND prompt ILIKE ALL ($6::text[])`;
       type Entry = { position: number; id: string; width: number; height: number; finished_at: string; starred: 0 | 1 };
       const words = wordsOf(search ?? '').map((word) => `%${word}%`);
       const star = starred === null ? null : Number(starred);
@@ -48,7 +47,7 @@ export function postgresPictures(database: PostgresDatabase): Operations {
     async facets() {
       const kept = `FROM ${jobs} WHERE status = 'done' AND trashed_at IS NULL`;
       const models = `SELECT model, count(*)::int AS count ${kept} AND model IS NOT NULL GROUP BY model ORDER BY count DESC`;
-      const sizes = `SELECT ${width} AS width, ${height} AS height, count(*)::int AS count ${kept}
+      const sizes = `SELECT width, height, count(*)::int AS count ${kept}
         GROUP BY 1, 2 ORDER BY count DESC, 1, 2`;
       return { models: await all(models), sizes: await all(sizes) };
     },
@@ -68,12 +67,8 @@ export function postgresPictures(database: PostgresDatabase): Operations {
       });
     },
     async inputs() {
-      const query = ['initImage', 'mask']
-        .map(
-          (key) =>
-            `SELECT request::json ->> '${key}' AS input FROM ${jobs} WHERE request::json ->> '${key}' IS NOT NULL`,
-        )
-        .join(' UNION ');
+      const query = `SELECT init_image AS input FROM ${jobs} WHERE init_image IS NOT NULL
+        UNION SELECT mask FROM ${jobs} WHERE mask IS NOT NULL`;
       return new Set((await all<{ input: string }>(query)).map(({ input }) => input));
     },
     async findImage(id) {

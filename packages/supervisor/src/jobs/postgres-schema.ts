@@ -2,7 +2,10 @@
 import { CodedError } from '@qwen-supervisor/protocol/errors';
 import type { PostgresDatabase, Sql } from './postgres-database.js';
 
-/** `times` are text as in the other store, and those of the database's own clock. */
+/**
+ * Times are text as in the other store, and those of the database's own clock. What is asked for of a request has a
+ * column of its own: the request itself may hold what PostgreSQL does not take as JSON.
+ */
 function migrations(schema: string): string[] {
   return [
     `CREATE TABLE ${schema}.jobs (
@@ -10,7 +13,11 @@ function migrations(schema: string): string[] {
       id TEXT NOT NULL UNIQUE,
       status TEXT NOT NULL CHECK (status IN ('queued', 'running', 'done', 'failed', 'cancelled')),
       request TEXT NOT NULL,
-      pixels INTEGER NOT NULL,
+      width INTEGER NOT NULL,
+      height INTEGER NOT NULL,
+      prompt TEXT NOT NULL,
+      init_image TEXT,
+      mask TEXT,
       priority INTEGER NOT NULL,
       rank INTEGER NOT NULL,
       source TEXT NOT NULL,
@@ -49,6 +56,8 @@ function migrations(schema: string): string[] {
     CREATE INDEX jobs_by_key ON ${schema}.jobs (idempotency_key) WHERE idempotency_key IS NOT NULL;
     CREATE INDEX jobs_by_owner ON ${schema}.jobs (owner) WHERE owner IS NOT NULL AND status = 'queued';
     CREATE INDEX jobs_by_end ON ${schema}.jobs (finished_at) WHERE finished_at IS NOT NULL;
+    CREATE INDEX jobs_by_input ON ${schema}.jobs (init_image) WHERE init_image IS NOT NULL;
+    CREATE INDEX jobs_by_mask ON ${schema}.jobs (mask) WHERE mask IS NOT NULL;
     CREATE INDEX jobs_in_trash ON ${schema}.jobs (trashed_at) WHERE trashed_at IS NOT NULL;
     CREATE UNIQUE INDEX jobs_by_image ON ${schema}.jobs ((image::json ->> 'id')) WHERE image IS NOT NULL;
     CREATE FUNCTION ${schema}.now_text() RETURNS TEXT LANGUAGE SQL AS

@@ -3,35 +3,59 @@
  * job names what is wanted, and what nobody names is only in the way.
  */
 import { createHash } from 'node:crypto';
-import { existsSync } from 'node:fs';
-import { mkdir, readdir, readFile, rm, stat } from 'node:fs/promises';
-import { basename, dirname, join } from 'node:path';
+import { access, constants, mkdir, readdir, readFile, rm } from 'node:fs/promises';
+import { basename, join } from 'node:path';
 import { replaceFile } from '@qwen-supervisor/files/replace-file';
 import {
   CHECKPOINTS_FOLDER,
   IMAGES_FOLDER,
+  INPUTS_FOLDER,
   inputFile,
   parseCheckpointName,
 } from '@qwen-supervisor/protocol/data-files';
 import { CodedError } from '@qwen-supervisor/protocol/errors';
 import type { Job } from '@qwen-supervisor/protocol/job';
 import type { JobRequest } from '@qwen-supervisor/protocol/job-request';
+import type { Logger } from 'pino';
 
 /** From one copy of a job's checkpoint to the next. */
 const SAVE_MS = 5000;
-/** What was copied for a job that is being drawn, or whose row is about to be written, is younger. */
-const AGE_MS = 3_600_000;
+/** A folder of the network that is gone may hang for ever, and be there again a moment later. */
+const ANSWER_MS = 10_000;
+const FOLDERS = [IMAGES_FOLDER, INPUTS_FOLDER, CHECKPOINTS_FOLDER];
 
 export class SharedFolder {
+  readonly #log: Pick<Logger, 'warn'>;
   readonly #root: string;
   readonly #dataDir: string;
+  #isSaving = false;
+  /** What was asked of it and has not been answered, long after it should have been. */
+  #hanging = 0;
   /** By job: when its checkpoint was last copied. */
   readonly #savedAtMs = new Map<string, number>();
 
-  /** `root` must be there: a folder that was not mounted is not to be made on the disk below. */
-  constructor(root: string, dataDir: string) {
+  constructor(root: string, dataDir: string, log: Pick<Logger, 'warn'>) {
+    this.#log = log;
     this.#root = root;
     this.#dataDir = dataDir;
+  }
+
+  /**
+   * Makes what it needs, once: where it is not there later the folder is not mounted, and nothing may be written to the
+   * disk below. @throws CodedError SHARED_FOLDER_UNREACHABLE
+   */
+  async make(): Promise<void> {
+    for (const folder of FOLDERS)
+      await this.#reach(async () => {
+        const path = join(this.#root, folder);
+        if (!(await isThere(path))) await mkdir(path);
+      });
+  }
+
+  /** @throws CodedError SHARED_FOLDER_UNREACHABLE */
+  async requireThere(): Promise<void> {
+    for (const folder of FOLDERS)
+      await this.#reach(() => access(join(this.#root, folder), constants.R_OK | constants.W_OK));
   }
 
   /** A finished picture, whose row is written after it. @throws CodedError SHARED_FOLDER_UNREACHABLE */
@@ -58,14 +82,34 @@ export class SharedFolder {
     await this.#getCheckpoint(job.id);
   }
 
+  /** A step was completed: another machine may have to go on from there. */
+  advanced(jobId: string): void {
+    this.#inBackground(this.#putCheckpoint(jobId));
+  }
+
+  ended(jobId: string): void {
+    this.#inBackground(this.#removeCheckpoints(jobId));
+  }
+
+  #inBackground(act: Promise<void>): void {
+    act.catch((error: CodedError) => this.#log.warn({ code: error.code }, error.message));
+  }
+
   /**
    * The newest checkpoint of a job that is being drawn, now and then: what is missed costs another machine a few steps.
    * @throws CodedError SHARED_FOLDER_UNREACHABLE
    */
-  async putCheckpoint(jobId: string): Promise<void> {
+  async #putCheckpoint(jobId: string): Promise<void> {
     const nowMs = performance.now();
-    if (nowMs - (this.#savedAtMs.get(jobId) ?? Number.NEGATIVE_INFINITY) < SAVE_MS) return;
+    if (this.#isSaving || nowMs - (this.#savedAtMs.get(jobId) ?? Number.NEGATIVE_INFINITY) < SAVE_MS) return;
     this.#savedAtMs.set(jobId, nowMs);
+    this.#isSaving = true;
+    await this.#saveCheckpoint(jobId).finally(() => {
+      this.#isSaving = false;
+    });
+  }
+
+  async #saveCheckpoint(jobId: string): Promise<void> {
     const newest = newestOf(await readdir(join(this.#dataDir, CHECKPOINTS_FOLDER)), jobId);
     if (newest === null) return;
     await this.#put(checkpointFile(newest), checkpointFile(newest));
@@ -81,7 +125,7 @@ export class SharedFolder {
   }
 
   /** Of a job that has ended. @throws CodedError SHARED_FOLDER_UNREACHABLE */
-  async removeCheckpoints(jobId: string): Promise<void> {
+  async #removeCheckpoints(jobId: string): Promise<void> {
     this.#savedAtMs.delete(jobId);
     const names = await this.#names(CHECKPOINTS_FOLDER);
     await this.#remove(
@@ -100,36 +144,20 @@ export class SharedFolder {
     );
   }
 
-  /** Copies here of pictures that others have removed there. */
-  async removeStale(): Promise<void> {
-    const kept = new Set((await this.#names(IMAGES_FOLDER)).map((name) => `${name.split('.')[0]}.png`));
-    for (const name of await readdir(join(this.#dataDir, IMAGES_FOLDER))) {
-      const path = join(this.#dataDir, IMAGES_FOLDER, name);
-      if (name.endsWith('.png') && !kept.has(name) && Date.now() - (await stat(path)).mtimeMs > AGE_MS)
-        await rm(path, { force: true });
-    }
-  }
-
   #remove(folder: string, names: string[]): Promise<void> {
     return this.#reach(async () => {
       for (const name of names) await rm(join(this.#root, folder, name), { force: true });
     });
   }
 
-  #names(name: string): Promise<string[]> {
-    return this.#reach(async () => {
-      const folder = join(this.#root, name);
-      return existsSync(folder) || !existsSync(this.#root) ? readdir(folder) : [];
-    });
+  #names(folder: string): Promise<string[]> {
+    return this.#reach(() => readdir(join(this.#root, folder)));
   }
 
   #put(file: string, key: string): Promise<void> {
     return this.#reach(async () => {
       const to = join(this.#root, key);
-      if (existsSync(to)) return;
-      await mkdir(dirname(to)).catch((error: NodeJS.ErrnoException) => {
-        if (error.code !== 'EEXIST') throw error;
-      });
+      if (await isThere(to)) return;
       const bytes = await readFile(join(this.#dataDir, file)).catch((error: NodeJS.ErrnoException) => {
         // A checkpoint gives way to a newer one at any time.
         if (error.code === 'ENOENT') return null;
@@ -139,27 +167,55 @@ export class SharedFolder {
     });
   }
 
-  /** `sha256`: of what is wanted, where it is known. Nothing happens where there is no such file, or another one. */
+  /**
+   * `sha256`: of what is wanted, where it is known. Nothing happens where there is no such file, or another one.
+   * @throws CodedError SHARED_FOLDER_UNREACHABLE, DISK_FULL
+   */
   async #get(key: string, file: string, sha256: string | null): Promise<void> {
     const to = join(this.#dataDir, file);
-    if (existsSync(to)) return;
-    const bytes = await this.#reach(() =>
-      readFile(join(this.#root, key)).catch((error: NodeJS.ErrnoException) => {
-        if (error.code === 'ENOENT' && existsSync(this.#root)) return null;
-        throw error;
-      }),
-    );
+    if (await isThere(to)) return;
+    const from = join(this.#root, key);
+    await this.requireThere();
+    const bytes = await this.#reach(async () => ((await isThere(from)) ? readFile(from) : null));
     if (bytes === null) return;
     if (sha256 !== null && createHash('sha256').update(bytes).digest('hex') !== sha256) return;
-    await replaceFile(to, bytes);
+    await replaceFile(to, bytes).catch((cause: Error) => {
+      throw new CodedError('DISK_FULL', cause.message, { cause });
+    });
   }
 
   async #reach<T>(act: () => Promise<T>): Promise<T> {
+    if (this.#hanging > 0) throw new CodedError('SHARED_FOLDER_UNREACHABLE', `${this.#root} does not answer`);
+    let timer: NodeJS.Timeout | undefined;
+    const acting = act();
+    const limit = new Promise<never>((_, reject) => {
+      timer = setTimeout(() => {
+        // Each that hangs takes one of the few threads that all files, and names of machines, need.
+        this.#hanging++;
+        const over = () => {
+          this.#hanging--;
+        };
+        acting.then(over, over);
+        reject(new Error(`no answer for ${ANSWER_MS / 1000} s`));
+      }, ANSWER_MS);
+    });
     try {
-      return await act();
+      return await Promise.race([acting, limit]);
     } catch (cause) {
       throw new CodedError('SHARED_FOLDER_UNREACHABLE', `${this.#root}: ${(cause as Error).message}`, { cause });
+    } finally {
+      clearTimeout(timer);
     }
+  }
+}
+
+async function isThere(path: string): Promise<boolean> {
+  try {
+    await access(path);
+    return true;
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return false;
+    throw error;
   }
 }
 

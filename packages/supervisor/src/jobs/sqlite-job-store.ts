@@ -103,8 +103,11 @@ export function sqliteJobStore(db: Database.Database): JobStore {
         WHERE id = ?3 AND attempts = ?4 AND status = 'running' RETURNING *`;
       return write(sql, step, startedOverReason, id, attempt, device, model);
     },
-    async release(id, death, step) {
-      return transaction(() => release(id, death, step));
+    async release(id, attempt, death, step) {
+      return transaction(() => {
+        const isRunning = one('SELECT * FROM jobs WHERE id = ? AND attempts = ?', id, attempt) !== undefined;
+        return isRunning ? release(id, death, step) : null;
+      });
     },
     async finish(id, attempt, step, outcome) {
       const sql = `UPDATE jobs SET status = ?, step = ?, image = ?, error = ?, finished_at = ?

@@ -80,6 +80,9 @@ export function spawnChild(options: SpawnOptions): SpawnedChild | null {
     stdio: ['ignore', 'pipe', 'pipe', ...options.fds.map((fd) => fd as unknown as 'inherit')],
     env: {
       ...QUIET,
+      // The way to the job database is the supervisor's alone.
+      PGPASSWORD: undefined,
+      QWEN_SUPERVISOR_STORE: undefined,
       ...(options.name === 'api' ? {} : GIVES_BACK),
       ...options.env,
       TMPDIR: join(options.dataDir, TEMPORARY_FOLDER),
