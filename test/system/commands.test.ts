@@ -197,7 +197,7 @@ describe('completion', () => {
       const ask = `source ${script}; COMP_WORDS=("$@"); COMP_CWORD=$(($#-1)); _qwen_supervisor; echo "\${COMPREPLY[*]}"`;
       return (await execa('bash', ['-c', ask, 'bash', 'qwen-supervisor', ...words])).stdout;
     };
-    expect(await offered('st')).toBe('start stop status');
+    expect(await offered('st')).toBe('start stop status store');
     expect(await offered('model', 'add', '--q')).toBe('--quantize --quality');
     expect(await offered('generate', 'a fox', '--det')).toBe('--detach');
     const folder = temporaryFolder();

@@ -88,32 +88,30 @@ export interface Cluster extends Postgres {
 export function privateCluster(): Cluster {
   const folder = mkdtempSync(join(tmpdir(), 'qwen-supervisor-postgres-'));
   const data = join(folder, 'data');
-  const asPostgres = async (program: string, args: string[]) => {
-    const [uid, gid] = await Promise.all(
+  /** A server refuses to be root's: then it is Debian's user's, and our own otherwise. */
+  const owner = async () => {
+    if (process.getuid?.() !== 0) return {};
+    const [uid = 0, gid = 0] = await Promise.all(
       ['-u', '-g'].map(async (of) => Number((await execa('id', [of, 'postgres'])).stdout)),
     );
-    await execa(join(POSTGRES, program), args, {
-      uid: uid as number,
-      gid: gid as number,
-      cwd: folder,
-      stdio: 'ignore',
-    });
     return { uid, gid };
+  };
+  const run = async (program: string, args: string[]) => {
+    await execa(join(POSTGRES, program), args, { ...(await owner()), cwd: folder, stdio: 'ignore' });
   };
   const control = async (...args: string[]) => {
     const server = `-k ${folder} -c listen_addresses= -c fsync=off`;
-    await asPostgres('pg_ctl', ['-D', data, '-w', '-o', server, '-l', join(folder, 'log'), ...args]);
+    await run('pg_ctl', ['-D', data, '-w', '-o', server, '-l', join(folder, 'log'), ...args]);
   };
   afterAll(async () => {
     if (existsSync(join(data, 'postmaster.pid'))) await control('stop', '-m', 'immediate');
     rmSync(folder, { recursive: true });
   });
   const start = async () => {
-    const { stdout } = await execa('id', ['-u', 'postgres']);
-    chownSync(folder, Number(stdout), -1);
     mkdirSync(data);
-    chownSync(data, Number(stdout), -1);
-    await asPostgres('initdb', ['-D', data, '-U', 'postgres', '-A', 'trust', '--no-sync', '--no-locale', '-E', 'UTF8']);
+    const { uid, gid } = await owner();
+    if (uid !== undefined) for (const path of [folder, data]) chownSync(path, uid, gid);
+    await run('initdb', ['-D', data, '-U', 'postgres', '-A', 'trust', '--no-sync', '--no-locale', '-E', 'UTF8']);
     await control('start');
   };
   return {
