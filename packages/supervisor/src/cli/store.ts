@@ -10,14 +10,13 @@ export function addStore(program: Command): void {
   withSettings(store.command('migrate'))
     .description("make its tables, or bring them up to date; once, on one machine, before 'start'")
     .action(async (settings: Settings) => {
-      const { store: url } = explained(settings).config;
+      const { store: url, 'shared-folder': folder, 'data-dir': dataDir } = explained(settings).config;
       if (url === 'sqlite')
         throw new CodedError(
           'USAGE_INVALID',
           "store is 'sqlite', which brings itself up to date: name a shared database with --store postgres://…",
         );
       const { migratePostgres } = await import('../jobs/open-postgres.js');
-      const { 'shared-folder': folder, 'data-dir': dataDir } = explained(settings).config;
       if (folder !== '') await new SharedFolder(folder, dataDir, { warn: printError }).make();
       print((await migratePostgres(url)) ? 'the tables were made or changed' : 'the tables are up to date');
     });

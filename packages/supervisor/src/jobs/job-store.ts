@@ -2,6 +2,7 @@
  * The seam of the job store. It speaks in operations of a queue, not in SQL, and is asynchronous, so that an engine in
  * another process fits behind it. Every operation is durable when its promise resolves.
  */
+import { CodedError } from '@qwen-supervisor/protocol/errors';
 import type {
   AttemptStart,
   Idempotency,
@@ -29,6 +30,21 @@ export function afterDeath(
   const isPoisoned = ownDeaths >= OWN_DEATHS_MAX || outsideDeaths >= OUTSIDE_DEATHS_MAX;
   const status = job.cancel_requested === 1 ? 'cancelled' : isPoisoned ? 'failed' : 'queued';
   return { ownDeaths, outsideDeaths, status };
+}
+
+/**
+ * Whether so many more may wait; `own`: those of their owner that do, null where they have none.
+ * @throws CodedError QUEUE_FULL
+ */
+export function requireRoom(
+  more: number,
+  { queued, own }: { queued: number; own: number | null },
+  { maxQueued, maxPerOwner }: { maxQueued: number; maxPerOwner: number },
+): void {
+  if (queued + more > maxQueued)
+    throw new CodedError('QUEUE_FULL', `${queued} jobs are waiting, and the queue holds ${maxQueued}`);
+  if (own !== null && own + more > maxPerOwner)
+    throw new CodedError('QUEUE_FULL', `${own} jobs of this key are waiting, and one key may have ${maxPerOwner}`);
 }
 
 /** A queued job in line. */

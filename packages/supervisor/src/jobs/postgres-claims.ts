@@ -49,6 +49,7 @@ export class PostgresClaims {
   readonly #timers: NodeJS.Timeout[] = [];
   #working = new Set<Promise<void>>();
   #sweepsFromMs = performance.now() + HELD_BACK_MS;
+  #lookedAtMs = performance.now();
   #isAway = false;
 
   constructor(database: PostgresDatabase, engine: PostgresEngine, hooks: ClaimHooks, reconcile: () => Promise<void>) {
@@ -66,7 +67,7 @@ export class PostgresClaims {
     );
     this.#every(
       SWEEP_MS,
-      () => performance.now() >= this.#sweepsFromMs,
+      () => this.#maySweep(),
       () => this.#sweep(),
     );
     this.#timers.push(setInterval(() => this.#hooks.onWork(), LOOK_MS).unref());
@@ -99,6 +100,14 @@ export class PostgresClaims {
       WHERE status = 'running' AND cancel_requested = 1 AND id = ANY($1)`;
     const cancelled = await sql.all<{ id: string; cancel_keeps: boolean }>(wanted, [...this.#held.keys()]);
     for (const { id, cancel_keeps: keep } of cancelled) if (this.#held.has(id)) this.#hooks.onCancel(id, keep);
+  }
+
+  /** Whoever stood still has heard of nobody: the others, and we, say first that we live. */
+  #maySweep(): boolean {
+    const nowMs = performance.now();
+    if (nowMs - this.#lookedAtMs > 2 * SWEEP_MS) this.#sweepsFromMs = nowMs + HELD_BACK_MS;
+    this.#lookedAtMs = nowMs;
+    return nowMs >= this.#sweepsFromMs;
   }
 
   async #sweep(): Promise<void> {

@@ -9,7 +9,7 @@ import type { JobOrder } from '@qwen-supervisor/protocol/job';
 import { requestOf, workOf } from '@qwen-supervisor/protocol/job-request';
 import type { Death } from '../core/attempt.js';
 import { errorOf, imageOf, newId, type Row, toJob } from './job-row.js';
-import { afterDeath, type JobStore, type Waiting } from './job-store.js';
+import { afterDeath, type JobStore, requireRoom, type Waiting } from './job-store.js';
 import { type ClaimHooks, type JobNews, PostgresClaims } from './postgres-claims.js';
 import { CommitUnknown, isAway, type PostgresDatabase, type Sql } from './postgres-database.js';
 import type { PostgresEngine } from './postgres-engine.js';
@@ -74,6 +74,11 @@ export async function postgresJobStore({ database, engine, hooks, host }: Postgr
     const query = `SELECT count(*) FILTER (WHERE status = 'queued')::int AS queued,
       count(*) FILTER (WHERE status = 'running')::int AS running FROM ${jobs} WHERE status IN ('queued', 'running')`;
     return (await sql.one<{ queued: number; running: number }>(query)) as { queued: number; running: number };
+  };
+
+  const queuedOf = async (sql: Sql, owner: string) => {
+    const query = `SELECT count(*)::int AS count FROM ${jobs} WHERE status = 'queued' AND owner = $1`;
+    return ((await sql.one<{ count: number }>(query, owner)) as { count: number }).count;
   };
 
   /** A transaction that ends an attempt, or gives it up. Told again where the answer to its commit was lost. */
@@ -176,20 +181,10 @@ export async function postgresJobStore({ database, engine, hooks, host }: Postgr
         const known = key === null ? [] : await sql.all<Row>(query, key);
         if (known.some((row) => row.fingerprint !== fingerprint)) throw new CodedError('IDEMPOTENCY_KEY_REUSED');
         if (known.length > 0) return { jobs: known.map(toJob), replayed: true };
-        const { queued } = await counts(sql);
-        if (queued + orders.length > maxQueued) {
-          throw new CodedError('QUEUE_FULL', `${queued} jobs are waiting, and the queue holds ${maxQueued}`);
-        }
         const owner = orders[0]?.owner ?? null;
-        if (owner !== null) {
-          const ofOwner = `SELECT count(*)::int AS own FROM ${jobs} WHERE status = 'queued' AND owner = $1`;
-          const { own } = (await sql.one<{ own: number }>(ofOwner, owner)) as { own: number };
-          if (own + orders.length > maxPerOwner)
-            throw new CodedError(
-              'QUEUE_FULL',
-              `${own} jobs of this key are waiting, and one key may have ${maxPerOwner}`,
-            );
-        }
+        const { queued } = await counts(sql);
+        const own = owner === null ? null : await queuedOf(sql, owner);
+        requireRoom(orders.length, { queued, own }, { maxQueued, maxPerOwner });
         const group = orders.length > 1 ? newId('group') : null;
         const rows: Row[] = [];
         for (const order of orders) rows.push(await insert(sql, order, group, key, fingerprint));

@@ -7,7 +7,7 @@ import { requestOf, workOf } from '@qwen-supervisor/protocol/job-request';
 import type Database from 'libsql';
 import type { Death } from '../core/attempt.js';
 import { errorOf, imageOf, newId, type Row, toJob } from './job-row.js';
-import { afterDeath, type JobStore, type Waiting } from './job-store.js';
+import { afterDeath, type JobStore, requireRoom, type Waiting } from './job-store.js';
 import { sqlitePictures } from './sqlite-pictures.js';
 import { SqliteStatements } from './sqlite-statements.js';
 
@@ -67,18 +67,11 @@ export function sqliteJobStore(db: Database.Database): JobStore {
         const known = key === null ? [] : all('SELECT * FROM jobs WHERE idempotency_key = ? ORDER BY position', key);
         if (known.some((row) => row.fingerprint !== fingerprint)) throw new CodedError('IDEMPOTENCY_KEY_REUSED');
         if (known.length > 0) return { jobs: known.map(toJob), replayed: true };
-        const { queued } = counts();
-        if (queued + orders.length > maxQueued) {
-          throw new CodedError('QUEUE_FULL', `${queued} jobs are waiting, and the queue holds ${maxQueued}`);
-        }
         const owner = orders[0]?.owner ?? null;
-        const own = owner === null ? 0 : queuedOf(owner);
-        if (own + orders.length > maxPerOwner && owner !== null) {
-          throw new CodedError(
-            'QUEUE_FULL',
-            `${own} jobs of this key are waiting, and one key may have ${maxPerOwner}`,
-          );
-        }
+        const { queued } = counts();
+        // Nobody is nobody: without keys the queue alone has an end.
+        const own = owner === null ? null : queuedOf(owner);
+        requireRoom(orders.length, { queued, own }, { maxQueued, maxPerOwner });
         const group = orders.length > 1 ? newId('group') : null;
         return { jobs: orders.map((order) => insert(order, group, key, fingerprint)), replayed: false };
       });
