@@ -36,5 +36,6 @@ export function sampleStatus(version = '0.1.0'): SystemStatus {
       loadSeconds: 1,
     },
     queue: { queued: 0, running: 0, current: null, problem: null },
+    machines: [],
   };
 }

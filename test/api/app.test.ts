@@ -222,7 +222,16 @@ test('a listener of a job hears it as it is, what happens to it, and its end', a
   const { id } = (await app.inject({ method: 'POST', url: '/api/v1/jobs', payload: JSON.stringify(FOX) })).json();
   const stream = app.inject({ method: 'GET', url: `/api/v1/jobs/${id}/events` });
   await expect.poll(() => backend.asked.some(({ method }) => method === 'getJob')).toBe(true);
-  backend.tell({ type: 'running', jobId: id, attempt: 1, step: 0, startedOverReason: null, device: 'cpu', model: 'm' });
+  backend.tell({
+    type: 'running',
+    jobId: id,
+    attempt: 1,
+    step: 0,
+    startedOverReason: null,
+    machine: null,
+    device: 'cpu',
+    model: 'm',
+  });
   backend.end(id, { status: 'cancelled' });
   const events = [...(await stream).body.matchAll(/^event: (.+)$/gm)].map(([, name]) => name);
   expect(events).toEqual(['job', 'running', 'cancelled']);

@@ -28,6 +28,7 @@ import { eventRoutes } from './native/event-routes.js';
 import { healthRoutes } from './native/health-routes.js';
 import { imageRoutes } from './native/image-routes.js';
 import { jobRoutes } from './native/job-routes.js';
+import { machineRoutes } from './native/machine-routes.js';
 import { modelRoutes } from './native/model-routes.js';
 import { sessionRoutes } from './native/session-routes.js';
 import { systemRoutes } from './native/system-routes.js';
@@ -136,6 +137,7 @@ export async function buildApp(backend: Backend): Promise<App> {
   imageRoutes(app, backend);
   modelRoutes(app, backend);
   systemRoutes(app, backend, http);
+  machineRoutes(app, backend);
   sessionRoutes(app, backend, endedSessions);
   openaiRoutes(app, backend);
   sdapiRoutes(app, backend);

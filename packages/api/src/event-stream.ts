@@ -165,8 +165,8 @@ function describe(event: NumberedEvent): Told[] {
       return [['progress', { id, i, n, progress, eta }]];
     }
     case 'running': {
-      const { jobId: id, attempt, step, startedOverReason, device, model } = event;
-      return [['running', { id, attempt, step, startedOverReason, device, model }]];
+      const { jobId: id, attempt, step, startedOverReason, device, machine, model } = event;
+      return [['running', { id, attempt, step, startedOverReason, device, machine, model }]];
     }
     case 'requeued': {
       const { jobId: id, attempt, step, reason } = event;
@@ -194,5 +194,7 @@ function describe(event: NumberedEvent): Told[] {
       return [['crash', event.crash]];
     case 'pictures':
       return [['pictures', { ids: event.ids, change: event.change }]];
+    case 'machines':
+      return [['machines', { machines: event.machines }]];
   }
 }

@@ -201,6 +201,10 @@ export const ERRORS = {
     'the folder that all machines share cannot be read or written',
     "mount it, or mend its permissions; what it needs in it 'qwen-supervisor store migrate' makes, once",
     503, 71, 'environment', true),
+  MACHINE_NOT_FOUND: row(
+    'there is no machine of this name that shares the queue',
+    "see 'qwen-supervisor machines list'; a machine whose 'store' is 'sqlite' shares its queue with nobody",
+    404, 66, 'caller'),
   MODEL_NOT_FOUND: row(
     'the model folder is missing or not complete',
     'name a diffusers checkpoint folder with --model: it holds model_index.json, transformer/, text_encoder/, vae/, tokenizer/ and scheduler/',

@@ -1,6 +1,6 @@
 /** What happens in the system, in order: the stream behind `events -f` and every page. */
 import type { JobEvent } from './job.js';
-import type { ChildName, ChildState, Crash, LoadProgress, WorkerName } from './status.js';
+import type { ChildName, ChildState, Crash, LoadProgress, MachineStatus, WorkerName } from './status.js';
 
 export type SystemEvent =
   | JobEvent
@@ -8,7 +8,9 @@ export type SystemEvent =
   | { type: 'load'; name: WorkerName; progress: LoadProgress }
   | { type: 'crash'; crash: Crash }
   /** Finished pictures are starred, in the trash, back from it, or gone for ever. */
-  | { type: 'pictures'; ids: string[]; change: PictureChange };
+  | { type: 'pictures'; ids: string[]; change: PictureChange }
+  /** Of those that share the queue one has come, gone, or changed: so they all are now. */
+  | { type: 'machines'; machines: MachineStatus[] };
 
 export type PictureChange = 'starred' | 'unstarred' | 'trashed' | 'restored' | 'removed';
 

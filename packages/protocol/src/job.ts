@@ -59,6 +59,8 @@ export interface Job extends JobRequest {
   startedOverReason: string | null;
   /** What has computed its steps, in this order: `cuda:0`, then `cpu` where that went on. */
   devices: string[];
+  /** Of those that share the queue the machine that has computed the last of them; null where the queue is its own. */
+  machine: string | null;
   /** Id of the model that has computed them; null before any. */
   model: string | null;
   /** A job that was interrupted has the picture of the step that it had reached. */
@@ -153,7 +155,7 @@ export type JobEvent =
   /** Its place in the queue was changed. */
   | { type: 'moved'; jobId: string; job: Job }
   /** A worker draws. */
-  | ({ type: 'running'; jobId: string; attempt: number } & AttemptStart)
+  | ({ type: 'running'; jobId: string; attempt: number; machine: string | null } & AttemptStart)
   | { type: 'step'; jobId: string; step: number; steps: number; preview: Uint8Array | null; eta: Eta | null }
   /** The step after the completed ones, which takes long, has got on: so much of all steps is made. */
   | { type: 'progress'; jobId: string; step: number; steps: number; progress: number; eta: Eta | null }
@@ -163,3 +165,6 @@ export type JobEvent =
   | { type: 'done'; jobId: string; job: Job }
   | { type: 'failed'; jobId: string; job: Job }
   | { type: 'cancelled'; jobId: string; job: Job };
+
+/** How far a job is in the hands of a worker. */
+export type JobProgress = Extract<JobEvent, { type: 'step' | 'progress' | 'decoding' }>;

@@ -147,6 +147,7 @@ export const MESSAGES: { [K in keyof Received]: z.ZodType<Params<Received, K>> }
   unloadModel: nothing,
   subscribe: z.object({ since: count.nullable() }),
   stop: nothing,
+  drainMachine: z.object({ name: id, isDrained: z.boolean() }),
   restart: z.object({ name: z.custom<ChildName>((name) => typeof name === 'string' && CHILD_NAME_PATTERN.test(name)) }),
   reload: nothing,
   apiReady: nothing,

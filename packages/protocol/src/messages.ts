@@ -138,6 +138,8 @@ export type SupervisorMethods = {
   stop(params: Record<string, never>): { ok: true };
   /** Starts a child anew, a failed one too. A running job keeps its step. */
   restart(params: { name: ChildName }): { ok: true };
+  /** From now on this one of the machines that share the queue takes no more jobs, or takes them again. */
+  drainMachine(params: { name: string; isDrained: boolean }): { ok: true };
   /** Reads the configuration again. */
   reload(params: Record<string, never>): ReloadReport;
   /** The API serves requests now. */

@@ -167,6 +167,33 @@ export interface QueueStatus {
   problem: string | null;
 }
 
+/** How a machine is that shares the queue: `silent` has not been heard of, and may be dead or cut off. */
+export const MACHINE_STATES = ['up', 'silent', 'stopped'] as const;
+export type MachineState = (typeof MACHINE_STATES)[number];
+
+/** A machine as it tells the others of itself. */
+export interface MachineReport {
+  version: string;
+  /** Where its own API is reached, as it knows it. */
+  url: string;
+  /** Id of its model. */
+  model: string;
+  workers: { name: WorkerName; state: ChildState; device: string; job: string | null; reason: string }[];
+}
+
+/** One of the machines that draw from one queue. */
+export interface MachineStatus extends MachineReport {
+  /** Its host name, with something behind it where another has the same. */
+  name: string;
+  state: MachineState;
+  /** It takes no more jobs: an operator has said so. */
+  isDrained: boolean;
+  /** Whether it is the one that answers. */
+  isHere: boolean;
+  /** ISO 8601, by the clock of the database: when it was last heard of. */
+  seenAt: string;
+}
+
 export interface SystemStatus {
   supervisor: { pid: number; version: string; uptimeSeconds: number; url: string };
   /** Memory of the whole machine, and of that what can be had without taking it from anybody. */
@@ -177,6 +204,8 @@ export interface SystemStatus {
   device: ChosenDevice;
   model: ModelStatus;
   queue: QueueStatus;
+  /** All that draw from the same queue, this one among them; none where the queue is this machine's own. */
+  machines: MachineStatus[];
 }
 
 /** How near a worker in this state is to a picture, the nearest first. */

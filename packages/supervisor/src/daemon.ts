@@ -5,9 +5,10 @@
 import type { ApiKey } from '@qwen-supervisor/protocol/api-keys';
 import type { Config } from '@qwen-supervisor/protocol/config';
 import { CodedError, type ErrorObject } from '@qwen-supervisor/protocol/errors';
+import type { JobProgress } from '@qwen-supervisor/protocol/job';
 import { type JobRequest, requestOf } from '@qwen-supervisor/protocol/job-request';
 import type { ReloadReport } from '@qwen-supervisor/protocol/messages';
-import type { ChildName, Crash, WorkerName } from '@qwen-supervisor/protocol/status';
+import type { ChildName, Crash, MachineReport, WorkerName } from '@qwen-supervisor/protocol/status';
 import { changeConfig } from './config/config-change.js';
 import { boundsOf, limitsOf } from './config/config-parts.js';
 import { readKeysFile } from './config/keys-file.js';
@@ -15,8 +16,8 @@ import { ControlSocket } from './control/control-socket.js';
 import { answer, type PeerLink, type Supervised } from './control/peer-methods.js';
 import type { ChildEvent } from './core/child.js';
 import type { Effect, Event } from './core/events.js';
-import { progressOf, runningEta } from './core/expected-times.js';
-import { childOf, initialState, type Limits, nextDeadline, runs, type State } from './core/state.js';
+import { progressTold } from './core/expected-times.js';
+import { childOf, initialState, type Limits, nextDeadline, type State } from './core/state.js';
 import { stateChanges } from './core/state-changes.js';
 import { decide } from './core/supervisor.js';
 import { measureDevice, probeDevice } from './devices/device-memory.js';
@@ -33,7 +34,7 @@ import { CrashLog } from './records/crash-log.js';
 import { EventLog } from './records/event-log.js';
 import { logChange } from './records/log-change.js';
 import { Metrics } from './records/metrics.js';
-import { snapshotOf, statusOf, welcomeOf } from './system-answers.js';
+import { reportOf, snapshotOf, statusOf, welcomeOf } from './system-answers.js';
 
 /** `setTimeout` takes no longer time. */
 const TIMER_MAX_MS = 2 ** 31 - 1;
@@ -52,7 +53,7 @@ export interface RunningDaemon {
 export class Daemon implements RunningDaemon, Supervised {
   readonly ended: Promise<ErrorObject | null>;
   readonly jobs: JobDesk;
-  readonly events = new EventLog();
+  readonly events: EventLog;
   readonly children: Supervised['children'];
   readonly ask: Supervised['ask'];
   readonly #parts: Parts;
@@ -78,9 +79,10 @@ export class Daemon implements RunningDaemon, Supervised {
   #end: (error: ErrorObject | null) => void = () => {};
 
   constructor(parts: Parts) {
-    const { httpPort, config, models, dataDir, socket, store, shared } = parts;
+    const { httpPort, config, models, dataDir, socket, store, shared, others } = parts;
     const log = parts.log.logger;
     this.#parts = parts;
+    this.events = new EventLog((event, isOurs) => this.#metrics.observe(event, isOurs));
     this.#config = config;
     this.#keys = parts.keys;
     this.#limits = limitsOf(config, models.planned(config));
@@ -90,7 +92,8 @@ export class Daemon implements RunningDaemon, Supervised {
     this.#control = new ControlSocket(socket, { dataDir, url: httpPort.url, log }, (link) => answer(link, this));
     const socketPath = () => this.#control.path;
     this.#processes = new Processes({ socketPath, dataDir, log }, (child, exit) => this.#tellExit(child, exit));
-    this.jobs = new JobDesk({ dataDir, store, shared, log, events: this.events, bounds: boundsOf(config) }, this);
+    const { events } = this;
+    this.jobs = new JobDesk({ dataDir, store, shared, others, log, events, bounds: boundsOf(config) }, this);
     this.children = {
       withToken: (token) => this.#processes.find(token),
       attach: (child, link) => {
@@ -111,8 +114,9 @@ export class Daemon implements RunningDaemon, Supervised {
         return parts.systemd ? parts.systemd.reloading(reload) : reload();
       },
       stop: (reason) => this.stop(reason),
+      drain: (name, isDrained) => others.drain(name, isDrained),
+      othersDraw: () => others.workers > 0,
     };
-    this.events.subscribe(this.#metrics, null);
     this.ended = new Promise((resolve) => {
       this.#end = resolve;
     });
@@ -139,6 +143,10 @@ export class Daemon implements RunningDaemon, Supervised {
 
   state(): State {
     return this.#state;
+  }
+
+  report(): MachineReport {
+    return reportOf(this.#parts, this.#state, this.#config);
   }
 
   requireAllowed(request: JobRequest): void {
@@ -233,7 +241,8 @@ export class Daemon implements RunningDaemon, Supervised {
       case 'note-impossible':
         return this.#parts.log.logger.warn(effect, `${effect.name} was told ${effect.event} while ${effect.phase}`);
       case 'announce-failure':
-        return this.events.announceFailure(effect.reason);
+        // Others may draw it.
+        return this.ask.othersDraw() ? undefined : this.events.announceFailure(effect.reason);
       case 'claim':
         return this.jobs.claim(effect.worker);
       case 'dispatch': {
@@ -246,22 +255,10 @@ export class Daemon implements RunningDaemon, Supervised {
       }
       case 'begin':
         return this.jobs.begin(effect.jobId, effect.attempt, effect.start);
-      case 'tell-step': {
-        const { jobId, step, steps, preview } = effect;
-        this.#parts.shared?.advanced(jobId);
-        const eta = runningEta(this.#state, this.nowMs(), jobId);
-        return this.events.publish({ type: 'step', jobId, step, steps, preview, eta });
-      }
-      case 'tell-progress': {
-        const { jobId } = effect;
-        const run = runs(this.#state).find(({ job }) => job.id === jobId);
-        if (!run) return;
-        const { step, job } = run;
-        const eta = runningEta(this.#state, this.nowMs(), jobId);
-        return this.events.publish({ type: 'progress', jobId, step, steps: job.steps, progress: progressOf(run), eta });
-      }
+      case 'tell-step':
+      case 'tell-progress':
       case 'tell-decoding':
-        return this.events.publish({ type: 'decoding', jobId: effect.jobId });
+        return this.#tell(progressTold(this.#state, effect, this.nowMs()));
       case 'release':
         return this.jobs.release(effect.jobId, effect.attempt, effect.reason, effect.death, effect.step);
       case 'finish':
@@ -271,6 +268,14 @@ export class Daemon implements RunningDaemon, Supervised {
       case 'exit':
         return void this.#close(effect.error);
     }
+  }
+
+  /** Who listens, and the other machines. */
+  #tell(progress: JobProgress | null): void {
+    if (!progress) return;
+    if (progress.type === 'step') this.#parts.shared?.advanced(progress.jobId);
+    this.events.publish(progress);
+    this.#parts.others.tell(progress);
   }
 
   #spawn(name: ChildName, incarnation: number): void {

@@ -1,24 +1,105 @@
-/** What a supervisor does about what others do that share its job database. */
-import type { Job, JobEvent } from '@qwen-supervisor/protocol/job';
+/** The others that draw from the same queue: what they tell, what is told to them, and what is known of them. */
+import { CodedError } from '@qwen-supervisor/protocol/errors';
+import type { PictureChange } from '@qwen-supervisor/protocol/events';
+import type { Job, JobEvent, JobProgress } from '@qwen-supervisor/protocol/job';
+import { isUp, type MachineReport, type MachineStatus } from '@qwen-supervisor/protocol/status';
 import type { Core, JobDesk } from './jobs/job-desk.js';
+import type { JobStore } from './jobs/job-store.js';
 import type { ClaimHooks, JobNews } from './jobs/postgres-claims.js';
+import type { SharedFolder } from './jobs/shared-folder.js';
 import type { EventLog } from './records/event-log.js';
 import type { Log } from './records/log.js';
 
+/** From one word of how far a job is to the next: each goes to every machine. */
+const TELL_MS = 1000;
+
 interface Here {
-  core: Core;
+  core: Core & { report(): MachineReport };
   jobs: JobDesk;
   events: EventLog;
   log: Log;
+  store: JobStore;
+  shared: SharedFolder | null;
 }
 
 /** Heard by a store that is opened before there is anybody who could do something about it. */
 export class OtherMachines implements ClaimHooks {
   #here: Here | null = null;
-  #telling: Promise<void> = Promise.resolve();
+  /** What is heard is done one after the other, as it happened. */
+  #hearing: Promise<void> = Promise.resolve();
+  #machines: MachineStatus[] = [];
+  /** By job: how far those are that others draw. */
+  readonly #progress = new Map<string, JobProgress>();
+  /** By job: when the others were last told how far it is here. */
+  readonly #toldAtMs = new Map<string, number>();
 
   attend(here: Here): void {
     this.#here = here;
+  }
+
+  /** All that share the queue, this one among them; none where the queue is this machine's own. */
+  get machines(): MachineStatus[] {
+    return this.#machines;
+  }
+
+  /** Workers of others that draw, or could: a job need not wait for ours. */
+  get workers(): number {
+    const able = this.#machines.filter(({ isHere, isDrained, state }) => !isHere && !isDrained && state === 'up');
+    return able.flatMap(({ workers }) => workers.filter(({ state }) => isUp(state))).length;
+  }
+
+  /** How far a job is that another machine draws; null where that is not known. */
+  progressOf(jobId: string): JobProgress | null {
+    return this.#progress.get(jobId) ?? null;
+  }
+
+  report(): MachineReport | null {
+    return this.#here?.core.report() ?? null;
+  }
+
+  onMachines(machines: MachineStatus[]): void {
+    const told = (list: MachineStatus[]) => JSON.stringify(list.map(({ seenAt, ...rest }) => rest));
+    const isNews = told(machines) !== told(this.#machines);
+    for (const { name, state, isHere } of machines) {
+      const before = this.#machines.find((one) => one.name === name);
+      if (!isHere && before && before.state !== state)
+        this.#here?.log.logger.info({ machine: name }, `machine ${name} is ${state}, and was ${before.state}`);
+    }
+    this.#machines = machines;
+    if (isNews) this.#here?.events.publish({ type: 'machines', machines });
+  }
+
+  /** @throws CodedError MACHINE_NOT_FOUND */
+  async drain(name: string, isDrained: boolean): Promise<void> {
+    const { store } = this.#here as Here;
+    if (!(await store.machines?.drain(name, isDrained)))
+      throw new CodedError('MACHINE_NOT_FOUND', `there is no machine '${name}' that shares this queue`);
+  }
+
+  /** Tells the others how far a job is that is drawn here. */
+  tell(progress: JobProgress): void {
+    const { store, shared } = this.#here ?? {};
+    if (!store?.machines) return;
+    const { jobId } = progress;
+    const nowMs = performance.now();
+    const isSoon = nowMs - (this.#toldAtMs.get(jobId) ?? Number.NEGATIVE_INFINITY) < TELL_MS;
+    if (progress.type !== 'decoding' && isSoon) return;
+    this.#toldAtMs.set(jobId, nowMs);
+    const preview = progress.type === 'step' ? progress.preview : null;
+    const { machines } = store;
+    const tell = async () => {
+      const isShared = preview !== null && shared !== null && shared !== undefined;
+      if (isShared) await shared.putPreview(jobId, preview);
+      await machines.tell(progress, isShared);
+    };
+    // That the database or the folder is away is said by those who cannot do without.
+    tell().catch(() => 'the next step tells more');
+  }
+
+  /** It is drawn here no more. */
+  forget(jobId: string): void {
+    this.#toldAtMs.delete(jobId);
+    this.#progress.delete(jobId);
   }
 
   onWork(): void {
@@ -32,30 +113,47 @@ export class OtherMachines implements ClaimHooks {
     jobs.counts().then(tell, () => 'it is looked again soon');
   }
 
-  /** One after the other, as it happened. */
   onJobs(ids: string[], news: JobNews): void {
-    this.#telling = this.#telling
-      .then(() => this.#tell(ids, news))
+    this.#inTurn(async ({ jobs, events }) => {
+      jobs.othersChanged();
+      const filter = { status: null, source: null, group: null, ids };
+      for (let cursor: number | null = null, more = true; more; more = cursor !== null) {
+        const page: { jobs: Job[]; next: number | null } = await jobs.list(filter, cursor, ids.length);
+        await events.relay(page.jobs.flatMap((job) => eventOf(job, news) ?? []));
+        cursor = page.next;
+      }
+      if (news === 'ended' || news === 'requeued') for (const id of ids) this.forget(id);
+    });
+  }
+
+  onProgress(progress: JobProgress, hasPreview: boolean): void {
+    this.#inTurn(async ({ events, shared }) => {
+      this.#progress.set(progress.jobId, progress);
+      const isStep = progress.type === 'step';
+      const preview = isStep && hasPreview ? ((await shared?.getPreview(progress.jobId)) ?? null) : null;
+      await events.relay([isStep ? { ...progress, preview } : progress]);
+    });
+  }
+
+  onPictures(ids: string[], change: PictureChange, files: string[]): void {
+    this.#inTurn(({ jobs, events }) => {
+      jobs.gallery.dropCopies(files);
+      return events.relay([{ type: 'pictures', ids, change }]);
+    });
+  }
+
+  #inTurn(act: (here: Here) => Promise<void>): void {
+    this.#hearing = this.#hearing
+      .then(() => (this.#here ? act(this.#here) : undefined))
       .catch((error: Error) => {
         this.#here?.log.logger.warn(`what another machine has done is not known: ${error.message}`);
         this.#here?.events.missed();
       });
   }
 
-  async #tell(ids: string[], news: JobNews): Promise<void> {
-    if (!this.#here) return;
-    const { jobs, events } = this.#here;
-    jobs.othersChanged();
-    const filter = { status: null, source: null, group: null, ids };
-    for (let cursor: number | null = null, more = true; more; more = cursor !== null) {
-      const page: { jobs: Job[]; next: number | null } = await jobs.list(filter, cursor, ids.length);
-      await events.publishAll(page.jobs.flatMap((job) => eventOf(job, news) ?? []));
-      cursor = page.next;
-    }
-  }
-
   /** Whoever listens asks again how it is. */
   onMissed(): void {
+    this.#progress.clear();
     this.#here?.events.missed();
     this.onWork();
   }
@@ -85,12 +183,12 @@ export class OtherMachines implements ClaimHooks {
 
 /** What has become of it since, others will tell. */
 function eventOf(job: Job, news: JobNews): JobEvent | null {
-  const { id: jobId, status, attempts: attempt, step, startedOverReason, model } = job;
+  const { id: jobId, status, attempts: attempt, step, startedOverReason, model, machine } = job;
   if (news === 'ended') return status === 'queued' || status === 'running' ? null : { type: status, jobId, job };
   if (news === 'queued' || news === 'moved') return status === 'queued' ? { type: news, jobId, job } : null;
   if (news === 'requeued')
     return { type: news, jobId, attempt, step, reason: 'another machine gave it back, or was lost' };
   const device = job.devices.at(-1);
   if (status !== 'running' || device === undefined || model === null) return null;
-  return { type: 'running', jobId, attempt, step, startedOverReason, device, model };
+  return { type: 'running', jobId, attempt, step, startedOverReason, device, machine, model };
 }

@@ -3,6 +3,7 @@ import type { Config } from '@qwen-supervisor/protocol/config';
 import type { JobStore } from './jobs/job-store.js';
 import type { SharedFolder } from './jobs/shared-folder.js';
 import type { HttpPort } from './machine/http-port.js';
+import type { OtherMachines } from './other-machines.js';
 import type { PlannedModels } from './planned-models.js';
 import type { Log } from './records/log.js';
 import type { SystemdNotifier } from './service/systemd-notify.js';
@@ -14,6 +15,7 @@ export interface Parts {
   models: PlannedModels;
   dataDir: string;
   store: JobStore;
+  others: OtherMachines;
   /** Where the machines of a shared store find the pictures of each other. */
   shared: SharedFolder | null;
   httpPort: HttpPort;

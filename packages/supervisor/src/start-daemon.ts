@@ -71,9 +71,9 @@ export async function startDaemon(
     const isAlone = config.store === 'sqlite' || config['shared-folder'] === '';
     const shared = isAlone ? null : new SharedFolder(config['shared-folder'], dataDir, log.logger);
     await shared?.requireThere();
-    const parts = { config, readConfig, models, dataDir, store, shared, httpPort, log, socket, keys };
+    const parts = { config, readConfig, models, dataDir, store, others, shared, httpPort, log, socket, keys };
     const daemon = new Daemon({ ...parts, systemd, watchdogMs: activation.watchdogMs });
-    others.attend({ core: daemon, jobs: daemon.jobs, events: daemon.events, log });
+    others.attend({ core: daemon, jobs: daemon.jobs, events: daemon.events, log, store, shared });
     await daemon.open();
     return daemon;
   } catch (error) {

@@ -2,11 +2,13 @@
 import { freemem, totalmem } from 'node:os';
 import { VERSION } from '@qwen-supervisor/ipc/version';
 import type { Config } from '@qwen-supervisor/protocol/config';
+import type { Job } from '@qwen-supervisor/protocol/job';
 import type { Snapshot, Welcome } from '@qwen-supervisor/protocol/messages';
-import type { Crash, SystemStatus, WorkerName } from '@qwen-supervisor/protocol/status';
+import type { Crash, MachineReport, SystemStatus, WorkerName } from '@qwen-supervisor/protocol/status';
 import type { Supervised } from './control/peer-methods.js';
-import { runs } from './core/state.js';
-import { describeSystem } from './core/system-status.js';
+import { runs, type State } from './core/state.js';
+import { describeSystem, describeWorkers } from './core/system-status.js';
+import type { JobDesk } from './jobs/job-desk.js';
 import type { Parts } from './parts.js';
 
 /** Jobs in a snapshot. */
@@ -19,14 +21,43 @@ export function welcomeOf({ dataDir, httpPort, models }: Parts, now: Living, con
   return { version: VERSION, run: now.events.run, ...offered, dataDir, url: httpPort.url };
 }
 
-export async function statusOf({ httpPort, models }: Parts, now: Living, config: Config): Promise<SystemStatus> {
+/** What the other machines are told of this one. */
+export function reportOf({ httpPort, models }: Parts, state: State, config: Config): MachineReport {
+  const workers = describeWorkers(state, (name) => models.of(name).device(config));
+  return {
+    version: VERSION,
+    url: httpPort.url,
+    model: models.info.id,
+    workers: workers.map(({ name, state, device, job, reason }) => ({
+      name,
+      state,
+      device: device.device,
+      job,
+      reason,
+    })),
+  };
+}
+
+export async function statusOf(
+  { httpPort, models, others }: Parts,
+  now: Living,
+  config: Config,
+): Promise<SystemStatus> {
   const supervisor = { pid: process.pid, version: VERSION, uptimeSeconds: process.uptime(), url: httpPort.url };
   // On Linux that is MemAvailable.
   const machine = { memoryBytes: totalmem(), availableBytes: freemem() };
   const model = { id: models.info.id, folder: config.model };
   const deviceOf = (name: WorkerName) => models.of(name).device(config);
   const queue = { ...(await now.jobs.counts()), problem: now.jobs.problem };
-  return describeSystem(now.state(), { supervisor, machine }, deviceOf, model, queue, now.nowMs());
+  const system = describeSystem(now.state(), { supervisor, machine }, deviceOf, model, queue, now.nowMs());
+  return { ...system, machines: others.machines };
+}
+
+/** What other machines draw. */
+async function elsewhere(jobs: JobDesk, here: readonly Job[]): Promise<Job[]> {
+  const filter = { status: 'running' as const, source: null, group: null, ids: null };
+  const { jobs: all } = await jobs.list(filter, null, SNAPSHOT_JOBS);
+  return all.filter(({ id }) => !here.some((job) => job.id === id)).reverse();
 }
 
 export async function snapshotOf(
@@ -40,7 +71,8 @@ export async function snapshotOf(
   const { lastSeq } = events;
   const status = await statusOf(parts, now, config);
   const begun = runs(now.state()).toSorted((a, b) => a.sinceMs - b.sinceMs);
-  const running = await Promise.all(begun.map(({ job }) => jobs.get(job.id)));
+  const here = await Promise.all(begun.map(({ job }) => jobs.get(job.id)));
+  const running = [...here, ...(parts.others.machines.length > 0 ? await elsewhere(jobs, here) : [])];
   const queue = await jobs.waiting(SNAPSHOT_JOBS);
   const previews = running.flatMap(({ id }): [string, Uint8Array][] => {
     const png = events.preview(id);

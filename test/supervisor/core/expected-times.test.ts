@@ -76,17 +76,20 @@ test('after three steps a job is timed by its own pace: 1 s a step, 16 to go, an
 
 test('before that, and in the queue, by the jobs before it; and before those, by the warm-up, more vaguely', () => {
   const place = { work: 2560, workAhead: 2560 };
-  expect(queuedEta(stateWith({ phase: 'ready' }, { jobMsPerWork: 10 }), 0, place)).toEqual({ low: 35.8, high: 71.7 });
-  const warm = queuedEta(stateWith({ phase: 'ready' }, { warmUpMsPerWork: 10 }), 0, place);
+  expect(queuedEta(stateWith({ phase: 'ready' }, { jobMsPerWork: 10 }), 0, place, 0)).toEqual({
+    low: 35.8,
+    high: 71.7,
+  });
+  const warm = queuedEta(stateWith({ phase: 'ready' }, { warmUpMsPerWork: 10 }), 0, place, 0);
   expect(warm).toEqual({ low: 20.5, high: 102.4 });
-  expect(queuedEta(stateWith({ phase: 'ready' }), 0, place), 'nothing was measured yet').toBeNull();
+  expect(queuedEta(stateWith({ phase: 'ready' }), 0, place, 0), 'nothing was measured yet').toBeNull();
 });
 
 test('a load that is under way comes before everything; a worker that was given up draws nothing', () => {
   const place = { work: 0, workAhead: 0 };
   const loading = stateWith({ phase: 'loading', load: load(0.5) }, { jobMsPerWork: 10 });
-  expect(queuedEta(loading, 30_000, place)).toEqual({ low: 30, high: 30 });
-  expect(queuedEta(stateWith({ phase: 'failed' }, { jobMsPerWork: 10 }), 0, place)).toBeNull();
+  expect(queuedEta(loading, 30_000, place, 0)).toEqual({ low: 30, high: 30 });
+  expect(queuedEta(stateWith({ phase: 'failed' }, { jobMsPerWork: 10 }), 0, place, 0)).toBeNull();
 });
 
 test('two workers have what waits between them, and the slower one takes less of it', () => {
@@ -96,9 +99,9 @@ test('two workers have what waits between them, and the slower one takes less of
     return withWorker(first, 'inference-2', { jobMsPerWork: other, child: childWith({ phase: 'ready' }) });
   };
   const place = { work: 1000, workAhead: 9000 };
-  const alone = queuedEta(stateWith({ phase: 'ready' }, { jobMsPerWork: 10 }), 0, place)?.high as number;
-  expect(queuedEta(at(10, 10), 0, place)?.high).toBeCloseTo(alone * 0.55, 0);
-  const uneven = queuedEta(at(10, 100), 0, place)?.high as number;
+  const alone = queuedEta(stateWith({ phase: 'ready' }, { jobMsPerWork: 10 }), 0, place, 0)?.high as number;
+  expect(queuedEta(at(10, 10), 0, place, 0)?.high).toBeCloseTo(alone * 0.55, 0);
+  const uneven = queuedEta(at(10, 100), 0, place, 0)?.high as number;
   expect(uneven).toBeGreaterThan(alone * 0.55);
   expect(uneven).toBeLessThan(alone * 1.1);
 });
@@ -108,4 +111,12 @@ test('one that is given up takes no job, however fast it once started', () => {
   const gone = withWorker(both, 'inference', { child: childWith({ phase: 'failed', startMs: 5000 }) });
   const slow = { jobMsPerWork: 600_000 / 2560, run: running({}), child: childWith({ phase: 'busy' }) };
   expect(secondsUntilClaim(withWorker(gone, 'inference-2', slow), 0)).toBe(600);
+});
+
+test('workers of other machines take their share of what is ahead, and none of the picture itself', () => {
+  const ready = stateWith({ phase: 'ready' }, { jobMsPerWork: 10 });
+  const etaWith = (elsewhere: number) =>
+    queuedEta(ready, 0, { work: 1000, workAhead: 9000 }, elsewhere)?.high as number;
+  expect(etaWith(1)).toBeCloseTo(etaWith(0) * 0.55, 0);
+  expect(etaWith(8)).toBeCloseTo(etaWith(0) * 0.2, 0);
 });

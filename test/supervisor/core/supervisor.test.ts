@@ -291,12 +291,13 @@ describe('two workers', () => {
   test('of which one is given up go on, and only when both are is the failure told', () => {
     const one = both(...UP, ...giveUp('inference-2'));
     expect(types(one.effects)).not.toContain('announce-failure');
-    expect(submitRefusal(one.state)).toBeNull();
+    expect(submitRefusal(one.state, false)).toBeNull();
     // What the other left to it is for the other now.
     expect(one.effects).toContainEqual({ type: 'claim', worker: 'inference' });
     const none = both(...UP, ...giveUp('inference-2'), ...giveUp('inference'));
     expect(types(none.effects)).toContain('announce-failure');
-    expect(submitRefusal(none.state)).toMatchObject({ code: 'WORKER_FAILED' });
+    expect(submitRefusal(none.state, false)).toMatchObject({ code: 'WORKER_FAILED' });
+    expect(submitRefusal(none.state, true), 'other machines draw').toBeNull();
   });
 
   test('of which one still draws while everything is to stop afterwards begin nothing else', () => {

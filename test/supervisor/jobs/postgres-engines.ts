@@ -12,7 +12,18 @@ import { type ConstructorOptions, type Db, fromPglite, PgBoss } from 'pg-boss';
 import { afterAll } from 'vitest';
 import { POSTGRES } from '../../debian-packages.js';
 
-export const DEAF: ClaimHooks = { onWork() {}, onJobs() {}, onMissed() {}, onCancel() {}, onLost() {}, onAway() {} };
+export const DEAF: ClaimHooks = {
+  report: () => null,
+  onMachines() {},
+  onProgress() {},
+  onPictures() {},
+  onWork() {},
+  onJobs() {},
+  onMissed() {},
+  onCancel() {},
+  onLost() {},
+  onAway() {},
+};
 
 export const hasPostgres = () => existsSync(join(POSTGRES, 'initdb'));
 

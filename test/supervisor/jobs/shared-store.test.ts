@@ -1,5 +1,6 @@
 /** A job store that several supervisors share: who may end a job, and who hears of what the others do. */
 import type { Job } from '@qwen-supervisor/protocol/job';
+import type { MachineReport, MachineStatus } from '@qwen-supervisor/protocol/status';
 import type { JobStore } from '@qwen-supervisor/supervisor/jobs/job-store';
 import { usable } from '@qwen-supervisor/supervisor/jobs/open-postgres';
 import type { ClaimHooks } from '@qwen-supervisor/supervisor/jobs/postgres-claims';
@@ -18,6 +19,10 @@ describe.skipIf(!hasPostgres())('a shared job store', () => {
     return store;
   };
   const listener = () => ({
+    report: vi.fn((): MachineReport | null => null),
+    onMachines: vi.fn(),
+    onProgress: vi.fn(),
+    onPictures: vi.fn(),
     onWork: vi.fn(),
     onJobs: vi.fn(),
     onMissed: vi.fn(),
@@ -52,6 +57,86 @@ describe.skipIf(!hasPostgres())('a shared job store', () => {
     const ids = (await Promise.all(asks)).flatMap(({ jobs }) => jobs.map(({ id }) => id));
     expect(new Set(ids).size).toBe(1);
     expect(await (stores[0] as JobStore).counts()).toEqual({ queued: 1, running: 0 });
+  });
+
+  const reporting = (state: 'ready' | 'busy' = 'ready'): MachineReport => ({
+    version: '1.0.0',
+    url: 'http://127.0.0.1:8000',
+    model: 'pocket',
+    workers: [{ name: 'inference', state, device: 'cuda:0', job: null, reason: state }],
+  });
+  /** What this one knows of all, when it is so. */
+  const known = ({ onMachines }: ReturnType<typeof listener>, isSo: (machines: MachineStatus[]) => boolean) =>
+    until(async () => {
+      const machines: MachineStatus[] = onMachines.mock.calls.at(-1)?.[0] ?? [];
+      return isSo(machines) ? machines : null;
+    }, 20_000);
+
+  test('every supervisor knows all machines: how they are, which one is silent, and which has stopped', async () => {
+    const name = fresh();
+    const [ofA, ofB, ofC] = [listener(), listener(), listener()];
+    for (const one of [ofA, ofB, ofC]) one.report.mockReturnValue(reporting());
+    await opened(name, 'box 1111', ofA);
+    // Two machines of one host name.
+    await opened(name, 'box 2222', ofB);
+    const c = await postgres.open(name, 'cellar 3333', ofC);
+    const all = await known(ofA, (machines) => machines.length === 3);
+    expect(all.map((machine) => machine.name)).toEqual(['box', expect.stringMatching(/^box-(1111|2222)$/), 'cellar']);
+    expect(all.filter(({ isHere }) => isHere)).toHaveLength(1);
+    expect(all[0]).toMatchObject({ state: 'up', isDrained: false, version: '1.0.0', workers: [{ state: 'ready' }] });
+    ofB.report.mockReturnValue(reporting('busy'));
+    await known(ofA, (machines) => machines.some(({ workers }) => workers[0]?.state === 'busy'));
+    await c.close();
+    const stopped = await known(ofA, (machines) => machines.some(({ state }) => state === 'stopped'));
+    expect(stopped.find(({ state }) => state === 'stopped')?.name).toBe('cellar');
+    // From now on it says nothing.
+    ofB.report.mockReturnValue(null);
+    const silent = await known(ofA, (machines) => machines.some(({ state }) => state === 'silent'));
+    expect(silent.filter(({ state }) => state === 'silent')).toMatchObject([
+      { isHere: false, workers: [{ state: 'busy' }] },
+    ]);
+  });
+
+  test('a machine that is drained takes no more jobs, over its own new start, until it is told otherwise', async () => {
+    const name = fresh();
+    const [ofA, ofB] = [listener(), listener()];
+    for (const one of [ofA, ofB]) one.report.mockReturnValue(reporting());
+    const a = await opened(name, 'a', ofA);
+    const b = await postgres.open(name, 'b', ofB);
+    await known(ofA, (machines) => machines.length === 2);
+    const job = await put(a);
+    expect(await a.machines?.drain('b', true)).toBe(true);
+    expect(await a.machines?.drain('nobody', true)).toBe(false);
+    expect(await b.claim(TAKES_ANY)).toBeNull();
+    await b.close();
+    const again = await opened(name, 'b', ofB);
+    expect(await again.claim(TAKES_ANY)).toBeNull();
+    await known(ofB, (machines) => machines.some((machine) => machine.name === 'b' && machine.isDrained));
+    ofB.onWork.mockClear();
+    await a.machines?.drain('b', false);
+    await heard(ofB.onWork);
+    expect(await again.claim(TAKES_ANY)).toMatchObject({ id: job.id });
+    await again.begin(job.id, 1, { step: 0, startedOverReason: null, device: 'cpu', model: 'pocket' });
+    expect(await a.get(job.id)).toMatchObject({ machine: 'b', devices: ['cpu'] });
+  });
+
+  test('how far a job is, and what becomes of pictures, the others hear', async () => {
+    const name = fresh();
+    const [ofA, ofB] = [listener(), listener()];
+    const [a, b] = [await opened(name, 'a', ofA), await opened(name, 'b', ofB)];
+    const { id } = await put(a);
+    await a.claim(TAKES_ANY);
+    // More than a notice may have.
+    const preview = new Uint8Array(100_000);
+    const step = { type: 'step' as const, jobId: id, step: 3, steps: 20, preview, eta: { low: 1, high: 2 } };
+    await a.machines?.tell(step, true);
+    await heard(ofB.onProgress, { ...step, preview: null }, true);
+    expect(ofA.onProgress, 'what it has told it knows').not.toHaveBeenCalled();
+    await a.finish(id, 1, 20, DONE);
+    await b.mark([id], { starred: true, trashed: null });
+    await heard(ofA.onPictures, [id], 'starred', []);
+    await b.remove([id]);
+    await heard(ofA.onPictures, [id], 'removed', ['images/i1.png']);
   });
 
   test('what one supervisor does, those hear whom it concerns', async () => {

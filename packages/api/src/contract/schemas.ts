@@ -11,8 +11,11 @@ import {
   type ChildName,
   type Crash,
   type ExitCause,
+  MACHINE_STATES,
+  type MachineStatus,
   MODEL_COMPONENTS,
   type SystemStatus,
+  type WorkerName,
 } from '@qwen-supervisor/protocol/status';
 import type { FastifyBaseLogger, FastifyInstance, RawServerDefault } from 'fastify';
 import type { ZodTypeProvider } from 'fastify-type-provider-zod';
@@ -83,6 +86,7 @@ export const jobSchema = named(
     resumedAtStep: z.int().nullable(),
     startedOverReason: z.string().nullable(),
     devices: z.array(z.string()).describe('What has computed its steps, in this order'),
+    machine: z.string().nullable().describe('Of those that share the queue the one that has computed the last of them'),
     model: z.string().nullable().describe('What has drawn it'),
     images: z.array(imageSchema),
     starred: z.boolean(),
@@ -111,6 +115,29 @@ const deviceSchema = z.object({
   memoryBytes: z.int().nullable().describe('Of the card; null where it is the memory of the machine'),
   reason: z.string(),
 }) satisfies z.ZodType<ChosenDevice>;
+
+export const machineSchema = named(
+  'Machine',
+  z.object({
+    name: z.string(),
+    state: z.enum(MACHINE_STATES).describe('silent: nothing was heard of it for ten seconds'),
+    isDrained: z.boolean().describe('It takes no more jobs'),
+    isHere: z.boolean().describe('It is the one that answers'),
+    seenAt: z.string().describe('When it was last heard of, by the clock of the database'),
+    version: z.string(),
+    url: z.string().describe('Where its own API is, as it knows it'),
+    model: z.string(),
+    workers: z.array(
+      z.object({
+        name: childNameSchema as z.ZodType<string> as z.ZodType<WorkerName>,
+        state: z.enum(CHILD_STATES),
+        device: z.string(),
+        job: z.string().nullable().describe('Id of the job in its hands'),
+        reason: z.string(),
+      }),
+    ),
+  }) satisfies z.ZodType<MachineStatus>,
+);
 
 export const statusSchema = named(
   'Status',
@@ -161,6 +188,7 @@ export const statusSchema = named(
       current: z.string().nullable(),
       problem: z.string().nullable(),
     }),
+    machines: z.array(machineSchema).describe('All that draw from the same queue; none where it is its own'),
   }) satisfies z.ZodType<SystemStatus>,
 );
 

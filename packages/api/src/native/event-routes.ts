@@ -25,7 +25,7 @@ export function eventRoutes(app: App, backend: Backend): void {
         tags: ['events'],
         summary: 'All events, from now on or after the last one that was read',
         description:
-          'Server-sent events: queued, moved, running, step, decoding, image, done, failed, cancelled and requeued of jobs, loading, child and crash of the system, pictures when finished ones are starred, thrown away, taken back or removed, and reset where the last event that was read is too old: read the snapshot again.',
+          'Server-sent events: queued, moved, running, step, decoding, image, done, failed, cancelled and requeued of jobs, loading, child and crash of the system, pictures when finished ones are starred, thrown away, taken back or removed, machines when one of those that share the queue has changed, and reset where the last event that was read is too old: read the snapshot again.',
         querystring: cursorSchema,
         response: answers({ 200: eventStreamSchema }, 'REQUEST_INVALID'),
       },

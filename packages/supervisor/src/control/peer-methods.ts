@@ -49,6 +49,10 @@ export interface Supervised {
     apiKeys(): ApiKey[];
     reload(): Promise<ReloadReport>;
     stop(reason: string): void;
+    /** @throws CodedError MACHINE_NOT_FOUND */
+    drain(name: string, isDrained: boolean): Promise<void>;
+    /** Whether a job need not wait for a worker of this machine. */
+    othersDraw(): boolean;
   };
   onFault(peer: string | null, error: Error): void;
 }
@@ -79,6 +83,7 @@ const MAY_CALL: Record<Exclude<keyof Answered, 'hello'>, Role[]> = {
   unloadModel: ['api', 'cli'],
   subscribe: ['api', 'cli'],
   restart: ['api', 'cli'],
+  drainMachine: ['api', 'cli'],
   stop: ['cli'],
   reload: ['cli'],
   apiReady: ['api'],
@@ -106,7 +111,7 @@ export function answer(link: PeerLink, supervisor: Supervised): Handlers<Answere
     send({ type: 'child', name, incarnation, ...now(), event });
   };
   const report = () => ({ worker: sender().name as WorkerName, incarnation: sender().number, ...now() });
-  const refusal = () => submitRefusal(supervisor.state());
+  const refusal = () => submitRefusal(supervisor.state(), ask.othersDraw());
 
   const handlers: Handlers<Answered> = {
     hello: ({ role, token, version }) => {
@@ -173,6 +178,10 @@ export function answer(link: PeerLink, supervisor: Supervised): Handlers<Answere
       const reason = peer?.role === 'cli' ? "'qwen-supervisor restart'" : 'asked for over HTTP';
       // An API that restarts itself answers first.
       setImmediate(() => send({ type: 'restart', name, reason, ...now() }));
+      return { ok: true };
+    },
+    drainMachine: async ({ name, isDrained }) => {
+      await ask.drain(name, isDrained);
       return { ok: true };
     },
     reload: () => ask.reload(),

@@ -1,9 +1,10 @@
 /** How long things will take, from what was measured. Pure. */
-import type { Eta } from '@qwen-supervisor/protocol/job';
+import type { Eta, JobProgress } from '@qwen-supervisor/protocol/job';
 import { workOf } from '@qwen-supervisor/protocol/job-request';
 import { isUp } from '@qwen-supervisor/protocol/status';
 import { type Child, stateOf } from './child.js';
-import { type Run, type State, type Worker, workersOf } from './state.js';
+import type { Effect } from './events.js';
+import { type Run, runs, type State, type Worker, workersOf } from './state.js';
 
 /** Guesses until something was measured, seconds. */
 const LOAD_GUESS = 60;
@@ -49,14 +50,40 @@ export function runningEta(state: State, atMs: number, jobId: string): Eta | nul
   return { low: round((low * ms) / 1000), high: round((high * ms + FINISH_STEPS * (stepMs ?? 0)) / 1000) };
 }
 
-/** When a queued job will have its picture, with this much work before it; several workers share that. */
-export function queuedEta(state: State, atMs: number, job: { work: number; workAhead: number }): Eta | null {
+type Told = Extract<Effect, { type: 'tell-step' | 'tell-progress' | 'tell-decoding' }>;
+
+/** How far a job is, for those who listen; null where it runs no more. */
+export function progressTold(state: State, told: Told, atMs: number): JobProgress | null {
+  const { jobId } = told;
+  if (told.type === 'tell-decoding') return { type: 'decoding', jobId };
+  const eta = runningEta(state, atMs, jobId);
+  if (told.type === 'tell-step') {
+    const { step, steps, preview } = told;
+    return { type: 'step', jobId, step, steps, preview, eta };
+  }
+  const run = runs(state).find(({ job }) => job.id === jobId);
+  if (!run) return null;
+  const { step, job } = run;
+  return { type: 'progress', jobId, step, steps: job.steps, progress: progressOf(run), eta };
+}
+
+/**
+ * When a queued job will have its picture, with this much work before it; several workers share that. Those `elsewhere`
+ * are taken to be as fast as ours are.
+ */
+export function queuedEta(
+  state: State,
+  atMs: number,
+  job: { work: number; workAhead: number },
+  elsewhere: number,
+): Eta | null {
   const able = workersOf(state).filter(({ child }) => child.phase !== 'failed');
   // What each does in a millisecond; slow ones take less of what is ahead.
   const rate = able.reduce((sum, worker) => sum + 1 / (paceOf(state, worker) ?? Number.POSITIVE_INFINITY), 0);
   if (rate === 0) return null;
+  const share = able.length / (able.length + elsewhere);
   const running = able.reduce((sum, one) => sum + (one.run ? (remainingMs(state, one, one.run, atMs) ?? 0) : 0), 0);
-  const ms = running / able.length + job.workAhead / rate + (able.length / rate) * job.work;
+  const ms = running / able.length + share * (job.workAhead / rate) + (able.length / rate) * job.work;
   const waits = able.map(({ child }) => (isUp(stateOf(child)) ? 0 : secondsUntilReady(child, atMs)));
   const waitSeconds = Math.min(...waits);
   const [low, high] = spreadOf(able);

@@ -126,9 +126,10 @@ export function nextDeadline(state: State): number | null {
   return deadlines.length === 0 ? null : Math.min(...deadlines);
 }
 
-/** Why no new job is accepted now; null if they are. */
-export function submitRefusal(state: State): CodedError | null {
-  return state.phase === 'running' ? givenUp(state) : new CodedError('SUPERVISOR_STOPPING');
+/** Why no new job is accepted now; null if they are. `othersDraw`: machines that share the queue. */
+export function submitRefusal(state: State, othersDraw: boolean): CodedError | null {
+  if (state.phase !== 'running') return new CodedError('SUPERVISOR_STOPPING');
+  return othersDraw ? null : givenUp(state);
 }
 
 /** What everybody hears who asks for a picture when every worker has been given up; null while one has not. */

@@ -14,16 +14,8 @@ export function describeSystem(
   model: Pick<ModelStatus, 'id' | 'folder'>,
   queue: Pick<QueueStatus, 'queued' | 'running' | 'problem'>,
   atMs: number,
-): SystemStatus {
-  const workers = namesOf(state).map((name): ChildStatus & { device: ChosenDevice } => {
-    const { child, load, run } = workerOf(state, name);
-    return {
-      ...describeChild(child),
-      device: deviceOf(name),
-      load: child.phase === 'loading' ? load : null,
-      job: run?.job.id ?? null,
-    };
-  });
+): Omit<SystemStatus, 'machines'> {
+  const workers = describeWorkers(state, deviceOf);
   const [first] = runs(state).toSorted((a, b) => a.sinceMs - b.sinceMs);
   return {
     supervisor: { ...supervisor, uptimeSeconds: Math.round(supervisor.uptimeSeconds * 10) / 10 },
@@ -33,6 +25,21 @@ export function describeSystem(
     model: { ...model, ...describeModel(state, atMs) },
     queue: { ...queue, current: first?.job.id ?? null },
   };
+}
+
+type WorkerStatus = ChildStatus & { name: WorkerName; device: ChosenDevice };
+
+export function describeWorkers(state: State, deviceOf: (name: WorkerName) => ChosenDevice): WorkerStatus[] {
+  return namesOf(state).map((name): WorkerStatus => {
+    const { child, load, run } = workerOf(state, name);
+    return {
+      ...describeChild(child),
+      name,
+      device: deviceOf(name),
+      load: child.phase === 'loading' ? load : null,
+      job: run?.job.id ?? null,
+    };
+  });
 }
 
 function describeChild(child: Child): ChildStatus {

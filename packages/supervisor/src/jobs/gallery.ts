@@ -8,7 +8,7 @@ import type { EventLog } from '../records/event-log.js';
 import type { Expired, JobStore } from './job-store.js';
 import type { OrderedWrites } from './ordered-writes.js';
 import type { SharedFolder } from './shared-folder.js';
-import { removeInputs, removePicture, tidily } from './stored-pictures.js';
+import { INPUT_AGE_MS, removeInputs, removePicture, tidily } from './stored-pictures.js';
 
 const DAY_MS = 86_400_000;
 /** Ids of one event. */
@@ -98,6 +98,16 @@ export class Gallery {
     });
   }
 
+  /** Of pictures that another machine has removed: nobody will ask for them here. */
+  dropCopies(files: string[]): void {
+    const { log, dataDir } = this.#parts;
+    // What comes from outside names pictures of ours, and nothing else.
+    const pictures = files.filter((file) => /^images\/\w{1,100}\.png$/.test(file));
+    tidily(log, () => {
+      for (const file of pictures) removePicture(dataDir, file);
+    });
+  }
+
   /** Files first: what is still in the store is found and removed at the next look. */
   async #forget(jobs: Expired[]): Promise<void> {
     const { dataDir, store, shared, log, writes } = this.#parts;
@@ -110,6 +120,7 @@ export class Gallery {
     await writes.inOurErrors(store.remove(ids));
     const inputs = await writes.inOurErrors(store.inputs());
     tidily(log, () => removeInputs(dataDir, inputs));
+    await shared?.removeInputs(inputs, INPUT_AGE_MS);
     this.#tell(ids, 'removed');
   }
 

@@ -19,12 +19,13 @@ import type { WorkerName } from '@qwen-supervisor/protocol/status';
 import type { Logger } from 'pino';
 import type { Death } from '../core/attempt.js';
 import type { Event } from '../core/events.js';
-import { progressOf, queuedEta, runningEta, secondsUntilClaim } from '../core/expected-times.js';
-import { runs, type State } from '../core/state.js';
+import { secondsUntilClaim } from '../core/expected-times.js';
+import type { State } from '../core/state.js';
 import type { EventLog } from '../records/event-log.js';
 import { Gallery, type Keep } from './gallery.js';
 import { checkpointedSteps, removeCheckpoints, removeHalfWritten } from './job-checkpoints.js';
 import type { JobStore, Taker } from './job-store.js';
+import { liveJob, type Others } from './live-job.js';
 import { OrderedWrites } from './ordered-writes.js';
 import { QueueLine } from './queue-line.js';
 import type { SharedFolder } from './shared-folder.js';
@@ -54,6 +55,7 @@ interface DeskParts {
   dataDir: string;
   store: JobStore;
   shared: SharedFolder | null;
+  others: Others;
   log: Logger;
   events: EventLog;
   bounds: Bounds;
@@ -72,12 +74,14 @@ export class JobDesk {
   readonly #line: QueueLine;
   /** Null where all that is drawn is drawn here. */
   readonly #shared: SharedFolder | null;
+  readonly #others: Others;
 
   constructor(parts: DeskParts, core: Core) {
     this.bounds = parts.bounds;
     this.#dataDir = parts.dataDir;
     this.#store = parts.store;
     this.#shared = parts.shared;
+    this.#others = parts.others;
     this.#log = parts.log;
     this.#events = parts.events;
     this.#core = core;
@@ -281,7 +285,7 @@ export class JobDesk {
   begin(id: string, attempt: number, start: AttemptStart): void {
     this.#writes.later(async () => {
       const job = await this.#store.begin(id, attempt, start);
-      if (job) this.#publish({ type: 'running', jobId: id, attempt, ...start });
+      if (job) this.#publish({ type: 'running', jobId: id, attempt, machine: job.machine, ...start });
     });
   }
 
@@ -364,6 +368,7 @@ export class JobDesk {
       tidily(this.#log, () => removeCheckpoints(this.#dataDir, (id) => id !== event.jobId));
       this.#shared?.ended(event.jobId);
     }
+    if (event.type !== 'moved') this.#others.forget(event.jobId);
     const reason = event.type === 'requeued' ? event.reason : event.type === 'running' ? event.startedOverReason : null;
     const step = event.type === 'running' && event.step > 0 ? event.step : null;
     const device = event.type === 'running' ? event.device : null;
@@ -382,13 +387,7 @@ export class JobDesk {
   async #withLiveFields(jobs: Job[]): Promise<Job[]> {
     const line = jobs.some((job) => job.status === 'queued') ? await this.#line.places() : null;
     const [state, atMs] = [this.#core.state(), this.#core.nowMs()];
-    return jobs.map((job) => {
-      const run = runs(state).find((one) => one.job.id === job.id);
-      if (job.status === 'running' && run)
-        return { ...job, step: run.step, progress: progressOf(run), eta: runningEta(state, atMs, job.id) };
-      const place = job.status === 'queued' ? line?.get(job.id) : undefined;
-      return place ? { ...job, position: place.position, eta: queuedEta(state, atMs, place) } : job;
-    });
+    return jobs.map((job) => liveJob(job, { state, atMs, place: line?.get(job.id), others: this.#others }));
   }
 }
 

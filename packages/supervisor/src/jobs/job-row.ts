@@ -35,6 +35,8 @@ export interface Row {
   resumed_at_step: number | null;
   started_over_reason: string | null;
   devices: string;
+  /** Only where several share the store. */
+  machine?: string | null;
   model: string | null;
   starred: number;
   trashed_at: string | null;
@@ -66,6 +68,7 @@ export function toJob(row: Row): Job {
     resumedAtStep: row.resumed_at_step,
     startedOverReason: row.started_over_reason,
     devices: JSON.parse(row.devices),
+    machine: row.machine ?? null,
     model: row.model,
     images: image ? [{ id: image.id, url: `/api/v1/images/${image.id}`, sha256: image.sha256 }] : [],
     starred: row.starred === 1,

@@ -9,6 +9,7 @@ import type {
   Job,
   JobFilter,
   JobOrder,
+  JobProgress,
   PictureFilter,
   PictureMarks,
 } from '@qwen-supervisor/protocol/job';
@@ -74,6 +75,14 @@ export interface Expired {
   id: string;
   /** Of its picture, relative to the data folder. */
   file: string | null;
+}
+
+/** What machines that share a store have beside its jobs. */
+export interface Machines {
+  /** Tells the others how far a job is that is drawn here: what is lost is made good by what is told next. */
+  tell(progress: JobProgress, hasPreview: boolean): Promise<void>;
+  /** From now on this one takes no more jobs, or takes them again. Whether there is one of this name. */
+  drain(name: string, isDrained: boolean): Promise<boolean>;
 }
 
 export interface JobStore {
@@ -145,6 +154,8 @@ export interface JobStore {
   expired(limits: KeepLimits): Promise<Expired[]>;
   /** Forgets finished jobs. */
   remove(ids: string[]): Promise<void>;
+  /** Those that share it; null where it is this machine's own. */
+  machines: Machines | null;
   /** What to call it where the operation that failed so may succeed later; null where it will not. */
   whenAway(error: unknown): 'DISK_FULL' | 'STORE_UNREACHABLE' | null;
   close(): Promise<void>;

@@ -2,13 +2,25 @@
  * The jobs that are in the hands of this supervisor: it says again and again that it lives, hears which of them were
  * taken from it or are to be cancelled, and takes from others that are silent what they held.
  */
+import type { PictureChange } from '@qwen-supervisor/protocol/events';
+import type { JobProgress } from '@qwen-supervisor/protocol/job';
+import type { MachineReport, MachineStatus } from '@qwen-supervisor/protocol/status';
 import type { PostgresDatabase } from './postgres-database.js';
 import type { Claim, PostgresEngine } from './postgres-engine.js';
+import type { PostgresMachines } from './postgres-machines.js';
 
 export type JobNews = 'queued' | 'moved' | 'running' | 'requeued' | 'ended';
 
 /** What another machine has done, and what is to be done about it. */
 export interface ClaimHooks {
+  /** How this one is; null before there is anything to tell. */
+  report(): MachineReport | null;
+  /** How all are; told again and again. */
+  onMachines(machines: MachineStatus[]): void;
+  /** Of a job that another one draws. `hasPreview`: where pictures are shared. */
+  onProgress(progress: JobProgress, hasPreview: boolean): void;
+  /** Another one has starred pictures, thrown them away or taken them back, or removed them, with these files. */
+  onPictures(ids: string[], change: PictureChange, files: string[]): void;
   /** There may be something to claim. */
   onWork(): void;
   /** So it is with these jobs now, by way of another supervisor. */
@@ -46,17 +58,29 @@ export class PostgresClaims {
   readonly #held = new Map<string, Held>();
   /** Puts those that the engine has taken from their holders back into the queue. */
   readonly #reconcile: () => Promise<void>;
+  readonly #machines: PostgresMachines;
+  /** Tells the others that they should look at the machines. */
+  readonly #tellMachines: () => Promise<unknown>;
   readonly #timers: NodeJS.Timeout[] = [];
   #working = new Set<Promise<void>>();
   #sweepsFromMs = performance.now() + HELD_BACK_MS;
   #lookedAtMs = performance.now();
   #isAway = false;
 
-  constructor(database: PostgresDatabase, engine: PostgresEngine, hooks: ClaimHooks, reconcile: () => Promise<void>) {
-    this.#database = database;
-    this.#engine = engine;
-    this.#hooks = hooks;
-    this.#reconcile = reconcile;
+  constructor(parts: {
+    database: PostgresDatabase;
+    engine: PostgresEngine;
+    machines: PostgresMachines;
+    hooks: ClaimHooks;
+    reconcile: () => Promise<void>;
+    tellMachines: () => Promise<unknown>;
+  }) {
+    this.#database = parts.database;
+    this.#engine = parts.engine;
+    this.#machines = parts.machines;
+    this.#hooks = parts.hooks;
+    this.#reconcile = parts.reconcile;
+    this.#tellMachines = parts.tellMachines;
   }
 
   start(): void {
@@ -64,6 +88,11 @@ export class PostgresClaims {
       BEAT_MS,
       () => this.#held.size > 0,
       () => this.#beat(),
+    );
+    this.#every(
+      BEAT_MS,
+      () => true,
+      () => this.#live(),
     );
     this.#every(
       SWEEP_MS,
@@ -100,6 +129,17 @@ export class PostgresClaims {
       WHERE status = 'running' AND cancel_requested = 1 AND id = ANY($1)`;
     const cancelled = await sql.all<{ id: string; cancel_keeps: boolean }>(wanted, [...this.#held.keys()]);
     for (const { id, cancel_keeps: keep } of cancelled) if (this.#held.has(id)) this.#hooks.onCancel(id, keep);
+  }
+
+  async #live(): Promise<void> {
+    const report = this.#hooks.report();
+    if (report && (await this.#machines.beat(report))) await this.#tellMachines();
+    await this.look();
+  }
+
+  /** How the machines are: one that has fallen silent tells nobody so. */
+  async look(): Promise<void> {
+    this.#hooks.onMachines(await this.#machines.list());
   }
 
   /** Whoever stood still has heard of nobody: the others, and we, say first that we live. */

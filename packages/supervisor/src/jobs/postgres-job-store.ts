@@ -3,21 +3,20 @@
  * whoever holds its lock; pg-boss tells who holds which job, and takes it from holders that are silent. Locks are taken
  * in one order: our row first, then the engine's.
  */
-import { randomUUID } from 'node:crypto';
 import { CodedError } from '@qwen-supervisor/protocol/errors';
-import type { JobOrder } from '@qwen-supervisor/protocol/job';
+import type { JobOrder, JobProgress } from '@qwen-supervisor/protocol/job';
 import { requestOf, workOf } from '@qwen-supervisor/protocol/job-request';
 import type { Death } from '../core/attempt.js';
 import { errorOf, imageOf, newId, type Row, toJob } from './job-row.js';
-import { afterDeath, type JobStore, requireRoom, type Waiting } from './job-store.js';
+import { afterDeath, type Expired, type JobStore, requireRoom, type Waiting } from './job-store.js';
 import { type ClaimHooks, type JobNews, PostgresClaims } from './postgres-claims.js';
 import { CommitUnknown, isAway, type PostgresDatabase, type Sql } from './postgres-database.js';
 import type { PostgresEngine } from './postgres-engine.js';
+import { PostgresMachines } from './postgres-machines.js';
+import { PostgresNotices } from './postgres-notices.js';
 import { postgresPage, postgresPictures } from './postgres-pictures.js';
 
 const CLOSE_LIMIT_MS = 3000;
-/** Ids of one notice, which may have 8,000 bytes. */
-const TOLD_AT_ONCE = 200;
 /** The order in which jobs are claimed, as in the other store. */
 const IN_TURN = 'priority DESC, rank';
 
@@ -40,11 +39,8 @@ export async function postgresJobStore({ database, engine, hooks, host }: Postgr
   const { schema } = database;
   const jobs = `${schema}.jobs`;
   const now = `${schema}.now_text()`;
-  const channel = `${schema}_jobs`;
   const alone = () => database.alone;
   const toJobOrNull = (row: Row | undefined | null) => (row ? toJob(row) : null);
-  /** Who has opened the store so often that it hears itself, too. */
-  const session = randomUUID();
   /** Attempts whose end was written by a transaction that nobody has heard the end of. */
   const unsure = new Set<string>();
 
@@ -57,19 +53,20 @@ export async function postgresJobStore({ database, engine, hooks, host }: Postgr
       throw error;
     }
   };
-  const claims = new PostgresClaims(database, engine, hooks, reconcile);
-  const pictures = postgresPictures(database);
+  const machines = new PostgresMachines(database, host);
+  const notices = new PostgresNotices(database, hooks);
+  const tellMachines = () => notices.tell(alone(), { type: 'machines' });
+  const claims = new PostgresClaims({ database, engine, machines, hooks, reconcile, tellMachines });
+  const pictures = postgresPictures(database, notices);
 
-  /** Tells all supervisors; they hear it when the transaction is done. */
-  const tell = (sql: Sql, notice: Notice) => sql.all('SELECT pg_notify($1, $2)', channel, JSON.stringify(notice));
-  const tellJobs = async (sql: Sql, rows: Row[], news: JobNews) => {
-    for (let at = 0; at < rows.length; at += TOLD_AT_ONCE) {
-      const ids = rows.slice(at, at + TOLD_AT_ONCE).map(({ id }) => id);
-      await tell(sql, { type: 'jobs', ids, news, from: session });
-    }
-  };
+  const tellJobs = (sql: Sql, rows: Row[], news: JobNews) =>
+    notices.tellJobs(
+      sql,
+      rows.map(({ id }) => id),
+      news,
+    );
   /** Those that add to the queue or change its order come one after the other. */
-  const lockQueue = (sql: Sql) => sql.all('SELECT pg_advisory_xact_lock(hashtext($1))', channel);
+  const lockQueue = (sql: Sql) => sql.all('SELECT pg_advisory_xact_lock(hashtext($1))', `${schema}_jobs`);
   const counts = async (sql: Sql) => {
     const query = `SELECT count(*) FILTER (WHERE status = 'queued')::int AS queued,
       count(*) FILTER (WHERE status = 'running')::int AS running FROM ${jobs} WHERE status IN ('queued', 'running')`;
@@ -158,17 +155,8 @@ export async function postgresJobStore({ database, engine, hooks, host }: Postgr
     }
   }
 
-  function hear(text: string): void {
-    const notice = noticeOf(text);
-    if (notice === null) return;
-    if (notice.type === 'cancel') return hooks.onCancel(notice.id, notice.keep);
-    if (notice.from !== session) hooks.onJobs(notice.ids, notice.news);
-    // What we put back we may take up again.
-    if (notice.news === 'queued' || notice.news === 'requeued') hooks.onWork();
-  }
-
   await engine.warm();
-  const listening = await database.boss.getDb().listen?.(channel, hear, () => hooks.onMissed());
+  await notices.listen(() => claims.look().catch(() => 'it is looked again soon'));
   claims.start();
 
   return {
@@ -197,10 +185,11 @@ export async function postgresJobStore({ database, engine, hooks, host }: Postgr
     },
     async claim({ maxPixels, leaves }) {
       const claimed = await transaction(async (sql) => {
-        const next = `SELECT * FROM ${jobs} WHERE status = 'queued' AND ($1::int IS NULL OR width * height <= $1)
+        const next = `SELECT * FROM ${jobs} WHERE status = 'queued'
+            AND NOT EXISTS (SELECT 1 FROM ${schema}.machines WHERE host = $3 AND is_drained) AND ($1::int IS NULL OR width * height <= $1)
             AND (step = 0 OR devices::jsonb ->> -1 IS NULL OR NOT devices::jsonb ->> -1 = ANY($2::text[]))
           ORDER BY ${IN_TURN} LIMIT 1 FOR UPDATE SKIP LOCKED`;
-        const row = await sql.one<SharedRow>(next, maxPixels, leaves);
+        const row = await sql.one<SharedRow>(next, maxPixels, leaves, host);
         const claim = row && (await engine.take(sql, row.position));
         if (!row) return null;
         if (!claim) {
@@ -221,10 +210,11 @@ export async function postgresJobStore({ database, engine, hooks, host }: Postgr
     async begin(id, attempt, { step, startedOverReason, device, model }) {
       const query = `UPDATE ${jobs} SET step = $1, resumed_at_step = nullif($1, 0),
         outside_deaths = CASE WHEN $1 > step THEN 0 ELSE outside_deaths END, started_over_reason = $2, model = $6,
+        machine = (SELECT name FROM ${schema}.machines WHERE host = $7),
         devices = CASE WHEN $1 = 0 THEN jsonb_build_array($5::text) WHEN devices::jsonb ->> -1 = $5 THEN devices::jsonb
           ELSE devices::jsonb || to_jsonb($5::text) END::text
         WHERE id = $3 AND attempts = $4 AND status = 'running' RETURNING *`;
-      const row = await alone().one<Row>(query, step, startedOverReason, id, attempt, device, model);
+      const row = await alone().one<Row>(query, step, startedOverReason, id, attempt, device, model, host);
       if (row) await tellJobs(alone(), [row], 'running');
       return toJobOrNull(row);
     },
@@ -269,7 +259,7 @@ export async function postgresJobStore({ database, engine, hooks, host }: Postgr
           return toJob(cancelled);
         }
         if (row?.status !== 'running') return toJobOrNull(row);
-        await tell(sql, { type: 'cancel', id, keep });
+        await notices.tell(sql, { type: 'cancel', id, keep });
         const query = `UPDATE ${jobs} SET cancel_requested = 1, cancel_keeps = $1 WHERE id = $2 RETURNING *`;
         return toJobOrNull(await sql.one<Row>(query, keep, id));
       });
@@ -347,13 +337,32 @@ export async function postgresJobStore({ database, engine, hooks, host }: Postgr
       return released.map(toJob);
     },
     async remove(ids) {
-      await alone().all(`DELETE FROM ${jobs} WHERE id = ANY($1) AND finished_at IS NOT NULL`, ids);
+      await transaction(async (sql) => {
+        const query = `DELETE FROM ${jobs} WHERE id = ANY($1) AND finished_at IS NOT NULL
+          RETURNING id, image::json ->> 'file' AS file`;
+        await notices.tellPictures(sql, await sql.all<Expired>(query, ids), 'removed');
+      });
+    },
+    machines: {
+      async tell(progress, hasPreview) {
+        const bare: JobProgress = progress.type === 'step' ? { ...progress, preview: null } : progress;
+        await notices.tell(alone(), { type: 'progress', progress: bare, hasPreview });
+      },
+      async drain(name, isDrained) {
+        const isKnown = await machines.drain(name, isDrained);
+        if (isKnown) await tellMachines();
+        return isKnown;
+      },
     },
     whenAway: (error) => (isAway(error) ? 'STORE_UNREACHABLE' : null),
     async close() {
       await claims.close();
+      const closing = machines
+        .stopped()
+        .then(tellMachines)
+        .catch(() => 'it falls silent, and the others see that')
+        .then(() => Promise.all([notices.close(), database.boss.stop({ graceful: false })]));
       // A connection that was cut is not heard to close.
-      const closing = Promise.all([listening?.close(), database.boss.stop({ graceful: false })]);
       await Promise.race([closing, new Promise((resolve) => setTimeout(resolve, CLOSE_LIMIT_MS).unref())]);
     },
   };
@@ -361,19 +370,3 @@ export async function postgresJobStore({ database, engine, hooks, host }: Postgr
 
 /** What is done for it is undone: the sweep that took it puts it back. */
 class TakenFromUs extends Error {}
-
-/** What one supervisor tells the others. */
-type Notice =
-  | { type: 'jobs'; ids: string[]; news: JobNews; from: string }
-  | { type: 'cancel'; id: string; keep: boolean };
-
-/** Null for what others send on our channel, or newer versions. */
-function noticeOf(text: string): Notice | null {
-  try {
-    const notice = JSON.parse(text) as Notice;
-    const isKnown = notice.type === 'cancel' ? typeof notice.id === 'string' : Array.isArray(notice.ids);
-    return isKnown ? notice : null;
-  } catch {
-    return null;
-  }
-}

@@ -1,7 +1,9 @@
 /** The pictures in the job store on PostgreSQL: a job that is done has one, and the marks on it. */
+import type { PictureChange } from '@qwen-supervisor/protocol/events';
 import { fittingPage, type StoredImage, wordsOf } from './job-row.js';
 import type { Expired, JobStore } from './job-store.js';
 import type { PostgresDatabase, Sql } from './postgres-database.js';
+import type { PostgresNotices } from './postgres-notices.js';
 
 /** Newest pictures that are kept whatever their size. */
 const NEVER_TOO_LARGE = 10;
@@ -23,7 +25,7 @@ export async function postgresPage<R extends { position: number; request?: strin
 
 type Operations = Pick<JobStore, 'pictures' | 'facets' | 'mark' | 'inputs' | 'findImage' | 'expired'>;
 
-export function postgresPictures(database: PostgresDatabase): Operations {
+export function postgresPictures(database: PostgresDatabase, notices: PostgresNotices): Operations {
   const jobs = `${database.schema}.jobs`;
   const all = <R>(query: string, ...values: unknown[]) => database.alone.all<R>(query, ...values);
   const bytes = `coalesce((image::json ->> 'bytes')::float8, 0)`;
@@ -59,11 +61,20 @@ export function postgresPictures(database: PostgresDatabase): Operations {
         const trash = `UPDATE ${jobs} SET trashed_at = CASE WHEN $2 THEN ${now} END
           WHERE (trashed_at IS NOT NULL) <> $2 AND ${these}`;
         type Marked = { id: string };
+        const marked = async (change: PictureChange, rows: Promise<Marked[]>) => {
+          const changed = await rows;
+          await notices.tellPictures(sql, changed, change);
+          return changed.map(({ id }) => id);
+        };
         const changed = [
-          ...(starred === null ? [] : await sql.all<Marked>(star, ids, Number(starred))),
-          ...(trashed === null ? [] : await sql.all<Marked>(trash, ids, trashed)),
+          ...(starred === null
+            ? []
+            : await marked(starred ? 'starred' : 'unstarred', sql.all<Marked>(star, ids, Number(starred)))),
+          ...(trashed === null
+            ? []
+            : await marked(trashed ? 'trashed' : 'restored', sql.all<Marked>(trash, ids, trashed))),
         ];
-        return [...new Set(changed.map(({ id }) => id))];
+        return [...new Set(changed)];
       });
     },
     async inputs() {

@@ -62,6 +62,15 @@ function migrations(schema: string): string[] {
     CREATE UNIQUE INDEX jobs_by_image ON ${schema}.jobs ((image::json ->> 'id')) WHERE image IS NOT NULL;
     CREATE FUNCTION ${schema}.now_text() RETURNS TEXT LANGUAGE SQL AS
       $$ SELECT to_char(clock_timestamp() AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.MS"Z"') $$;`,
+    `ALTER TABLE ${schema}.jobs ADD COLUMN machine TEXT;
+    CREATE TABLE ${schema}.machines (
+      host TEXT PRIMARY KEY,
+      name TEXT NOT NULL UNIQUE,
+      is_drained BOOLEAN NOT NULL DEFAULT false,
+      is_stopped BOOLEAN NOT NULL DEFAULT false,
+      seen_at TIMESTAMPTZ NOT NULL DEFAULT clock_timestamp(),
+      report TEXT NOT NULL
+    );`,
   ];
 }
 

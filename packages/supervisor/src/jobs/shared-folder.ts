@@ -2,8 +2,8 @@
  * Pictures where all machines find them: a folder that each of them has mounted. It is never the truth: the row of a
  * job names what is wanted, and what nobody names is only in the way.
  */
-import { createHash } from 'node:crypto';
-import { access, constants, mkdir, readdir, readFile, rm } from 'node:fs/promises';
+import { createHash, randomUUID } from 'node:crypto';
+import { access, constants, mkdir, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { replaceFile } from '@qwen-supervisor/files/replace-file';
 import {
@@ -22,7 +22,9 @@ import type { Logger } from 'pino';
 const SAVE_MS = 5000;
 /** A folder of the network that is gone may hang for ever, and be there again a moment later. */
 const ANSWER_MS = 10_000;
-const FOLDERS = [IMAGES_FOLDER, INPUTS_FOLDER, CHECKPOINTS_FOLDER];
+/** What jobs look like that are being drawn: only here, and only the newest of each. */
+const PREVIEWS_FOLDER = 'previews';
+const FOLDERS = [IMAGES_FOLDER, INPUTS_FOLDER, CHECKPOINTS_FOLDER, PREVIEWS_FOLDER];
 
 export class SharedFolder {
   readonly #log: Pick<Logger, 'warn'>;
@@ -65,7 +67,8 @@ export class SharedFolder {
 
   /** The pictures that a job draws over. @throws CodedError SHARED_FOLDER_UNREACHABLE */
   async putInputs(request: JobRequest): Promise<void> {
-    for (const sha256 of inputsOf(request)) await this.#put(inputFile(sha256), inputFile(sha256));
+    // Also one that is there: nobody may hold it for old before the job is accepted.
+    for (const sha256 of inputsOf(request)) await this.#write(inputFile(sha256), inputFile(sha256));
   }
 
   /** Copies it here if it is not. @throws CodedError SHARED_FOLDER_UNREACHABLE */
@@ -82,13 +85,24 @@ export class SharedFolder {
     await this.#getCheckpoint(job.id);
   }
 
+  /** @throws CodedError SHARED_FOLDER_UNREACHABLE */
+  putPreview(jobId: string, png: Uint8Array): Promise<void> {
+    return this.#reach(() => replaceFile(join(this.#root, PREVIEWS_FOLDER, `${jobId}.png`), png));
+  }
+
+  /** Null where it is gone already. @throws CodedError SHARED_FOLDER_UNREACHABLE */
+  getPreview(jobId: string): Promise<Uint8Array | null> {
+    const file = join(this.#root, PREVIEWS_FOLDER, `${jobId}.png`);
+    return this.#reach(async () => ((await isThere(file)) ? readFile(file) : null));
+  }
+
   /** A step was completed: another machine may have to go on from there. */
   advanced(jobId: string): void {
     this.#inBackground(this.#putCheckpoint(jobId));
   }
 
   ended(jobId: string): void {
-    this.#inBackground(this.#removeCheckpoints(jobId));
+    this.#inBackground(this.#removeTraces(jobId));
   }
 
   #inBackground(act: Promise<void>): void {
@@ -124,9 +138,10 @@ export class SharedFolder {
       await this.#get(checkpointFile(there), checkpointFile(there), null);
   }
 
-  /** Of a job that has ended. @throws CodedError SHARED_FOLDER_UNREACHABLE */
-  async #removeCheckpoints(jobId: string): Promise<void> {
+  /** What was kept of a job while it ran. @throws CodedError SHARED_FOLDER_UNREACHABLE */
+  async #removeTraces(jobId: string): Promise<void> {
     this.#savedAtMs.delete(jobId);
+    await this.#remove(PREVIEWS_FOLDER, [`${jobId}.png`]);
     const names = await this.#names(CHECKPOINTS_FOLDER);
     await this.#remove(
       CHECKPOINTS_FOLDER,
@@ -144,6 +159,24 @@ export class SharedFolder {
     );
   }
 
+  /**
+   * Pictures that no job draws over; `wanted` are the SHA-256 of those that one does. One is copied before its job is
+   * accepted: what is younger than `ageMs`, by the clock of the folder, may still be wanted.
+   * @throws CodedError SHARED_FOLDER_UNREACHABLE
+   */
+  async removeInputs(wanted: Set<string>, ageMs: number): Promise<void> {
+    const unwanted = (await this.#names(INPUTS_FOLDER)).filter((name) => !wanted.has(name.split('.')[0] as string));
+    if (unwanted.length === 0) return;
+    const pathOf = (name: string) => join(this.#root, INPUTS_FOLDER, name);
+    const writtenMs = (name: string) => this.#reach(async () => (await stat(pathOf(name))).mtimeMs);
+    const probe = `clock-${randomUUID()}`;
+    await this.#reach(() => writeFile(pathOf(probe), ''));
+    const nowMs = await writtenMs(probe);
+    const old = [probe];
+    for (const name of unwanted) if (nowMs - (await writtenMs(name)) > ageMs) old.push(name);
+    await this.#remove(INPUTS_FOLDER, old);
+  }
+
   #remove(folder: string, names: string[]): Promise<void> {
     return this.#reach(async () => {
       for (const name of names) await rm(join(this.#root, folder, name), { force: true });
@@ -154,16 +187,18 @@ export class SharedFolder {
     return this.#reach(() => readdir(join(this.#root, folder)));
   }
 
-  #put(file: string, key: string): Promise<void> {
+  async #put(file: string, key: string): Promise<void> {
+    if (!(await this.#reach(() => isThere(join(this.#root, key))))) await this.#write(file, key);
+  }
+
+  #write(file: string, key: string): Promise<void> {
     return this.#reach(async () => {
-      const to = join(this.#root, key);
-      if (await isThere(to)) return;
       const bytes = await readFile(join(this.#dataDir, file)).catch((error: NodeJS.ErrnoException) => {
         // A checkpoint gives way to a newer one at any time.
         if (error.code === 'ENOENT') return null;
         throw error;
       });
-      if (bytes !== null) await replaceFile(to, bytes);
+      if (bytes !== null) await replaceFile(join(this.#root, key), bytes);
     });
   }
 

@@ -184,6 +184,7 @@ export function sqliteJobStore(db: Database.Database): JobStore {
       });
       pictures.forget();
     },
+    machines: null,
     whenAway(error) {
       const { code, message } = error as { code?: string; message?: string };
       const isDisk = /^SQLITE_(FULL|IOERR)/.test(code ?? '') || /disk is full|disk I\/O error/.test(message ?? '');

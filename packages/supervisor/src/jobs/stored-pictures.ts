@@ -5,7 +5,7 @@ import { INPUTS_FOLDER, THUMBNAIL_SIDES, thumbnailFile } from '@qwen-supervisor/
 import type { Logger } from 'pino';
 
 /** A picture to draw over is stored before its job is accepted: what is younger may still be wanted. */
-const INPUT_AGE_MS = 3_600_000;
+export const INPUT_AGE_MS = 3_600_000;
 
 /** Removes files that nobody needs any more; where that fails they are in nobody's way. */
 export function tidily(log: Logger, remove: () => void): void {

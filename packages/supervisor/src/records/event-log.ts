@@ -35,6 +35,7 @@ export class EventLog {
   readonly #readers = new Map<Subscriber, Reader>();
   readonly #ring = new EventRing();
   #seq = 0;
+  readonly #onEvent: (event: NumberedEvent, isOurs: boolean) => void;
   /** The last of each job that runs. */
   readonly #previews = new Map<string, Uint8Array>();
 
@@ -43,8 +44,18 @@ export class EventLog {
     return this.#seq;
   }
 
+  /** `onEvent` hears each at once; `isOurs`: it happened here, and not on another machine. */
+  constructor(onEvent: (event: NumberedEvent, isOurs: boolean) => void = () => {}) {
+    this.#onEvent = onEvent;
+  }
+
   publish(event: SystemEvent): void {
+    this.#publish(event, true);
+  }
+
+  #publish(event: SystemEvent, isOurs: boolean): void {
     const numbered: NumberedEvent = { ...event, run: this.run, seq: ++this.#seq, at: new Date().toISOString() };
+    this.#onEvent(numbered, isOurs);
     if (event.type === 'step' && event.preview) this.#previews.set(event.jobId, event.preview);
     if ('job' in event && isTerminal(event.job.status)) this.#previews.delete(event.jobId);
     this.#ring.push(numbered);
@@ -52,9 +63,18 @@ export class EventLog {
   }
 
   /** So that all can read every one of them: as fast as they do, while they do. */
-  async publishAll(events: readonly SystemEvent[]): Promise<void> {
+  publishAll(events: readonly SystemEvent[]): Promise<void> {
+    return this.#publishAll(events, true);
+  }
+
+  /** What has happened on another machine. */
+  relay(events: readonly SystemEvent[]): Promise<void> {
+    return this.#publishAll(events, false);
+  }
+
+  async #publishAll(events: readonly SystemEvent[], isOurs: boolean): Promise<void> {
     for (const event of events) {
-      this.publish(event);
+      this.#publish(event, isOurs);
       await this.#caughtUp();
     }
   }

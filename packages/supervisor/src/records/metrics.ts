@@ -5,7 +5,7 @@
 import type { NumberedEvent } from '@qwen-supervisor/protocol/events';
 import { isTerminal } from '@qwen-supervisor/protocol/job';
 import { Counter, gauge, Histogram, type Labels } from '@qwen-supervisor/protocol/metrics';
-import { CHILD_STATES, type SystemStatus } from '@qwen-supervisor/protocol/status';
+import { CHILD_STATES, MACHINE_STATES, type SystemStatus } from '@qwen-supervisor/protocol/status';
 
 const PREFIX = 'qwen_supervisor_';
 const STEP_BOUNDS = [0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60];
@@ -28,13 +28,10 @@ export class Metrics {
   /** When running jobs last got on; milliseconds. */
   readonly #steppedAt = new Map<string, number>();
 
-  /** Called as any subscriber of events is. */
-  notify(method: string, event: unknown): void {
-    if (method === 'event') this.#observe(event as NumberedEvent);
-  }
-
-  #observe(event: NumberedEvent): void {
+  /** What happens on another machine is counted there: whoever adds up all of them counts it once. */
+  observe(event: NumberedEvent, isOurs: boolean): void {
     const atMs = Date.parse(event.at);
+    if (!isOurs) return this.#observeOther(event, atMs);
     if (event.type === 'crash') this.#exits.add({ child: event.crash.child, cause: event.crash.cause });
     if (event.type === 'queued') this.#queuedAt.set(event.jobId, atMs);
     if (event.type === 'running') {
@@ -56,7 +53,14 @@ export class Metrics {
     }
   }
 
-  text({ queue, children, model }: SystemStatus): string {
+  /** A job that was accepted there may be drawn here. */
+  #observeOther(event: NumberedEvent, atMs: number): void {
+    if (event.type === 'queued') this.#queuedAt.set(event.jobId, atMs);
+    if (event.type === 'running' || ('job' in event && isTerminal(event.job.status)))
+      this.#queuedAt.delete(event.jobId);
+  }
+
+  text({ queue, children, model, machines }: SystemStatus): string {
     const states = children.flatMap(({ name: child, state: now }) =>
       CHILD_STATES.map((state): [Labels, number] => [{ child, state }, Number(state === now)]),
     );
@@ -69,6 +73,10 @@ export class Metrics {
     const held = children.flatMap(({ name: child, device, deviceBytes }): [Labels, number][] =>
       device === null ? [] : [[{ child }, deviceBytes]],
     );
+    const shared = machines.flatMap(({ name: machine, state: now }) =>
+      MACHINE_STATES.map((state): [Labels, number] => [{ machine, state }, Number(state === now)]),
+    );
+    const drained = machines.map(({ name: machine, isDrained }): [Labels, number] => [{ machine }, Number(isDrained)]);
     const jobs: [Labels, number][] = [
       [{ status: 'queued' }, queue.queued],
       [{ status: 'running' }, queue.running],
@@ -95,6 +103,12 @@ export class Metrics {
         'Memory of a graphics device that a worker held when it became ready.',
         held,
       ),
+      gauge(
+        `${PREFIX}machine_state`,
+        '1 for the state of a machine that shares the queue; every one tells all.',
+        shared,
+      ),
+      gauge(`${PREFIX}machine_drained`, '1 for a machine that an operator lets take no more jobs.', drained),
     ].join('');
   }
 }
