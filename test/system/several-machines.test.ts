@@ -3,10 +3,12 @@ import { createHash } from 'node:crypto';
 import { existsSync, mkdtempSync, readdirSync, readFileSync, renameSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import type { Job } from '@qwen-supervisor/protocol/job';
 import { execa } from 'execa';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
 import { REPOSITORY } from '../fixture-files.js';
 import { hasPostgres, privateCluster } from '../supervisor/jobs/postgres-engines.js';
+import { readEvents } from './event-reader.js';
 import { installNode } from './other-node.js';
 import { cli, type Product, startProduct, until } from './product.js';
 
@@ -70,6 +72,71 @@ describe.skipIf(node === null)('several machines', () => {
     for (const { status, json } of await Promise.all(asks))
       expect([status, (json as { images: string[] }).images[0]?.slice(0, 8)]).toEqual([200, 'iVBORw0K']);
     expect(readdirSync(join(there().dataDir, 'images')).length, 'the other has drawn, too').toBeGreaterThan(before);
+  });
+
+  test('any of them tells of all: a machine that takes no more jobs, and how far a picture of the other is', async () => {
+    const machines = await until(async () => {
+      const { machines: known } = await here().status();
+      return known.length === 2 && known.every(({ state }) => state === 'up') ? known : null;
+    });
+    const [mine, other] = [machines.find(({ isHere }) => isHere)?.name, machines.find(({ isHere }) => !isHere)?.name];
+    const listed = await program(['machines', 'list', '--data-dir', there().dataDir, '--json']);
+    const names = listed.stdout.split('\n').map((line) => JSON.parse(line).name);
+    expect(names.toSorted()).toEqual(machines.map(({ name }) => name).toSorted());
+    const unknown = await program(['machines', 'drain', 'nobody', '--data-dir', here().dataDir]);
+    expect(unknown.stderr).toMatch(/MACHINE_NOT_FOUND.*'nobody'/);
+    // Told to the other, so that it is told over machines, too.
+    const drained = await program(['machines', 'drain', mine as string, '--data-dir', there().dataDir]);
+    expect(drained.stdout).toContain('takes no more jobs');
+    await until(async () => ((await here().status()).machines.find(({ isHere }) => isHere)?.isDrained ? true : null));
+
+    const events = await readEvents(`${here().url}/api/v1/events`);
+    const { id } = await here().submit({ prompt: 'drawn elsewhere', numInferenceSteps: 600 });
+    const step = await events.next(
+      ({ name, data }) =>
+        name === 'step' &&
+        (data as { id: string; preview: unknown }).id === id &&
+        (data as { preview: unknown }).preview !== null,
+    );
+    expect((step.data as { i: number; n: number }).n).toBe(600);
+    const running = await here().job(id);
+    expect(running).toMatchObject({ status: 'running', machine: other });
+    expect(running.step).toBeGreaterThan(0);
+    const snapshot = (await here().call('/api/v1/snapshot')).json as {
+      running: Job[];
+      previews: Record<string, string>;
+    };
+    expect(snapshot.running.map((job) => job.id)).toEqual([id]);
+    expect(snapshot.previews[id]?.slice(0, 8)).toBe('iVBORw0K');
+    const does = async () => (await here().status()).machines.find(({ name }) => name === other)?.workers[0];
+    await until(async () => ((await does())?.job === id ? true : null));
+    const done = await here().ended(id);
+    expect(done).toMatchObject({ status: 'done', machine: other });
+    expect(
+      (await (await here().fetch('/metrics')).text()).match(/^qwen_supervisor_machine_drained.* 1$/m)?.[0],
+    ).toContain(mine);
+
+    // Both have it on their disks now, and the one hears what is done with it at the other.
+    const image = done.images[0]?.id as string;
+    expect(await picture(here(), image)).toBe(done.images[0]?.sha256);
+    await there().fetch('/api/v1/images', {
+      method: 'PATCH',
+      body: JSON.stringify({ ids: [id], starred: true }),
+      headers: { 'content-type': 'application/json' },
+    });
+    const heard = (change: string) =>
+      events.next(({ name, data }) => name === 'pictures' && (data as { change: string }).change === change);
+    await heard('starred');
+    await there().fetch(`/api/v1/jobs/${id}`, { method: 'DELETE' });
+    await heard('removed');
+    expect(existsSync(join(here().dataDir, 'images', `${image}.png`))).toBe(false);
+    events.close();
+    expect((await program(['machines', 'resume', mine as string, '--data-dir', here().dataDir])).stdout).toBe(
+      `${mine} takes jobs again`,
+    );
+    expect((await program(['status', '--data-dir', here().dataDir])).stdout).toMatch(
+      /^machine +up .*, 0 of 1 workers draw/m,
+    );
   });
 
   test('a picture that was drawn on one is drawn over on the other', async () => {

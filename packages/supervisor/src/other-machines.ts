@@ -32,6 +32,8 @@ export class OtherMachines implements ClaimHooks {
   readonly #progress = new Map<string, JobProgress>();
   /** By job: when the others were last told how far it is here. */
   readonly #toldAtMs = new Map<string, number>();
+  /** By job: the newest preview that the others do not have; not every step has one. */
+  readonly #untold = new Map<string, Uint8Array>();
 
   attend(here: Here): void {
     this.#here = here;
@@ -81,16 +83,17 @@ export class OtherMachines implements ClaimHooks {
     const { store, shared } = this.#here ?? {};
     if (!store?.machines) return;
     const { jobId } = progress;
+    if (shared && progress.type === 'step' && progress.preview) this.#untold.set(jobId, progress.preview);
     const nowMs = performance.now();
     const isSoon = nowMs - (this.#toldAtMs.get(jobId) ?? Number.NEGATIVE_INFINITY) < TELL_MS;
     if (progress.type !== 'decoding' && isSoon) return;
     this.#toldAtMs.set(jobId, nowMs);
-    const preview = progress.type === 'step' ? progress.preview : null;
+    const preview = progress.type === 'step' ? this.#untold.get(jobId) : undefined;
+    if (preview) this.#untold.delete(jobId);
     const { machines } = store;
     const tell = async () => {
-      const isShared = preview !== null && shared !== null && shared !== undefined;
-      if (isShared) await shared.putPreview(jobId, preview);
-      await machines.tell(progress, isShared);
+      if (preview) await shared?.putPreview(jobId, preview);
+      await machines.tell(progress, preview !== undefined);
     };
     // That the database or the folder is away is said by those who cannot do without.
     tell().catch(() => 'the next step tells more');
@@ -99,6 +102,7 @@ export class OtherMachines implements ClaimHooks {
   /** It is drawn here no more. */
   forget(jobId: string): void {
     this.#toldAtMs.delete(jobId);
+    this.#untold.delete(jobId);
     this.#progress.delete(jobId);
   }
 

@@ -24,6 +24,13 @@ export function childName(name: ChildName): string {
   return name === 'api' ? 'api' : name.replace('inference-', 'worker ').replace('inference', 'worker');
 }
 
+/** On what a job is, or was, drawn: with the machine, where several share the queue. */
+export function placeOf({ devices, machine }: { devices: readonly string[]; machine: string | null }): string | null {
+  const device = devices.at(-1);
+  if (device === undefined) return null;
+  return machine === null ? device : `${machine}, ${device}`;
+}
+
 /** With what it computes on. */
 export function nameOfChild({ name, device }: Pick<ChildStatus, 'name' | 'device'>): string {
   return device === null ? childName(name) : `${childName(name)} on ${device.device}`;
@@ -49,9 +56,10 @@ export function resumedSentence(job: {
   startedOverReason: string | null;
   attempts: number;
   devices: readonly string[];
+  machine: string | null;
 }): string | null {
   if (job.startedOverReason !== null) return `Started over: ${job.startedOverReason}.`;
   if (job.resumedAtStep === null) return null;
-  const moved = job.devices.length > 1 ? `, on ${job.devices.at(-1)}` : '';
+  const moved = job.devices.length > 1 ? `, on ${placeOf(job)}` : '';
   return `Went on at step ${job.resumedAtStep} after attempt ${job.attempts - 1} had ended${moved}.`;
 }

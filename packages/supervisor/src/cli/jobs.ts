@@ -127,7 +127,8 @@ function line({ id, status, step, steps, position, prompt, error }: Job): string
 }
 
 function describe(job: Job): string {
-  const { width, height, numInferenceSteps, trueCfgScale, seed, step, steps, attempts, devices, images, error } = job;
+  const { width, height, numInferenceSteps, trueCfgScale, seed, step, steps, attempts, images, error } = job;
+  const { devices, machine } = job;
   const facts: [string, string | number | null][] = [
     ['id', job.id],
     ['status', job.status],
@@ -146,6 +147,7 @@ function describe(job: Job): string {
     ['started over', job.startedOverReason],
     ['model', job.model],
     ['devices', devices.join(', ') || null],
+    ['machine', machine],
     ['picture', images[0]?.url ?? null],
     ['error', error && `${error.code}: ${error.message}`],
     ['hint', error?.hint ?? null],

@@ -16,6 +16,7 @@ const COMMANDS: Record<string, () => Promise<(program: Command) => void>> = {
   generate: async () => (await import('./generate.js')).addGenerate,
   jobs: async () => (await import('./jobs.js')).addJobs,
   events: async () => (await import('./events.js')).addEvents,
+  machines: async () => (await import('./machines.js')).addMachines,
   logs: async () => (await import('./logs.js')).addLogs,
   crashes: async () => (await import('./crashes.js')).addCrashes,
   model: async () => (await import('./model.js')).addModel,

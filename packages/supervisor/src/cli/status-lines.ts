@@ -2,14 +2,16 @@
 import { harmless } from '@qwen-supervisor/protocol/harmless-text';
 import type { Job } from '@qwen-supervisor/protocol/job';
 import type { Snapshot } from '@qwen-supervisor/protocol/messages';
-import type { LoadProgress, SystemStatus } from '@qwen-supervisor/protocol/status';
+import type { LoadProgress, MachineStatus, SystemStatus } from '@qwen-supervisor/protocol/status';
 
 const NAME_WIDTH = 12;
 const STATE_WIDTH = 13;
 
-export function statusLines({ supervisor, children, device, model, queue }: SystemStatus): string[] {
-  const row = (who: string, state: string, text: string) =>
-    `${who.padEnd(NAME_WIDTH)}${state.padEnd(STATE_WIDTH)}${text}`;
+function row(who: string, state: string, text: string): string {
+  return `${who.padEnd(NAME_WIDTH)}${state.padEnd(STATE_WIDTH)}${text}`;
+}
+
+export function statusLines({ supervisor, children, device, model, queue, machines }: SystemStatus): string[] {
   const several = children.filter(({ name }) => name !== 'api').length > 1;
   const load = model.bytesTotal > 0 ? percent(model) : '';
   const eta = model.etaSeconds === null ? null : `${Math.ceil(model.etaSeconds)} s to go`;
@@ -39,7 +41,19 @@ export function statusLines({ supervisor, children, device, model, queue }: Syst
       queue.running > 0 ? 'drawing' : 'idle',
       [`${queue.queued} queued, ${queue.running} running`, queue.problem].filter(Boolean).join(', '),
     ),
+    ...machineLines(machines),
   ];
+}
+
+/** A line for each that shares the queue. */
+export function machineLines(machines: readonly MachineStatus[]): string[] {
+  return machines.map(({ name, state, isDrained, isHere, seenAt, workers, model }) => {
+    const drawing = workers.filter(({ job }) => job !== null).length;
+    const does = `${drawing} of ${workers.length} workers draw`;
+    const parts = [state === 'up' ? does : `last heard of at ${seenAt}`, isHere ? 'this one' : null, model];
+    const shown = isDrained && state === 'up' ? 'drained' : state;
+    return row('machine', shown, [name, ...parts].filter(Boolean).join(', '));
+  });
 }
 
 function percent({ bytesDone, bytesTotal }: Pick<LoadProgress, 'bytesDone' | 'bytesTotal'>): string {

@@ -6,6 +6,7 @@ import {
   type ChildStatus,
   type Crash,
   isUp,
+  type MachineStatus,
   type ModelComponent,
   type ModelStatus,
   mainWorker,
@@ -21,7 +22,7 @@ const POINTS = 240;
 export interface Events {
   queued: Job;
   moved: Job;
-  running: { id: string; attempt: number } & AttemptStart;
+  running: { id: string; attempt: number; machine: string | null } & AttemptStart;
   step: { id: string; i: number; n: number; eta: Eta | null; preview: string | null };
   progress: { id: string; i: number; n: number; progress: number; eta: Eta | null };
   decoding: { id: string };
@@ -33,6 +34,7 @@ export interface Events {
   child: { name: ChildName; state: ChildState; pid: number | null; reason: string };
   crash: Crash;
   pictures: { ids: string[]; change: 'starred' | 'unstarred' | 'trashed' | 'restored' | 'removed' };
+  machines: { machines: MachineStatus[] };
 }
 
 type Apply<K extends keyof Events> = (state: LiveState, data: Events[K], atMs: number) => LiveState;
@@ -46,7 +48,7 @@ const TABLE: { [K in keyof Events]: Apply<K> } = {
     if (!state.queue.some(({ id }) => id === job.id)) return state;
     return { ...state, queue: inserted(without(state.queue, job.id), job) };
   },
-  running: (state, { id, attempt, step, startedOverReason, device, model }, atMs) => {
+  running: (state, { id, attempt, step, startedOverReason, device, machine, model }, atMs) => {
     const before = state.running.find(({ job }) => job.id === id);
     const known = before?.job ?? state.queue.find((job) => job.id === id);
     // One that is not known is drawn: its name is noted, so that it is asked for.
@@ -60,6 +62,7 @@ const TABLE: { [K in keyof Events]: Apply<K> } = {
       attempts: attempt,
       step,
       position: null,
+      machine,
       model,
       progress: step / known.steps,
       resumedAtStep: step > 0 ? step : null,
@@ -154,6 +157,7 @@ const TABLE: { [K in keyof Events]: Apply<K> } = {
         : { trashedAt: change === 'trashed' ? new Date(atMs).toISOString() : null };
     return { ...state, ended: state.ended.map((job) => (changed.has(job.id) ? { ...job, ...mark } : job)) };
   },
+  machines: (state, { machines }) => ({ ...state, status: { ...state.status, machines } }),
 };
 
 /** @param atMs by the server's clock */

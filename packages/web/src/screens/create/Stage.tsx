@@ -8,7 +8,7 @@ import type { Running } from '../../live/state';
 import { useLive } from '../../live/store';
 import { Button } from '../../parts/Button';
 import { Sharpening } from '../../parts/Sharpening';
-import { resumedSentence } from '../../words';
+import { placeOf, resumedSentence } from '../../words';
 
 /** The same each time, so that nothing is drawn anew for it. */
 const NONE: readonly Running[] = [];
@@ -107,7 +107,7 @@ function Others({ running }: { running: readonly Running[] }) {
           </Link>
           <span className="muted">
             {runningSentence(run, nowMs + ahead)}
-            {run.job.devices.length > 0 && ` · on ${run.job.devices.at(-1)}`}
+            {placeOf(run.job) !== null && ` · on ${placeOf(run.job)}`}
           </span>
         </li>
       ))}

@@ -19,6 +19,7 @@ export function Details({ job }: { job: Job }) {
     ['Drawn anew', job.strength === null ? null : `${Math.round(job.strength * 100)} %`],
     ['Model', job.model],
     ['Device', job.devices.join(', then ') || null],
+    ['Machine', job.machine],
     ['Attempts', job.attempts > 1 ? String(job.attempts) : null],
     ['Asked for', exact(Date.parse(job.createdAt))],
     ['Done', job.finishedAt === null ? null : exact(Date.parse(job.finishedAt))],

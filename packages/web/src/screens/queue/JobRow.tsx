@@ -10,7 +10,7 @@ import { runningSentence } from '../../live/sentence';
 import type { Running } from '../../live/state';
 import { useLive } from '../../live/store';
 import { Button } from '../../parts/Button';
-import { resumedSentence, STATUS_WORDS } from '../../words';
+import { placeOf, resumedSentence, STATUS_WORDS } from '../../words';
 
 /** What a job is, in a line. */
 function About({ job, picture, children }: { job: Job; picture: string | null; children: ReactNode }) {
@@ -30,8 +30,9 @@ function About({ job, picture, children }: { job: Job; picture: string | null; c
 }
 
 /** Nothing before it is told. */
-function on({ devices }: Job): string {
-  return devices.length === 0 ? '' : ` · on ${devices.at(-1)}`;
+function on(job: Job): string {
+  const place = placeOf(job);
+  return place === null ? '' : ` · on ${place}`;
 }
 
 export function RunningRow({ running, isOneOfSeveral }: { running: Running; isOneOfSeveral: boolean }) {
@@ -43,7 +44,7 @@ export function RunningRow({ running, isOneOfSeveral }: { running: Running; isOn
       <About job={job} picture={preview && `data:image/png;base64,${preview}`}>
         <p className="small">
           {runningSentence(running, nowMs + ahead)}
-          {isOneOfSeveral && on(job)}
+          {(isOneOfSeveral || job.machine !== null) && on(job)}
         </p>
         <Resumed job={job} />
         <progress value={job.progress} max={1} aria-label="Progress of the picture" />

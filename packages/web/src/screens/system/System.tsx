@@ -9,6 +9,7 @@ import { childName } from '../../words';
 import { Charts } from './Charts';
 import { Load } from './Load';
 import { Log } from './Log';
+import { Machines } from './Machines';
 import { Timeline } from './Timeline';
 import { Tree } from './Tree';
 import './system.css';
@@ -33,6 +34,7 @@ export function System() {
       <h1 className="visually-hidden">System</h1>
       {connection.kind === 'lost' && <p className="warn as-of">What follows is as of {clock(asOfMs)}.</p>}
       <Tree status={status} />
+      <Machines machines={status.machines} />
       <Load />
       <Model status={status} />
       <Actions status={status} />
