@@ -31,6 +31,13 @@ describe.skipIf(node === null)('several machines', () => {
     return createHash('sha256').update(Buffer.from(bytes)).digest('hex');
   };
 
+  /** The one as the other knows it, when it does. */
+  const both = () =>
+    until(async () => {
+      const { machines } = await here().status();
+      return machines.length === 2 && machines.every(({ state }) => state === 'up') ? machines : null;
+    });
+
   beforeAll(async () => {
     await postgres.start();
     const early = await program(['start', '--store', address, '--port', '0', '--data-dir', join(folder, 'early')]);
@@ -75,10 +82,7 @@ describe.skipIf(node === null)('several machines', () => {
   });
 
   test('any of them tells of all: a machine that takes no more jobs, and how far a picture of the other is', async () => {
-    const machines = await until(async () => {
-      const { machines: known } = await here().status();
-      return known.length === 2 && known.every(({ state }) => state === 'up') ? known : null;
-    });
+    const machines = await both();
     const [mine, other] = [machines.find(({ isHere }) => isHere)?.name, machines.find(({ isHere }) => !isHere)?.name];
     const listed = await program(['machines', 'list', '--data-dir', there().dataDir, '--json']);
     const names = listed.stdout.split('\n').map((line) => JSON.parse(line).name);
@@ -137,6 +141,37 @@ describe.skipIf(node === null)('several machines', () => {
     expect((await program(['status', '--data-dir', here().dataDir])).stdout).toMatch(
       /^machine +up .*, 0 of 1 workers draw/m,
     );
+  });
+
+  test('doctor looks at what they share', async () => {
+    await both();
+    const { stdout } = await program([
+      'doctor',
+      '--json',
+      '--data-dir',
+      here().dataDir,
+      '--store',
+      address,
+      '--shared-folder',
+      shared,
+    ]);
+    const { findings } = JSON.parse(stdout) as { findings: { about: string; result: string; says: string }[] };
+    const about = (name: string) => findings.filter((finding) => finding.about === name).map(({ says }) => says);
+    // The server of the tests does not keep what it has in a power cut, and has one user.
+    expect(about('shared database')).toEqual([expect.stringContaining('fsync'), expect.stringContaining('superuser')]);
+    expect(about('shared folder')).toEqual([expect.stringContaining(shared)]);
+    expect(about('machines')).toEqual(['2 of 2 are up']);
+    const nobody = ['--store', `postgres://localhost/nothing?host=${folder}`];
+    const away = await program(['doctor', '--data-dir', join(folder, 'looked'), ...nobody]);
+    expect(away.stdout).toMatch(/fail .*shared database.*STORE_UNREACHABLE/);
+    const unmade = await program([
+      'doctor',
+      '--data-dir',
+      join(folder, 'looked'),
+      '--store',
+      address.replace('/postgres?', '/template1?'),
+    ]);
+    expect(unmade.stdout).toMatch(/fail .*STORE_SCHEMA_OLD.*\n.*store migrate/);
   });
 
   test('a picture that was drawn on one is drawn over on the other', async () => {

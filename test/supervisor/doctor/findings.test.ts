@@ -1,8 +1,16 @@
 import { VERSION } from '@qwen-supervisor/ipc/version';
+import { CodedError } from '@qwen-supervisor/protocol/errors';
+import type { MachineStatus } from '@qwen-supervisor/protocol/status';
 import { diskFinding } from '@qwen-supervisor/supervisor/doctor/data';
 import { clockFinding, limitsFinding, memoryFinding } from '@qwen-supervisor/supervisor/doctor/machine';
 import { nodeFinding, packagesFinding, toolsFinding } from '@qwen-supervisor/supervisor/doctor/program';
+import {
+  databaseServerFindings,
+  machinesFinding,
+  sharedFolderFinding,
+} from '@qwen-supervisor/supervisor/doctor/shared';
 import { supervisorFinding } from '@qwen-supervisor/supervisor/doctor/supervisor';
+import type { ServerFacts } from '@qwen-supervisor/supervisor/jobs/postgres-facts';
 import { expect, test } from 'vitest';
 import { sampleStatus } from '../../sample-status.js';
 
@@ -70,4 +78,72 @@ test('a supervisor of another version, with a child that was given up, or whose 
   expect(of({ children: [{ ...inference, state: 'failed', reason: 'no model' }, api] }).says).toContain('no model');
   expect(of({ children: [{ ...inference, restarts: 3 }, api] })).toMatchObject({ result: 'warn', says: /3 times/ });
   expect(of({ queue: { queued: 1, running: 0, current: null, problem: 'the disk is full' } }).result).toBe('fail');
+});
+
+const SERVER: ServerFacts = {
+  version: 150_004,
+  isStandby: false,
+  risky: [],
+  isSuperuser: false,
+  isEncrypted: null,
+  connections: 20,
+  connectionsMax: 100,
+  oldestTransactionSeconds: 2,
+  keepsSettings: true,
+  roundTripMs: 0.4,
+};
+
+test('a database server that keeps what is accepted is fine, and says how far away it is', () => {
+  expect(databaseServerFindings(SERVER, null)).toEqual([
+    { about: 'shared database', result: 'pass', says: 'PostgreSQL 15, 0.4 ms away', step: null },
+  ]);
+});
+
+test.each<[Partial<ServerFacts>, 'fail' | 'warn', RegExp]>([
+  [{ version: 120_017 }, 'fail', /13 or newer/],
+  [{ isStandby: true }, 'fail', /primary/],
+  [{ keepsSettings: false }, 'fail', /pooler of sessions/],
+  [{ risky: ['fsync'] }, 'warn', /switch them on/],
+  [{ isEncrypted: false }, 'warn', /sslmode=verify-full/],
+  [{ isSuperuser: true }, 'warn', /a user of its own/],
+  [{ connections: 97 }, 'warn', /max_connections/],
+  [{ oldestTransactionSeconds: 3600 }, 'warn', /pg_stat_activity/],
+  [{ roundTripMs: 120 }, 'warn', /nearer/],
+])('a database server with %o: %s', (facts, result, step) => {
+  expect(databaseServerFindings({ ...SERVER, ...facts }, null)).toMatchObject([
+    { result, step: expect.stringMatching(step) },
+  ]);
+});
+
+test('what is wrong with the tables there is said in the words of its error', () => {
+  expect(databaseServerFindings(SERVER, new CodedError('STORE_SCHEMA_OLD'))).toMatchObject([
+    { result: 'fail', says: expect.stringContaining('STORE_SCHEMA_OLD'), step: expect.stringContaining('migrate') },
+  ]);
+});
+
+test('a shared folder that only this machine can have is a warning, and one that is away a failure', () => {
+  expect(sharedFolderFinding('', null, null).result).toBe('warn');
+  expect(sharedFolderFinding('/mnt/nas', null, { name: 'type 0xef53', locksBadly: false }).step).toMatch(/mount it/);
+  expect(sharedFolderFinding('/mnt/nas', null, { name: 'NFS', locksBadly: true }).result).toBe('pass');
+  expect(sharedFolderFinding('/mnt/nas', new CodedError('SHARED_FOLDER_UNREACHABLE'), null).result).toBe('fail');
+});
+
+test('machines that are silent, of another version or with another model are named', () => {
+  const of = (name: string, changes: Partial<MachineStatus> = {}): MachineStatus => ({
+    name,
+    state: 'up',
+    isDrained: false,
+    isHere: name === 'here',
+    seenAt: '2026-11-26T00:00:00Z',
+    version: VERSION,
+    url: 'http://127.0.0.1:8000',
+    model: 'pocket',
+    workers: [],
+    ...changes,
+  });
+  expect(machinesFinding([of('here'), of('den')])).toMatchObject({ result: 'pass', says: '2 of 2 are up' });
+  expect(machinesFinding([of('here'), of('den', { state: 'stopped', model: 'other' })]).result).toBe('pass');
+  expect(machinesFinding([of('here'), of('den', { state: 'silent' })]).says).toMatch(/nothing is heard of den/);
+  expect(machinesFinding([of('here'), of('den', { version: '9.9.9' })]).says).toMatch(/den run another version/);
+  expect(machinesFinding([of('here'), of('den', { model: 'other' })]).says).toMatch(/den draw with another model/);
 });

@@ -16,8 +16,11 @@ import { clockFinding, limitsFinding, memoryFinding, memoryHolders } from '../do
 import { deviceFindings, modelFindings, runtimeFinding } from '../doctor/model.js';
 import { portFinding } from '../doctor/port.js';
 import { nodeFinding, packagesFinding, toolsFinding } from '../doctor/program.js';
+import { databaseServerFindings, machinesFinding, sharedFolderFinding } from '../doctor/shared.js';
 import { serviceFinding, supervisorFinding } from '../doctor/supervisor.js';
+import { SharedFolder } from '../jobs/shared-folder.js';
 import { DATABASE_VERSION } from '../jobs/sqlite-database.js';
+import { fileSystemOf } from '../machine/file-system.js';
 import { hasColours } from '../records/log-line.js';
 import { installedUnit } from '../service/install.js';
 import { type ServiceState, serviceState } from '../service/systemctl.js';
@@ -64,6 +67,7 @@ async function* look(given: Settings): AsyncGenerator<Finding> {
   yield folderFinding(dataDir);
   yield diskFinding(diskOf(dataDir));
   if (status === null && !isSilent) yield databaseFinding(dataDir, DATABASE_VERSION);
+  if (config.store !== 'sqlite') yield* await sharedLook(config, status);
   const isOpen = (keys.value?.length ?? 0) > 0 || config.keyless === 'anywhere';
   yield portFinding(config.host, config.port, isOpen, status?.supervisor.url ?? null);
   yield memoryFinding(totalmem(), availableMemory(), memoryHolders);
@@ -115,7 +119,24 @@ const ABOUT: Partial<Record<CodedError['code'], string>> = {
   KEYS_FILE_INVALID: 'keys',
   SUPERVISOR_SILENT: 'supervisor',
   LINK_LOST: 'supervisor',
+  STORE_UNREACHABLE: 'shared database',
+  STORE_NODE_TOO_OLD: 'shared database',
 };
+
+/** What is shared with other machines. */
+async function sharedLook(config: Config, status: SystemStatus | null): Promise<Finding[]> {
+  const { store, 'shared-folder': folder, 'data-dir': dataDir } = config;
+  const { lookAtServer } = await import('../jobs/open-postgres.js');
+  const server = await known(() => lookAtServer(store));
+  const found =
+    folder === '' ? null : await known(() => new SharedFolder(folder, dataDir, { warn() {} }).requireThere());
+  const fileSystem = folder === '' || found?.error ? null : fileSystemOf(folder);
+  return [
+    ...(server.value ? databaseServerFindings(server.value.facts, server.value.schema) : [server.finding as Finding]),
+    sharedFolderFinding(folder, found?.error ?? null, fileSystem),
+    ...(status ? [machinesFinding(status.machines)] : []),
+  ];
+}
 
 async function serviceLook(): Promise<Finding> {
   const installed = installedUnit();

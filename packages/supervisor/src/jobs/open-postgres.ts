@@ -5,6 +5,7 @@ import type { JobStore } from './job-store.js';
 import type { ClaimHooks } from './postgres-claims.js';
 import { isAway, PostgresDatabase } from './postgres-database.js';
 import { PostgresEngine } from './postgres-engine.js';
+import { factsOf, type ServerFacts } from './postgres-facts.js';
 import { postgresJobStore } from './postgres-job-store.js';
 import { migrate, requireCurrent } from './postgres-schema.js';
 
@@ -63,6 +64,26 @@ export async function migratePostgres(url: string): Promise<boolean> {
   }
 }
 
+/**
+ * What the server is like, and what is wrong with our tables there; null: nothing.
+ * @throws CodedError STORE_NODE_TOO_OLD, STORE_UNREACHABLE
+ */
+export async function lookAtServer(url: string): Promise<{ facts: ServerFacts; schema: CodedError | null }> {
+  const database = await databaseAt(url, false);
+  try {
+    const schema = await inOurWords(() => startAndCheck(database)).then(
+      () => null,
+      (error: unknown) => {
+        if (error instanceof CodedError && error.code.startsWith('STORE_SCHEMA')) return error;
+        throw error;
+      },
+    );
+    return { facts: await inOurWords(() => factsOf(database.alone)), schema };
+  } finally {
+    await database.boss.stop({ graceful: false });
+  }
+}
+
 /** Pg-boss has been started, which makes its own tables where it may. */
 export async function install(database: PostgresDatabase): Promise<boolean> {
   await new PostgresEngine(database.boss).createQueue();
@@ -76,6 +97,17 @@ export async function usable(database: PostgresDatabase, host: string, hooks: Cl
 }
 
 async function connect(url: string, mayMigrate: boolean): Promise<PostgresDatabase> {
+  const database = await databaseAt(url, mayMigrate);
+  try {
+    await inOurWords(() => start(database));
+  } catch (error) {
+    await database.boss.stop({ graceful: false });
+    throw error;
+  }
+  return database;
+}
+
+async function databaseAt(url: string, mayMigrate: boolean): Promise<PostgresDatabase> {
   requireNode();
   const { PgBoss } = await import('pg-boss');
   const connection = {
@@ -95,14 +127,21 @@ async function connect(url: string, mayMigrate: boolean): Promise<PostgresDataba
   });
   // What fails is told to whoever asked; a connection that breaks while nobody asks is replaced.
   boss.on('error', () => {});
-  const database = new PostgresDatabase(boss, SCHEMA);
-  await inOurWords(() => boss.start()).catch(async (error: Error) => {
-    const isOld = /not installed|requires migrations/.test(error.message);
-    if (isOld) await inOurWords(() => requireCurrent(database));
-    await boss.stop({ graceful: false });
-    throw isOld ? new CodedError('STORE_SCHEMA_OLD') : error;
+  return new PostgresDatabase(boss, SCHEMA);
+}
+
+async function startAndCheck(database: PostgresDatabase): Promise<void> {
+  await start(database);
+  await requireCurrent(database);
+}
+
+/** @throws CodedError STORE_SCHEMA_OLD, STORE_SCHEMA_NEWER; its connections stay open */
+async function start(database: PostgresDatabase): Promise<void> {
+  await database.boss.start().catch(async (error: Error) => {
+    if (!/not installed|requires migrations/.test(error.message)) throw error;
+    await requireCurrent(database);
+    throw new CodedError('STORE_SCHEMA_OLD');
   });
-  return database;
 }
 
 function requireNode(): void {
