@@ -127,6 +127,7 @@ export class OtherMachines implements ClaimHooks {
         cursor = page.next;
       }
       if (news === 'ended' || news === 'requeued') for (const id of ids) this.forget(id);
+      if (news === 'ended') jobs.endedElsewhere(ids);
     });
   }
 

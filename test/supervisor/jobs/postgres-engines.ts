@@ -1,5 +1,5 @@
 /** PostgreSQL for the specifications of a job store: in this process (PGlite), and a cluster of its own. */
-import { chownSync, existsSync, mkdirSync, mkdtempSync, rmSync } from 'node:fs';
+import { appendFileSync, chownSync, existsSync, mkdirSync, mkdtempSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { PGlite } from '@electric-sql/pglite';
@@ -95,8 +95,8 @@ export interface Cluster extends Postgres {
   control(...args: string[]): Promise<void>;
 }
 
-/** A cluster of its own, which nobody reaches but through its folder. */
-export function privateCluster(): Cluster {
+/** A cluster of its own, which nobody reaches but through its folder, and over the `network`, if there is one. */
+export function privateCluster(network: { address: string; addresses: string } | null = null): Cluster {
   const folder = mkdtempSync(join(tmpdir(), 'qwen-supervisor-postgres-'));
   const data = join(folder, 'data');
   /** A server refuses to be root's: then it is Debian's user's, and our own otherwise. */
@@ -111,7 +111,7 @@ export function privateCluster(): Cluster {
     await execa(join(POSTGRES, program), args, { ...(await owner()), cwd: folder, stdio: 'ignore' });
   };
   const control = async (...args: string[]) => {
-    const server = `-k ${folder} -c listen_addresses= -c fsync=off`;
+    const server = `-k ${folder} -c listen_addresses=${network?.address ?? ''} -c fsync=off`;
     await run('pg_ctl', ['-D', data, '-w', '-o', server, '-l', join(folder, 'log'), ...args]);
   };
   afterAll(async () => {
@@ -123,6 +123,7 @@ export function privateCluster(): Cluster {
     const { uid, gid } = await owner();
     if (uid !== undefined) for (const path of [folder, data]) chownSync(path, uid, gid);
     await run('initdb', ['-D', data, '-U', 'postgres', '-A', 'trust', '--no-sync', '--no-locale', '-E', 'UTF8']);
+    if (network) appendFileSync(join(data, 'pg_hba.conf'), `host all all ${network.addresses} trust\n`);
     await control('start');
   };
   return {

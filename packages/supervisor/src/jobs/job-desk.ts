@@ -266,8 +266,7 @@ export class JobDesk {
       // Who cannot read what a job needs leaves it to others.
       await this.#shared?.requireThere();
       const job = await this.#store.claim(this.#core.takerFor(worker));
-      const ready = job && (await this.#madeReady(job));
-      this.#core.send({ type: 'claimed', worker, atMs: this.#core.nowMs(), job: ready });
+      this.#core.send({ type: 'claimed', worker, atMs: this.#core.nowMs(), job: job && (await this.#madeReady(job)) });
     });
   }
 
@@ -314,29 +313,32 @@ export class JobDesk {
   recover(): void {
     this.#writes.later(async () => {
       const steps = checkpointedSteps(this.#dataDir);
-      for (const job of await this.#store.recover((id) => steps.get(id) ?? 0)) {
-        const { id, status, step } = job;
+      for (const { id, status, step } of await this.#store.recover((id) => steps.get(id) ?? 0))
         this.#log.info({ job: id, step }, `job was running when the supervisor ended, now ${status}`);
-      }
-      const jobs = await Promise.all([...steps.keys()].map((id) => this.#store.get(id)));
-      const open = new Set(jobs.filter((job) => job && !isTerminal(job.status)).map((job) => job?.id));
-      const inputs = await this.#store.inputs();
-      tidily(this.#log, () => {
-        removeHalfWritten(this.#dataDir);
-        removeCheckpoints(this.#dataDir, (id) => open.has(id));
-        removeInputs(this.#dataDir, inputs);
-      });
+      tidily(this.#log, () => removeHalfWritten(this.#dataDir));
     });
-    this.gallery.expire();
+    this.tidy();
   }
 
   /** What nobody needs any more, whatever the bounds are: pictures of requests that were refused, for one. */
   tidy(): void {
     this.#writes.later(async () => {
       const inputs = await this.#store.inputs();
-      tidily(this.#log, () => removeInputs(this.#dataDir, inputs));
+      const begun = [...checkpointedSteps(this.#dataDir).keys(), ...((await this.#shared?.begun()) ?? [])];
+      const jobs = await Promise.all([...new Set(begun)].map((id) => this.#store.get(id)));
+      const open = new Set(jobs.filter((job) => job && !isTerminal(job.status)).map((job) => job?.id));
+      tidily(this.#log, () => {
+        removeCheckpoints(this.#dataDir, (id) => open.has(id));
+        removeInputs(this.#dataDir, inputs);
+      });
+      for (const id of begun) if (!open.has(id)) this.#shared?.ended(id);
     });
     this.gallery.expire();
+  }
+
+  /** What is kept of them here, to go on from, nobody needs. */
+  endedElsewhere(ids: string[]): void {
+    tidily(this.#log, () => removeCheckpoints(this.#dataDir, (id) => !ids.includes(id)));
   }
 
   /** Jobs came, or went, by way of another machine. */

@@ -101,6 +101,13 @@ export class SharedFolder {
     this.#inBackground(this.#putCheckpoint(jobId));
   }
 
+  /** Jobs of which something is there: most of them run. @throws CodedError SHARED_FOLDER_UNREACHABLE */
+  async begun(): Promise<string[]> {
+    const names = [...(await this.#names(CHECKPOINTS_FOLDER)), ...(await this.#names(PREVIEWS_FOLDER))];
+    return names.map((name) => name.split('.')[0] as string);
+  }
+
+  /** A supervisor that is killed then leaves it to the others, and to its next start. */
   ended(jobId: string): void {
     this.#inBackground(this.#removeTraces(jobId));
   }
@@ -141,12 +148,14 @@ export class SharedFolder {
   /** What was kept of a job while it ran. @throws CodedError SHARED_FOLDER_UNREACHABLE */
   async #removeTraces(jobId: string): Promise<void> {
     this.#savedAtMs.delete(jobId);
-    await this.#remove(PREVIEWS_FOLDER, [`${jobId}.png`]);
-    const names = await this.#names(CHECKPOINTS_FOLDER);
-    await this.#remove(
-      CHECKPOINTS_FOLDER,
-      names.filter((name) => isOf(name, jobId)),
-    );
+    for (const folder of [CHECKPOINTS_FOLDER, PREVIEWS_FOLDER]) {
+      const names = await this.#names(folder);
+      // Also what was only half written.
+      await this.#remove(
+        folder,
+        names.filter((name) => name.startsWith(`${jobId}.`)),
+      );
+    }
   }
 
   /** Of jobs that nobody wants any more. @throws CodedError SHARED_FOLDER_UNREACHABLE */
