@@ -40,7 +40,7 @@ const WELCOME: Welcome = {
     examples: [],
     note: null,
     plan: {
-      accuracy: 4,
+      fastPixels: 4096 * 4096,
       residentPixels: 4096 * 4096,
       neededBytes: 1e9,
       cardBytes: null,

@@ -1,4 +1,4 @@
-/** A machine of a network with a supervisor on it, whose worker is a fixture that needs no model: see hashing-worker. */
+/** A machine of a network with a supervisor on it, whose worker is a fixture and needs no model: see hashing-worker. */
 import { type ChildProcess, spawn } from 'node:child_process';
 import { randomUUID } from 'node:crypto';
 import { mkdtempSync } from 'node:fs';

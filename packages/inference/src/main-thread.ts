@@ -241,7 +241,8 @@ function giveUp(error: CodedError): Promise<never> {
 }
 
 /** What is drawn over is encoded in tiles or whole, and that is in the latents; how they are decoded is not. */
-function runtimeFor({ width, height, initImage }: JobRequest, { rounding }: Sessions): string {
+function runtimeFor({ width, height, initImage }: JobRequest, sessions: Sessions): string {
+  const rounding = sessions.roundingOf(width * height);
   if (initImage === null) return rounding;
   return `${rounding}, encoded ${width * height > settings.plan.tileAbovePixels ? 'in tiles' : 'whole'}`;
 }

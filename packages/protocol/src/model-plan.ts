@@ -1,8 +1,8 @@
 /** How a model is run within the memory of a machine: decided before it is loaded, followed by whoever loads it. */
 
 export interface ModelPlan {
-  /** Of products with quantised weights: 4 is the faster, 0 takes less memory. */
-  accuracy: 0 | 4;
+  /** For pictures of at most so many pixels weights are multiplied the faster way, which takes more memory. */
+  fastPixels: number;
   /**
    * Pictures of at most so many pixels are drawn with all parts of the model in memory; for a larger one they are there
    * one after the other, as it needs them. 0: for every picture.
@@ -18,4 +18,9 @@ export interface ModelPlan {
   largestPixels: number;
   /** A picture of more pixels is decoded in tiles. */
   tileAbovePixels: number;
+}
+
+/** Of products with quantised weights, by ONNX Runtime's names: 4 is the faster, 0 takes less memory. */
+export function accuracyFor({ fastPixels }: Pick<ModelPlan, 'fastPixels'>, pixels: number): 0 | 4 {
+  return pixels <= fastPixels ? 4 : 0;
 }

@@ -89,6 +89,26 @@ test('what is in memory gives way to a picture that is too large for all of it, 
   await sessions.release();
 });
 
+test('a picture that the faster way has no memory for is drawn the other way, and the next one is not', async () => {
+  const loads: string[] = [];
+  const report = ({ component }: LoadProgress) => loads.at(-1) !== component && loads.push(component);
+  const fastPixels = 64 * 48;
+  const plan = { ...AMPLE, residentPixels: fastPixels, fastPixels };
+  const cacheFolder = temporaryFolder();
+  const sessions = await loadSessions(openCheckpoint(POCKET), { cacheFolder, threads: 2, plan, report });
+  const [small, large] = [REQUEST, { ...REQUEST, height: 64 }];
+  expect([small, large].map(({ width, height }) => sessions.roundingOf(width * height))).toEqual([
+    expect.stringContaining('accuracy 4'),
+    expect.stringContaining('accuracy 0'),
+  ]);
+  const first = await drawPicture(sessions, small, watch());
+  loads.length = 0;
+  expect(await drawPicture(sessions, large, watch())).not.toBeNull();
+  expect(loads, 'the one in memory is of no use').toEqual(['transformer', 'vae']);
+  expect((await drawPicture(sessions, small, watch()))?.pixels).toEqual(first?.pixels);
+  await sessions.release();
+});
+
 test.each(['text_encoder', 'transformer', 'vae'] as const)(
   'whoever cancels is heard while the %s is loaded, and the next picture loads it anew',
   async (stage) => {

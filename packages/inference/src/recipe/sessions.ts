@@ -6,13 +6,14 @@ import type { Architecture } from '@qwen-supervisor/model/architecture';
 import { type Checkpoint, fingerprint } from '@qwen-supervisor/model/checkpoint';
 import { EmbeddingTable } from '@qwen-supervisor/model/embedding-table';
 import { buildGraphs } from '@qwen-supervisor/model/graphs';
+import type { OnnxGraph } from '@qwen-supervisor/model/onnx';
 import { TILE_SIDE } from '@qwen-supervisor/model/plan/plan';
 import { textRotary } from '@qwen-supervisor/model/text-encoder';
 import { loadTokenizer, type Tokenizer } from '@qwen-supervisor/model/tokenizer';
 import { modulationRows } from '@qwen-supervisor/model/transformer';
 import { VAE_SCALE } from '@qwen-supervisor/model/vae';
 import { parseDevice } from '@qwen-supervisor/protocol/device';
-import type { ModelPlan } from '@qwen-supervisor/protocol/model-plan';
+import { accuracyFor, type ModelPlan } from '@qwen-supervisor/protocol/model-plan';
 import type { LoadProgress } from '@qwen-supervisor/protocol/status';
 import { env, type InferenceSession, Tensor } from 'onnxruntime-node';
 import { processorName } from '../processors.js';
@@ -31,8 +32,8 @@ const TILE_OVERLAP = 64;
 
 export interface Sessions {
   architecture: Architecture;
-  /** Whatever decides how numbers are rounded, beside the size of the picture. */
-  rounding: string;
+  /** Whatever decides how numbers are rounded in a picture of so many pixels, beside their number. */
+  roundingOf(pixels: number): string;
   tokenizer: Tokenizer;
   textStates: TextStates;
   modulation: Modulation;
@@ -62,7 +63,7 @@ export interface LoadOptions {
   cacheFolder: string;
   /** That compute. */
   threads: number;
-  plan: Pick<ModelPlan, 'accuracy' | 'residentPixels' | 'tileAbovePixels'>;
+  plan: Pick<ModelPlan, 'fastPixels' | 'residentPixels' | 'tileAbovePixels'>;
   device?: string;
   blocksPerPart?: number;
   /** Hears of every component and of the bytes that are done, whenever something is loaded. */
@@ -73,7 +74,7 @@ export interface LoadOptions {
 
 /** Everything in memory, the faster way to multiply, pictures decoded whole. */
 export const AMPLE: LoadOptions['plan'] = {
-  accuracy: 4,
+  fastPixels: Number.POSITIVE_INFINITY,
   residentPixels: Number.POSITIVE_INFINITY,
   tileAbovePixels: Number.POSITIVE_INFINITY,
 };
@@ -84,8 +85,9 @@ export async function loadSessions(
   { cacheFolder, threads, plan, device = 'cpu', blocksPerPart, report = () => {}, onWork = () => {} }: LoadOptions,
 ): Promise<Sessions> {
   const { architecture, folder } = checkpoint;
-  const { accuracy, tileAbovePixels } = plan;
+  const { tileAbovePixels } = plan;
   const attention = await attentionFor(device);
+  const accuracy = accuracyFor(plan, 0);
   const graphs = buildGraphs(checkpoint, { accuracy, blocksPerPart, attention });
   const byStage = {
     text_encoder: [graphs.textEncoder],
@@ -111,7 +113,22 @@ export async function loadSessions(
     `${identity}, ${threads} threads, accuracy ${accuracy}`,
   );
   const { residentPixels } = plan;
-  const stages = await openStages(byStage, { cacheFolder, threads, residentPixels, device, report });
+  /** For pictures that are larger than the faster way has memory for. */
+  let thrifty: OnnxGraph[] | null = null;
+  const transformerFor = (pixels: number) => {
+    if (accuracyFor(plan, pixels) === accuracy) return byStage.transformer;
+    const built = () => buildGraphs(checkpoint, { accuracy: 0, blocksPerPart, attention }).transformer;
+    thrifty ??= built().map(({ graph }) => graph);
+    return thrifty;
+  };
+  const stages = await openStages(byStage, {
+    transformerFor,
+    cacheFolder,
+    threads,
+    residentPixels,
+    device,
+    report,
+  });
 
   /** Runs a half of the VAE over [channels, height, width], in tiles where the picture is too large. */
   const runVae = async (
@@ -152,7 +169,8 @@ export async function loadSessions(
 
   return {
     architecture,
-    rounding: `${runtime}, ${threads} threads, accuracy ${accuracy}, ${attention} attention on ${parseDevice(device).kind}`,
+    roundingOf: (pixels) =>
+      `${runtime}, ${threads} threads, accuracy ${accuracyFor(plan, pixels)}, ${attention} attention on ${parseDevice(device).kind}`,
     tokenizer,
     textStates,
     modulation,

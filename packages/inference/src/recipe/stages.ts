@@ -28,6 +28,8 @@ interface StageOptions {
   cacheFolder: string;
   threads: number;
   residentPixels: ModelPlan['residentPixels'];
+  /** The graphs of the transformer for a picture of so many pixels: those above, or others with the same weights. */
+  transformerFor(pixels: number): OnnxGraph[];
   device: string;
   /** Counts bytes of the whole model until each stage was there once, then of the stage that comes back. */
   report(progress: LoadProgress): void;
@@ -41,18 +43,20 @@ export function bytesOfAll(graphs: Record<Stage, OnnxGraph[]>): number {
 /** @throws CodedError MODEL_* */
 export async function openStages(
   graphs: Record<Stage, OnnxGraph[]>,
-  { cacheFolder, threads, residentPixels, device, report }: StageOptions,
+  { cacheFolder, threads, residentPixels, transformerFor, device, report }: StageOptions,
 ): Promise<Stages> {
   const loaded: Partial<Record<Stage, InferenceSession[]>> = {};
   /** Sessions of the stage that is not loaded whole yet. */
   let opening: InferenceSession[] = [];
+  /** What is loaded, or is to be. */
+  const wanted = { ...graphs };
   const bytesOf = (stage: Stage) => graphs[stage].reduce((sum, graph) => sum + weightBytes(graph), 0);
 
   async function open(stage: Stage, bytesBefore: number, bytesTotal: number, isCancelled: () => boolean) {
     let before = bytesBefore;
     const sessions: InferenceSession[] = [];
     opening = sessions;
-    for (const graph of graphs[stage]) {
+    for (const graph of wanted[stage]) {
       const tell = (bytes: number) => report({ component: stage, bytesDone: before + bytes, bytesTotal });
       tell(0);
       // Half of a graph's bytes count when its weights lie ready, the other half when the session has taken them in.
@@ -95,15 +99,21 @@ export async function openStages(
 
   if (residentPixels > 0) for (const stage of STAGES) await openNow(stage, () => false);
   let isAlone = residentPixels === 0;
+  let transformer = wanted.transformer;
 
   return {
     nextPicture(pixels) {
       isAlone = pixels > residentPixels;
+      transformer = transformerFor(pixels);
     },
     async use(stage, isCancelled = () => false) {
       // Of a load that failed.
       await releaseOpening();
       // Their memory is wanted for this one.
+      if (stage === 'transformer' && wanted.transformer !== transformer) {
+        await releaseStage(stage);
+        wanted.transformer = transformer;
+      }
       if (isAlone) for (const other of STAGES) if (other !== stage) await releaseStage(other);
       return loaded[stage] ?? openNow(stage, isCancelled);
     },

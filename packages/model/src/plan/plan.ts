@@ -1,6 +1,6 @@
 /** How a model is run within a machine's memory. Pure. */
-import type { ModelPlan } from '@qwen-supervisor/protocol/model-plan';
-import type { AttentionKind } from '../layers.js';
+import { accuracyFor, type ModelPlan } from '@qwen-supervisor/protocol/model-plan';
+import type { Accuracy, AttentionKind } from '../layers.js';
 import { cardWeightMemory, type ModelCosts, STAGES, type Stage, weightMemory } from './costs.js';
 
 /** The processes beside the weights: Node and ONNX Runtime, tokenizer and latents; supervisor and API. */
@@ -35,10 +35,20 @@ export interface Room {
  * not even a small one fits.
  */
 export function planModel(costs: ModelCosts, room: Room, pixels: number): ModelPlan | null {
-  const plans = ACCURACIES.map((accuracy) => planAccuracy(costs, accuracy, room, pixels));
-  const [largest] = plans.toSorted((a, b) => b.largestPixels - a.largestPixels);
-  const plan = plans.find(({ largestPixels }) => largestPixels >= pixels) ?? largest;
-  return plan && plan.largestPixels >= Math.min(pixels, PIXELS_MIN) ? plan : null;
+  const places = placesIn(costs, room);
+  const [fast, thrifty] = ACCURACIES.map((accuracy) =>
+    largest((size) => places.every((place) => fitsIn(place, accuracy, 'stages', size, 0))),
+  ) as [number, number];
+  // Pictures that are larger than most wait longer, where they would not be drawn at all.
+  const fastPixels = fast >= thrifty ? fast : fast >= pixels ? Math.max(pixels, steady(fast)) : 0;
+  const plan = planWith(places, fastPixels, room, pixels);
+  return plan.largestPixels >= Math.min(pixels, PIXELS_MIN) ? plan : null;
+}
+
+/** A little less, so that what a picture's bytes depend on does not change with every few megabytes. */
+function steady(pixels: number): number {
+  const quarter = 2 ** Math.floor(Math.log2(pixels)) / 4;
+  return Math.floor(pixels / quarter) * quarter;
 }
 
 /**
@@ -64,7 +74,7 @@ export function leastMemory(costs: ModelCosts, card: Room['card'] = null): { mac
 /** Bytes of a stage, of its weights and with a picture of `pixels` in it, and whether they are the card's. */
 export function stageMemory(
   costs: ModelCosts,
-  { accuracy, tileAbovePixels }: Pick<ModelPlan, 'accuracy' | 'tileAbovePixels'>,
+  plan: Pick<ModelPlan, 'fastPixels' | 'tileAbovePixels'>,
   stage: Stage,
   pixels: number,
   card: Room['card'],
@@ -72,18 +82,21 @@ export function stageMemory(
   const places = placesIn(costs, { machineBytes: 0, card });
   const n = places.findIndex(({ stages }) => stages.includes(stage));
   const place = places[n] as Place;
+  const accuracy = accuracyFor(plan, stage === 'text_encoder' ? 0 : pixels);
   const weightBytes = Math.ceil(place.weights(stage, accuracy));
-  const active = place.activations(stage, decodedAtOnce(stage, pixels, tileAbovePixels), accuracy);
+  const active = place.activations(stage, decodedAtOnce(stage, pixels, plan.tileAbovePixels), accuracy);
   return { weightBytes, bytes: Math.ceil(weightBytes + active), isOfCard: n > 0 };
 }
 
 /** `usualPixels`: of most pictures. */
-function planAccuracy(costs: ModelCosts, accuracy: ModelPlan['accuracy'], room: Room, usualPixels: number): ModelPlan {
-  const places = placesIn(costs, room);
+function planWith(places: [Place, ...Place[]], fastPixels: number, room: Room, usualPixels: number): ModelPlan {
+  const accuracyOf = (pixels: number) => accuracyFor({ fastPixels }, pixels);
   const fits = (residency: Residency, pixels: number, tileAbove: number) =>
-    places.every((place) => memoryIn(place, accuracy, residency, pixels, tileAbove) <= SHARE * place.bytes);
+    places.every((place) => fitsIn(place, accuracyOf(pixels), residency, pixels, tileAbove));
   const largestPixels = largest((pixels) => fits('stages', pixels, 0));
-  const resident = largest((pixels) => fits('resident', pixels, 0));
+  // What is in memory is loaded for one way to multiply.
+  const residentMost = fastPixels > 0 ? fastPixels : largestPixels;
+  const resident = largest((pixels) => pixels <= residentMost && fits('resident', pixels, 0));
   // Loaded for pictures that nearly nobody draws, all parts would only have to make way for the usual one.
   const residentPixels = resident < Math.max(PIXELS_MIN, Math.min(usualPixels, largestPixels)) ? 0 : resident;
   // Loading anew for each picture costs more than tiles do: what is decoded whole must fit beside all parts.
@@ -92,17 +105,22 @@ function planAccuracy(costs: ModelCosts, accuracy: ModelPlan['accuracy'], room: 
   // In whole powers of two: what a picture's bytes depend on must not change with every few megabytes.
   const isNeverTiled = whole === limit && fits('stages', largestPixels, largestPixels);
   const tileAbovePixels = isNeverTiled ? PIXELS_MAX : whole === 0 ? 0 : 2 ** Math.floor(Math.log2(whole));
-  const needed = (place: Place) =>
-    Math.ceil(
+  const needed = (place: Place) => {
+    const take = (residency: Residency, pixels: number) =>
+      memoryIn(place, accuracyOf(pixels), residency, pixels, tileAbovePixels);
+    const fast = Math.min(fastPixels, largestPixels);
+    return Math.ceil(
       Math.max(
-        memoryIn(place, accuracy, 'stages', Math.max(PIXELS_MIN, largestPixels), tileAbovePixels),
-        residentPixels > 0 ? memoryIn(place, accuracy, 'resident', residentPixels, tileAbovePixels) : 0,
-        memoryIn(place, accuracy, usual, Math.min(tileAbovePixels, limit), tileAbovePixels),
+        take('stages', Math.max(PIXELS_MIN, largestPixels)),
+        fast > 0 ? take('stages', fast) : 0,
+        residentPixels > 0 ? take('resident', residentPixels) : 0,
+        take(usual, Math.min(tileAbovePixels, limit)),
       ),
     );
+  };
   const [machine, card] = places;
   return {
-    accuracy,
+    fastPixels,
     residentPixels,
     neededBytes: needed(machine),
     cardBytes: card ? needed(card) : null,
@@ -112,13 +130,17 @@ function planAccuracy(costs: ModelCosts, accuracy: ModelPlan['accuracy'], room: 
   };
 }
 
+function fitsIn(place: Place, accuracy: Accuracy, residency: Residency, pixels: number, tileAbove: number): boolean {
+  return memoryIn(place, accuracy, residency, pixels, tileAbove) <= SHARE * place.bytes;
+}
+
 /** A memory, and the stages that take theirs from it. */
 interface Place {
   bytes: number;
   besideBytes: number;
   stages: Stage[];
-  weights(stage: Stage, accuracy: ModelPlan['accuracy']): number;
-  activations(stage: Stage, pixels: number, accuracy: ModelPlan['accuracy']): number;
+  weights(stage: Stage, accuracy: Accuracy): number;
+  activations(stage: Stage, pixels: number, accuracy: Accuracy): number;
 }
 
 /** That of the machine first. */
@@ -146,7 +168,7 @@ function placesIn(costs: ModelCosts, { machineBytes, card }: Room): [Place, ...P
 
 function memoryIn(
   { besideBytes, stages, ...place }: Place,
-  accuracy: ModelPlan['accuracy'],
+  accuracy: Accuracy,
   residency: Residency,
   pixels: number,
   tileAbove: number,

@@ -1,5 +1,5 @@
 /** What a plan comes to, for a person who asks whether a model will do on a machine. */
-import type { ModelPlan } from '@qwen-supervisor/protocol/model-plan';
+import { accuracyFor, type ModelPlan } from '@qwen-supervisor/protocol/model-plan';
 import type { Accuracy } from '../layers.js';
 import type { Quantisation } from '../prepare/precision.js';
 import { type ModelCosts, STAGES, type Stage } from './costs.js';
@@ -52,10 +52,9 @@ export function reportPlan(
 ): PlanReport {
   const pixels = wish.width * wish.height;
   const plan = planModel(costs, { machineBytes, card }, pixels);
-  const shown: ModelPlan['accuracy'] = plan?.accuracy ?? 0;
-  const tileAbovePixels = plan?.tileAbovePixels ?? 0;
+  const ways = plan ?? { fastPixels: 0, tileAbovePixels: 0 };
   // What is not quantised is multiplied in float32.
-  const speed = speeds[model.quantize === 'none' ? 0 : shown];
+  const speed = speeds[model.quantize === 'none' ? 0 : accuracyFor(ways, pixels)];
   const step = ((wish.guided ? 2 : 1) * costs.operations(pixels)) / (EFFICIENCY * speed);
   return {
     ...model,
@@ -68,7 +67,7 @@ export function reportPlan(
     fits: plan !== null && plan.largestPixels >= pixels,
     stages: STAGES.map((stage) => ({
       stage,
-      ...stageMemory(costs, { accuracy: shown, tileAbovePixels }, stage, pixels, card),
+      ...stageMemory(costs, ways, stage, pixels, card),
     })),
     seconds:
       device === 'cpu' && plan
@@ -101,7 +100,7 @@ export function planLines({ name, quantize, preparing, ...report }: PlanReport):
       ? 'all parts stay in memory'
       : 'the parts are in memory one after the other, and are loaded anew for each picture',
   );
-  if (plan.accuracy === 0 && quantize !== 'none')
+  if (accuracyFor(plan, wish.width * wish.height) === 0 && quantize !== 'none')
     lines.push('multiplied in float32: slower where the processor has VNNI');
   if (wish.width * wish.height > plan.tileAbovePixels) lines.push('decoded in tiles');
   const side = Math.floor(Math.sqrt(plan.largestPixels) / 16) * 16;
