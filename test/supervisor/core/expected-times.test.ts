@@ -1,6 +1,12 @@
 import type { Job } from '@qwen-supervisor/protocol/job';
 import type { Child } from '@qwen-supervisor/supervisor/core/child';
-import { loadEta, queuedEta, runningEta, secondsUntilClaim } from '@qwen-supervisor/supervisor/core/expected-times';
+import {
+  learnedFrom,
+  loadEta,
+  queuedEta,
+  runningEta,
+  secondsUntilClaim,
+} from '@qwen-supervisor/supervisor/core/expected-times';
 import {
   initialState,
   type Run,
@@ -12,13 +18,14 @@ import {
 import { expect, test } from 'vitest';
 
 function stateWith(child: Partial<Child>, more: Partial<Omit<Worker, 'child'>> = {}): State {
-  const { run = null, warmUpMsPerWork = null, jobMsPerWork = null } = more;
+  const { run = null, warmUpMsPerWork = null, jobMsPerWork = null, besideMs = { before: 0, after: 0 } } = more;
   const state = initialState(['inference']);
   return withWorker(state, 'inference', {
     child: { ...workerOf(state, 'inference').child, ...child },
     run,
     warmUpMsPerWork,
     jobMsPerWork,
+    besideMs,
   });
 }
 const childWith = (child: Partial<Child>) => workerOf(stateWith(child), 'inference').child;
@@ -75,7 +82,7 @@ test('after three steps a job is timed by its own pace: 1 s a step, 16 to go, an
 });
 
 test('before that, and in the queue, by the jobs before it; and before those, by the warm-up, more vaguely', () => {
-  const place = { work: 2560, workAhead: 2560 };
+  const place = { position: 2, work: 2560, workAhead: 2560 };
   expect(queuedEta(stateWith({ phase: 'ready' }, { jobMsPerWork: 10 }), 0, place, 0)).toEqual({
     low: 35.8,
     high: 71.7,
@@ -86,7 +93,7 @@ test('before that, and in the queue, by the jobs before it; and before those, by
 });
 
 test('a load that is under way comes before everything; a worker that was given up draws nothing', () => {
-  const place = { work: 0, workAhead: 0 };
+  const place = { position: 2, work: 0, workAhead: 0 };
   const loading = stateWith({ phase: 'loading', load: load(0.5) }, { jobMsPerWork: 10 });
   expect(queuedEta(loading, 30_000, place, 0)).toEqual({ low: 30, high: 30 });
   expect(queuedEta(stateWith({ phase: 'failed' }, { jobMsPerWork: 10 }), 0, place, 0)).toBeNull();
@@ -98,7 +105,7 @@ test('two workers have what waits between them, and the slower one takes less of
     const first = withWorker(both, 'inference', { jobMsPerWork: ms, child: childWith({ phase: 'ready' }) });
     return withWorker(first, 'inference-2', { jobMsPerWork: other, child: childWith({ phase: 'ready' }) });
   };
-  const place = { work: 1000, workAhead: 9000 };
+  const place = { position: 2, work: 1000, workAhead: 9000 };
   const alone = queuedEta(stateWith({ phase: 'ready' }, { jobMsPerWork: 10 }), 0, place, 0)?.high as number;
   expect(queuedEta(at(10, 10), 0, place, 0)?.high).toBeCloseTo(alone * 0.55, 0);
   const uneven = queuedEta(at(10, 100), 0, place, 0)?.high as number;
@@ -116,7 +123,31 @@ test('one that is given up takes no job, however fast it once started', () => {
 test('workers of other machines take their share of what is ahead, and none of the picture itself', () => {
   const ready = stateWith({ phase: 'ready' }, { jobMsPerWork: 10 });
   const etaWith = (elsewhere: number) =>
-    queuedEta(ready, 0, { work: 1000, workAhead: 9000 }, elsewhere)?.high as number;
+    queuedEta(ready, 0, { position: 2, work: 1000, workAhead: 9000 }, elsewhere)?.high as number;
   expect(etaWith(1)).toBeCloseTo(etaWith(0) * 0.55, 0);
   expect(etaWith(8)).toBeCloseTo(etaWith(0) * 0.2, 0);
+});
+
+test('loads of parts, text and decoding are learned beside the steps: a picture of another size waits for them as long', () => {
+  // 60 s until the first step has begun, 19 more steps of 2 s each, 30 s after the last.
+  const run = running({ step: 20, firstStepAtMs: 62_000, lastStepAtMs: 100_000 });
+  const learned = learnedFrom(workerOf(stateWith({}), 'inference'), run, 130_000);
+  expect(learned).toEqual({ jobMsPerWork: 40_000 / 2560, besideMs: { before: 60_000, after: 30_000 } });
+  const ready = stateWith({ phase: 'ready' }, learned);
+  // A quarter of the work: 10 s of steps, and not a quarter of all that is beside them.
+  expect(queuedEta(ready, 0, { position: 1, work: 640, workAhead: 0 }, 0)).toEqual({ low: 70, high: 140 });
+  expect(queuedEta(ready, 0, { position: 2, work: 640, workAhead: 640 }, 0)).toEqual({ low: 140, high: 280 });
+  // Ten seconds on, the parts are still loaded; with the first step they are there.
+  const at = (more: Partial<Run>, atMs: number) => {
+    const state = stateWith({ phase: 'busy' }, { ...learned, run: running(more) });
+    return runningEta(state, atMs, 'a')?.low;
+  };
+  expect(at({}, 10_000)).toBeCloseTo(0.7 * (50 + 40 + 30));
+  expect(at({ step: 1, firstStepAtMs: 62_000, lastStepAtMs: 62_000 }, 62_000)).toBeCloseTo(0.7 * (38 + 30));
+});
+
+test('a distilled model of one step is timed as a whole', () => {
+  const one = { ...JOB, steps: 1, numInferenceSteps: 1 } as Job;
+  const run = running({ job: one, step: 1, firstStepAtMs: 900, lastStepAtMs: 900 });
+  expect(learnedFrom(workerOf(stateWith({}), 'inference'), run, 1280).jobMsPerWork).toBe(10);
 });

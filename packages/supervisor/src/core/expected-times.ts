@@ -13,7 +13,9 @@ const JOB_GUESS = 30;
 const OWN_PACE_STEPS = 3;
 /** How far from the estimate the truth may lie, by what the estimate rests on: least and most, as factors. */
 const SPREAD = { warmUp: [0.4, 2], jobs: [0.7, 1.4], ownPace: [0.9, 1.15] } as const;
-/** Decoding and writing a picture, in steps. */
+/** Weight of the newest job in the mean of how long jobs take. */
+const NEWEST = 0.3;
+/** Decoding and writing a picture, in steps, before one was. */
 const FINISH_STEPS = 2;
 
 /** Seconds until the load is done, at the rate so far; null where nothing can be said. */
@@ -47,7 +49,8 @@ export function runningEta(state: State, atMs: number, jobId: string): Eta | nul
   if (ms === null) return null;
   const stepMs = ownStepMs(worker.run);
   const [low, high] = stepMs === null ? spreadOf([worker]) : SPREAD.ownPace;
-  return { low: round((low * ms) / 1000), high: round((high * ms + FINISH_STEPS * (stepMs ?? 0)) / 1000) };
+  const finishMs = worker.besideMs.after > 0 ? 0 : FINISH_STEPS * (stepMs ?? 0);
+  return { low: round((low * ms) / 1000), high: round((high * ms + finishMs) / 1000) };
 }
 
 type Told = Extract<Effect, { type: 'tell-step' | 'tell-progress' | 'tell-decoding' }>;
@@ -74,7 +77,7 @@ export function progressTold(state: State, told: Told, atMs: number): JobProgres
 export function queuedEta(
   state: State,
   atMs: number,
-  job: { work: number; workAhead: number },
+  job: { position: number; work: number; workAhead: number },
   elsewhere: number,
 ): Eta | null {
   const able = workersOf(state).filter(({ child }) => child.phase !== 'failed');
@@ -83,7 +86,9 @@ export function queuedEta(
   if (rate === 0) return null;
   const share = able.length / (able.length + elsewhere);
   const running = able.reduce((sum, one) => sum + (one.run ? (remainingMs(state, one, one.run, atMs) ?? 0) : 0), 0);
-  const ms = running / able.length + share * (job.workAhead / rate) + (able.length / rate) * job.work;
+  const beside = able.reduce((sum, { besideMs }) => sum + besideMs.before + besideMs.after, 0) / able.length;
+  const aheadMs = job.workAhead / rate + ((job.position - 1) * beside) / able.length;
+  const ms = running / able.length + share * aheadMs + (able.length / rate) * job.work + beside;
   const waits = able.map(({ child }) => (isUp(stateOf(child)) ? 0 : secondsUntilReady(child, atMs)));
   const waitSeconds = Math.min(...waits);
   const [low, high] = spreadOf(able);
@@ -99,12 +104,38 @@ function secondsUntilReady(child: Child, atMs: number): number {
 }
 
 function remainingMs(state: State, worker: Worker, run: Run, atMs: number): number | null {
-  const { job, step, stepShare, lastStepAtMs } = run;
+  const { job, step, stepShare, sinceMs, lastStepAtMs } = run;
   const left = job.steps - step - stepShare;
   const stepMs = ownStepMs(run);
-  if (stepMs !== null) return Math.max(0, (job.steps - step) * stepMs - (atMs - lastStepAtMs));
+  const { before, after } = worker.besideMs;
+  if (stepMs !== null) return Math.max(0, (job.steps - step) * stepMs - (atMs - lastStepAtMs) + after);
   const pace = paceOf(state, worker);
-  return pace === null ? null : pace * workOf(job) * (left / job.steps);
+  if (pace === null) return null;
+  const isBefore = step + stepShare <= run.firstStep;
+  return (isBefore ? Math.max(0, before - (atMs - sinceMs)) : 0) + pace * workOf(job) * (left / job.steps) + after;
+}
+
+/** What a job that was drawn whole says of those to come: its steps, and all that is beside them. */
+export function learnedFrom(
+  { jobMsPerWork, besideMs }: Worker,
+  { job, sinceMs, firstStepAtMs, lastStepAtMs }: Run,
+  atMs: number,
+): Pick<Worker, 'jobMsPerWork' | 'besideMs'> {
+  // Of one step alone it is not known what it took.
+  if (job.steps < 2) return { jobMsPerWork: mean(jobMsPerWork, (atMs - sinceMs) / workOf(job)), besideMs };
+  const stepMs = (lastStepAtMs - firstStepAtMs) / (job.steps - 1);
+  const isFirst = jobMsPerWork === null;
+  return {
+    jobMsPerWork: mean(jobMsPerWork, (stepMs * job.steps) / workOf(job)),
+    besideMs: {
+      before: mean(isFirst ? null : besideMs.before, Math.max(0, firstStepAtMs - stepMs - sinceMs)),
+      after: mean(isFirst ? null : besideMs.after, atMs - lastStepAtMs),
+    },
+  };
+}
+
+function mean(before: number | null, newest: number): number {
+  return before === null ? newest : before + NEWEST * (newest - before);
 }
 
 /** The pace of the job itself. Its first step, with the text before it, does not count. */
@@ -113,7 +144,7 @@ function ownStepMs({ step, firstStep, firstStepAtMs, lastStepAtMs }: Run): numbe
   return made < OWN_PACE_STEPS ? null : (lastStepAtMs - firstStepAtMs) / (made - 1);
 }
 
-/** Milliseconds for a unit of work: of jobs before, else of the warm-up, else the others' best. */
+/** Milliseconds for a unit of work: of steps before, else of the warm-up, else the others' best. */
 function paceOf(state: State, worker: Worker): number | null {
   const own = measuredPace(worker);
   if (own !== null) return own;

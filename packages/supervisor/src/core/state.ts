@@ -28,8 +28,10 @@ export interface Worker {
   loadSeconds: number | null;
   /** How long the warm-up of the last load took for what was computed (see `workOf`); null before. */
   warmUpMsPerWork: number | null;
-  /** How long jobs of late have taken here for what was computed (see `workOf`); null before the first has ended. */
+  /** How long steps of late have taken here for what was computed (see `workOf`); null before the first job ended. */
   jobMsPerWork: number | null;
+  /** What jobs of late took before and after their steps: text, parts of the model that are loaded, the picture. */
+  besideMs: { before: number; after: number };
   /** `wanted`: the store may hold a job for it that no claim has seen. A claim under way may have come too early. */
   claim: 'none' | 'wanted' | 'under-way' | 'under-way-and-wanted';
 }
@@ -59,6 +61,7 @@ export function initialState(names: WorkerName[]): State {
     loadSeconds: null,
     warmUpMsPerWork: null,
     jobMsPerWork: null,
+    besideMs: { before: 0, after: 0 },
     claim: 'none',
   });
   return {

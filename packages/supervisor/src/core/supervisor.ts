@@ -4,12 +4,13 @@
  */
 import type { ErrorObject } from '@qwen-supervisor/protocol/errors';
 import type { Job } from '@qwen-supervisor/protocol/job';
-import { tokensOf, workOf } from '@qwen-supervisor/protocol/job-request';
+import { tokensOf } from '@qwen-supervisor/protocol/job-request';
 import { type ChildName, isUp, type Vitals, type WorkerName } from '@qwen-supervisor/protocol/status';
 import type { Death } from './attempt.js';
 import { activityOf, type Child, type ChildEvent, type ChildLimits, causeOf, stateOf } from './child.js';
 import { decideChild } from './child-table.js';
 import type { Effect, Event, FromRun } from './events.js';
+import { learnedFrom } from './expected-times.js';
 import {
   childOf,
   childrenOf,
@@ -33,8 +34,6 @@ type Of<T extends Event['type']> = Extract<Event, { type: T }>;
 
 /** A step shows how it gets on when it has taken this long. */
 const LONG_STEP_MS = 2000;
-/** Weight of the newest job in the mean of how long jobs take. */
-const NEWEST = 0.3;
 
 export function decide(state: State, event: Event, limits: Limits): Decision {
   const moved = react(state, event, limits);
@@ -231,19 +230,14 @@ function reactToFinish(state: State, event: Of<'job-finished'>, limits: Limits):
   const run = runOf(state, event);
   if (!run) return stay(state);
   const { worker, jobId, attempt, outcome, atMs } = event;
-  const { job, firstStep, sinceMs } = run;
+  const { job, firstStep } = run;
   const step = outcome.status === 'done' ? outcome.step : run.step;
   const isWhole = outcome.status === 'done' && firstStep === 0 && step === job.steps;
-  const before = workerOf(state, worker).jobMsPerWork;
-  const jobMsPerWork = isWhole ? mean(before, (atMs - sinceMs) / workOf(job)) : before;
-  const ended = withWorker(state, worker, { run: null, jobMsPerWork });
+  const learned = isWhole ? learnedFrom(workerOf(state, worker), run, atMs) : {};
+  const ended = withWorker(state, worker, { run: null, ...learned });
   const next = wantClaim(ended, isOne(ended, worker));
   const effects: Effect[] = [{ type: 'finish', jobId, attempt, step, outcome }];
   return and({ state: next, effects }, (idle) => tell(idle, worker, { type: 'idle' }, atMs, limits));
-}
-
-function mean(before: number | null, newest: number): number {
-  return before === null ? newest : before + NEWEST * (newest - before);
 }
 
 /** What follows from the state alone, whatever the event was; in this order. */
