@@ -45,12 +45,17 @@ describe('model add', () => {
     expect(readdirSync(join(war, 'models/pocket-int4')).filter((name) => /part|journal|tmp/.test(name))).toEqual([]);
   });
 
-  test('a value that is no number is found by its tensor, and nothing is registered', async () => {
+  test.each([
+    ['transformer/diffusion_pytorch_model-00002-of-00003.safetensors', 'to_q.weight'],
+    ['vae/diffusion_pytorch_model.safetensors', 'decoder.conv_in.weight'],
+    ['vae/diffusion_pytorch_model.safetensors', 'encoder.conv_out.bias'],
+  ])('a value in %s that is no number is found by its tensor, and nothing is registered', async (path, name) => {
     const folder = copyCheckpoint(POCKET);
-    const file = join(folder, 'transformer/diffusion_pytorch_model-00002-of-00003.safetensors');
+    const file = join(folder, path);
     const bytes = readFileSync(file);
-    const [tensor] = [...readSafetensorsHeader(file).values()].filter(({ name }) => name.endsWith('to_q.weight'));
-    bytes.writeUInt16LE(0x7fc0, tensor?.offset ?? 0);
+    const tensor = [...readSafetensorsHeader(file).values()].find((one) => one.name.endsWith(name));
+    // All bits set are no number in every format.
+    bytes.fill(0xff, tensor?.offset, (tensor?.offset ?? 0) + 4);
     writeFileSync(file, bytes);
     const dataDir = temporaryFolder();
     const result = await model(dataDir, 'add', folder);

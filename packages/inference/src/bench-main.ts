@@ -28,7 +28,10 @@ try {
   await requireRuntimeLibraries();
   const { probeBlock } = await import('./probe-block.js');
   const say = (line: string) => command.json || console.log(harmless(line));
-  const report = await probeBlock(command, folder, say);
+  const { fromRuntime } = await import('./recipe/runtime-error.js');
+  const report = await probeBlock(command, folder, say).catch((error: unknown) => {
+    throw fromRuntime(error, 'INFERENCE_FAILED', `the probe of ${command.device}`);
+  });
   if (command.json) console.log(JSON.stringify(report));
 } catch (error) {
   const coded = toCodedError(error);

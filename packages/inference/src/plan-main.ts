@@ -3,6 +3,7 @@ import { planLines } from '@qwen-supervisor/model/plan/report';
 import { type PlanQuestion, planOf } from '@qwen-supervisor/model/registry/plan-of';
 import { ERRORS, toCodedError } from '@qwen-supervisor/protocol/errors';
 import { harmless } from '@qwen-supervisor/protocol/harmless-text';
+import { fromRuntime } from './recipe/runtime-error.js';
 import { requireRuntimeLibraries } from './runtime-libraries.js';
 
 const question = JSON.parse(process.argv[2] ?? '{}') as PlanQuestion & { threads: number; json: boolean };
@@ -11,7 +12,11 @@ try {
   const report = await planOf(question, async () => {
     await requireRuntimeLibraries();
     const { multiplicationSpeed } = await import('./multiplication-speed.js');
-    return { 0: await multiplicationSpeed(0, question.threads), 4: await multiplicationSpeed(4, question.threads) };
+    const speed = (accuracy: 0 | 4) =>
+      multiplicationSpeed(accuracy, question.threads).catch((error: unknown) => {
+        throw fromRuntime(error, 'INFERENCE_FAILED', 'a multiplication, to see how fast it is');
+      });
+    return { 0: await speed(0), 4: await speed(4) };
   });
   console.log(question.json ? JSON.stringify(report) : harmless(planLines(report).join('\n')));
   if (!report.fits) process.exitCode = ERRORS.MODEL_TOO_LARGE.exit;

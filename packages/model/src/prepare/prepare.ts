@@ -70,7 +70,11 @@ export function planPreparation(
     component('transformer', tensorsOf(graphs.transformer.map(({ graph }) => graph)), transformer.numLayers),
   ];
   const { embed, layers } = graphs.modulation;
-  const others = [graphs.embeddings, ...[...embed, ...layers].flatMap(({ weight, bias }) => [weight, bias])];
+  const others = [
+    graphs.embeddings,
+    ...[...embed, ...layers].flatMap(({ weight, bias }) => [weight, bias]),
+    ...tensorsOf([graphs.decoder, graphs.encoder]),
+  ];
   const read = [...components.flatMap(({ tensors }) => tensors), ...others];
   return {
     components,
@@ -126,8 +130,11 @@ export async function prepareWeights(
       tasks.push({ task, finish: (sums) => writer.done(i, sums) });
     }
   }
-  for (const tensor of others)
-    tasks.push({ task: { tensor, lora: null, quality: recipe.quality, target: null }, finish: () => {} });
+  // With the LoRA, whose part in the modulation is added each time: one that makes no numbers is found now.
+  for (const tensor of others) {
+    const task = { tensor, lora: loraOf('transformer', tensor.name), quality: recipe.quality, target: null };
+    tasks.push({ task, finish: () => {} });
+  }
   try {
     await overThreads(tasks, Math.min(threads, THREADS_MAX), folder, read);
     inDiskErrors(folder, () => {

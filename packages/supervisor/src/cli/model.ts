@@ -5,6 +5,7 @@ import { CodedError } from '@qwen-supervisor/protocol/errors';
 import { SIDE_MAX, SIDE_MIN, SIDE_MULTIPLE, STEPS_MAX } from '@qwen-supervisor/protocol/job-request';
 import type { Command } from 'commander';
 import { modelQuestion } from '../config/config-parts.js';
+import type { Free } from '../planned-models.js';
 import { askRunning, configOf, dataDirOf, withDataDir } from './client.js';
 import { runEntry } from './entry.js';
 import { heldBy } from './held-memory.js';
@@ -43,7 +44,8 @@ export function addModel(program: Command): void {
       const { quantize, quality, name, checkOnly = false, acceptLicense = false } = options;
       oneOf('--quantize', quantize, ['int4', 'int8', 'none', 'auto']);
       oneOf('--quality', quality, ['standard', 'best']);
-      const { memoryBytes, heldBytes } = await questionOf(configOf(options), options.memory);
+      const config = configOf(options);
+      const { memoryBytes, heldBytes } = questionOf(config, options.memory, await heldNow(config));
       const lightning = options.lightning ?? null;
       return look(options, {
         do: 'add',
@@ -87,10 +89,11 @@ export function addModel(program: Command): void {
     .action(async (target: string | undefined, options: PlanOptions) => {
       const { memory, size, steps, json = false } = options;
       const config = configOf(options);
-      const question = await questionOf(config, memory);
+      const held = await heldNow(config);
+      const question = questionOf(config, memory, held);
       const asked = { ...question, target: target ?? config.model, size: sizeOf(size), steps: stepsOf(steps) };
       const { threads } = config;
-      const whole = { ...asked, ...(await deviceFor(config)), threads, json };
+      const whole = { ...asked, ...(await deviceFor(config, held)), threads, json };
       return runEntry('@qwen-supervisor/inference/plan-main', [JSON.stringify(whole)]);
     });
   withOptions(model.command('check'))
@@ -110,34 +113,35 @@ async function requireUnused(dataDir: string, name: string): Promise<void> {
     throw new CodedError('MODEL_RUNNING', `'${name}' is what the supervisor (process ${running.pid}) runs`);
 }
 
-/**
- * What a start would be asked. What the workers of a supervisor that runs hold counts as free: it is planned for the
- * time after them.
- */
-async function questionOf(config: Config, memory: string | undefined): Promise<PreflightQuestion> {
+/** What a start would be asked, if the workers of a supervisor that runs hold so much: it is planned for the time after. */
+function questionOf(config: Config, memory: string | undefined, held: Free): PreflightQuestion {
   const given = bytesOf(memory);
   const sharers = listOfDevices(config.device).length;
   if (given !== null) return { ...modelQuestion(config, 0, sharers), memoryBytes: given };
+  return modelQuestion(config, held.machineBytes, sharers);
+}
+
+async function heldNow(config: Config): Promise<Free> {
   const status = await askRunning(config['data-dir'], ({ link }) => link.request('status', {})).catch((error) => {
     // One of another version, or that stands still, keeps nobody from planning.
     if (!(error instanceof CodedError)) throw error;
     printError(`note: ${error.code}: what the running worker holds is not counted as free`);
     return null;
   });
-  return modelQuestion(config, heldBy(status).machineBytes, sharers);
+  return heldBy(status);
 }
 
 /** The device that a start would try first and that works, of several the first, and its memory. */
-async function deviceFor(config: Config): Promise<{ device: string; card: PreflightQuestion['card'] }> {
+async function deviceFor(config: Config, held: Free): Promise<{ device: string; card: PreflightQuestion['card'] }> {
   const [{ findDevices }, { candidatesFor }, { firstWorking }] = await Promise.all([
     import('../devices/find-devices.js'),
     import('../devices/devices.js'),
     import('../devices/check-device.js'),
   ]);
   const { candidates } = candidatesFor(firstDevice(config.device), 'cpu', await findDevices(config['data-dir']));
-  const { candidate, card } = await firstWorking(candidates, ({ code, message }) =>
-    printError(`note: ${code}: ${message}; the next device is looked at`),
-  );
+  const onFault = ({ code, message }: CodedError) =>
+    printError(`note: ${code}: ${message}; the next device is looked at`);
+  const { candidate, card } = await firstWorking(candidates, onFault, held.heldOn);
   return { device: candidate.device, card };
 }
 

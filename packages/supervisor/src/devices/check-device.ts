@@ -55,20 +55,21 @@ export async function cardOf(device: Device, heldBytes: number, signal?: AbortSi
 }
 
 /**
- * The first of `candidates`, one at least, that works, and its memory; `onFault` hears of those before
- * it. @throws CodedError of the last, where none works
+ * The first of `candidates`, one at least, that works, and its memory; `onFault` hears of those before it. `heldOn`:
+ * bytes on a card that will be free. @throws CodedError of the last, where none works
  */
 export async function firstWorking(
   candidates: Candidate[],
   onFault: (fault: CodedError) => void,
+  heldOn: (candidate: Candidate) => number = () => 0,
 ): Promise<{ candidate: Candidate; card: Room['card'] }> {
   const [candidate, ...others] = candidates as [Candidate, ...Candidate[]];
   try {
-    return { candidate, card: await cardOf(candidate, 0) };
+    return { candidate, card: await cardOf(candidate, heldOn(candidate)) };
   } catch (error) {
     if (!(error instanceof CodedError) || others.length === 0) throw error;
     onFault(error);
-    return firstWorking(others, onFault);
+    return firstWorking(others, onFault, heldOn);
   }
 }
 
