@@ -1,3 +1,5 @@
+import { writeFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { VERSION } from '@qwen-supervisor/ipc/version';
 import { CodedError } from '@qwen-supervisor/protocol/errors';
 import type { MachineStatus } from '@qwen-supervisor/protocol/status';
@@ -9,9 +11,10 @@ import {
   machinesFinding,
   sharedFolderFinding,
 } from '@qwen-supervisor/supervisor/doctor/shared';
-import { supervisorFinding } from '@qwen-supervisor/supervisor/doctor/supervisor';
+import { serviceFinding, supervisorFinding } from '@qwen-supervisor/supervisor/doctor/supervisor';
 import type { ServerFacts } from '@qwen-supervisor/supervisor/jobs/postgres-facts';
 import { expect, test } from 'vitest';
+import { temporaryFolder } from '../../fixture-files.js';
 import { sampleStatus } from '../../sample-status.js';
 
 test.each([
@@ -146,4 +149,12 @@ test('machines that are silent, of another version or with another model are nam
   expect(machinesFinding([of('here'), of('den', { state: 'silent' })]).says).toMatch(/nothing is heard of den/);
   expect(machinesFinding([of('here'), of('den', { version: '9.9.9' })]).says).toMatch(/den run another version/);
   expect(machinesFinding([of('here'), of('den', { model: 'other' })]).says).toMatch(/den draw with another model/);
+});
+
+test('a service that ends with the session of its user is a warning, and says how it stays', () => {
+  const unit = { path: join(temporaryFolder(), 'qwen-supervisor.service'), scope: 'user' as const };
+  writeFileSync(unit.path, '');
+  const state = { active: 'active', sub: 'running', text: '', pid: 7, restarts: 0, result: 'success' };
+  expect(serviceFinding(unit, state, null).result).toBe('pass');
+  expect(serviceFinding(unit, state, 'kim')).toMatchObject({ result: 'warn', step: 'loginctl enable-linger kim' });
 });

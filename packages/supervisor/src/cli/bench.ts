@@ -21,15 +21,6 @@ export function addBench(program: Command): void {
     .option('--find-threads', 'instead, the number of threads with the shortest step')
     .option('--write', 'with --find-threads: write it into the file of --config')
     .option('--json', 'print one JSON object')
-    .addHelpText(
-      'after',
-      `
-Examples:
-  qwen-supervisor bench                          where the time goes
-  qwen-supervisor bench --find-threads --write --config qwen.toml
-  qwen-supervisor bench --probe                  how fast the device is; a text to paste into an issue
-  qwen-supervisor model plan --size 1328x1328    how long a picture of a model takes`,
-    )
     .action(async ({ probe, findThreads, write, json, ...settings }: Settings) => {
       const file = settings.config ?? process.env.QWEN_SUPERVISOR_CONFIG;
       if (write && !(findThreads && file))

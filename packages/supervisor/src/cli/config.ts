@@ -1,4 +1,4 @@
-import { CONFIG_KEYS, configJsonSchema, takesEffect } from '@qwen-supervisor/protocol/config';
+import { CONFIG_KEYS, configJsonSchema, takesEffect, WHEN } from '@qwen-supervisor/protocol/config';
 import type { Command } from 'commander';
 import { readKeysFile } from '../config/keys-file.js';
 import { requireServable } from '../machine/http-port.js';
@@ -27,15 +27,17 @@ export function addConfig(program: Command): void {
         takesEffect: takesEffect(key),
       }));
       if (json) return print(JSON.stringify({ settings: rows }));
-      for (const { key, value, from } of rows) print(`${key.padEnd(KEY_WIDTH)} ${JSON.stringify(value)}  (${from})`);
+      for (const { key, value, from, takesEffect } of rows)
+        print(`${key.padEnd(KEY_WIDTH)} ${JSON.stringify(value)}  (${from}; ${WHEN[takesEffect].toLowerCase()})`);
     });
   withSettings(config.command('check'))
-    .description('whether a start with these flags would accept its settings')
-    .action((settings: Settings) => {
+    .description("whether every setting is valid; what they name is looked at by 'doctor'")
+    .option('--json', 'print one JSON object')
+    .action(({ json, ...settings }: Settings) => {
       const { config } = explained(settings);
       const keys = readKeysFile(config['keys-file']);
       requireServable(config.host, keys.length > 0 || config.keyless === 'anywhere');
-      print('the settings are valid');
+      print(json ? JSON.stringify({ valid: true }) : 'the settings are valid');
     });
   config
     .command('schema')

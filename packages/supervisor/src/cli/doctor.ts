@@ -1,5 +1,5 @@
 import { readFileSync, statSync } from 'node:fs';
-import { totalmem } from 'node:os';
+import { totalmem, userInfo } from 'node:os';
 import { fileURLToPath } from 'node:url';
 import { readKernelFile } from '@qwen-supervisor/files/kernel-file';
 import { availableMemory } from '@qwen-supervisor/model/plan/memory';
@@ -23,7 +23,7 @@ import { DATABASE_VERSION } from '../jobs/sqlite-database.js';
 import { fileSystemOf } from '../machine/file-system.js';
 import { hasColours } from '../records/log-line.js';
 import { installedUnit } from '../service/install.js';
-import { type ServiceState, serviceState } from '../service/systemctl.js';
+import { lingers, type ServiceState, serviceState } from '../service/systemctl.js';
 import { installedWith } from '../service/units.js';
 import { answered, connect, explained } from './client.js';
 import { heldBy } from './held-memory.js';
@@ -140,12 +140,17 @@ async function sharedLook(config: Config, status: SystemStatus | null): Promise<
 
 async function serviceLook(): Promise<Finding> {
   const installed = installedUnit();
-  if (installed === null) return serviceFinding(null, null);
+  if (installed === null) return serviceFinding(null, null, null);
   const state = await serviceState(installed.scope).catch((error: unknown): ServiceState | null => {
     if (!(error instanceof CodedError)) throw error;
     return null;
   });
-  return serviceFinding(installed, state);
+  const { username } = userInfo();
+  return serviceFinding(
+    installed,
+    state,
+    installed.scope === 'user' && (await lingers(username)) === false ? username : null,
+  );
 }
 
 async function clockLook(): Promise<Finding> {

@@ -52,15 +52,6 @@ export function addGenerate(program: Command): void {
     .option('--priority <integer>', 'higher goes first; 0 if not given')
     .option('--detach', 'queue them, print their ids and do not wait')
     .option('--json', 'one JSON object per picture')
-    .addHelpText(
-      'after',
-      `
-Examples:
-  qwen-supervisor generate a fox on a teal background -o fox.png
-  qwen-supervisor generate -n 4 --seed 1 "a cat, blue background" -o cats/
-  qwen-supervisor generate --image fox.png --strength 0.6 "a fox in the snow"
-  qwen-supervisor generate --detach --json - < prompts.txt`,
-    )
     .action(async (words: string[], options: Options) => generate(await promptsOf(words), options));
 }
 

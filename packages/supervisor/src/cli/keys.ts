@@ -20,10 +20,13 @@ export function addKeys(program: Command): void {
     .description('make a key, add it to the file and print it, once')
     .argument('<name>', 'whose it is')
     .option('--admin', 'one that may also restart and stop')
+    .option('--json', 'print one JSON object')
     .action(async (name: string, options: Options) => {
       if (!/^\S(.*\S)?$/.test(name)) throw new CodedError('USAGE_INVALID', `'${name}' is no name`);
       const path = pathOf(options);
-      print(await addKey(path, options.admin ? 'admin' : 'use', name));
+      const role = options.admin ? 'admin' : 'use';
+      const key = await addKey(path, role, name);
+      print(options.json ? JSON.stringify({ key, role, name, file: path }) : key);
       printError(`added to ${path}; ${IN_FORCE}`);
     });
 
@@ -38,9 +41,10 @@ export function addKeys(program: Command): void {
   withFile(keys.command('remove'))
     .description('take a key out of the file')
     .argument('<name-or-id>')
+    .option('--json', 'print one JSON object')
     .action(async (nameOrId: string, options: Options) => {
       await removeKey(pathOf(options), nameOrId);
-      print(`removed; ${IN_FORCE}`);
+      print(options.json ? JSON.stringify({ removed: nameOrId }) : `removed; ${IN_FORCE}`);
     });
 }
 

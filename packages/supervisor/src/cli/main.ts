@@ -3,6 +3,7 @@ import { inspect } from 'node:util';
 import { VERSION } from '@qwen-supervisor/ipc/version';
 import { CodedError, ERRORS, toCodedError } from '@qwen-supervisor/protocol/errors';
 import { Command, CommanderError } from 'commander';
+import { addExamples } from './examples.js';
 import { printError } from './printer.js';
 
 /** In the order of the help. What a command does not need is not loaded with it: a supervisor runs for years. */
@@ -38,6 +39,9 @@ const VERSION_WORDS = new Set(['-v', 'version']);
 /** Every command takes them, wherever they stand; whoever paints looks for them. */
 const COLOUR_WORDS = new Set(['--color', '--no-color']);
 
+const HOW_IT_FAILS =
+  "A command that fails prints 'error CODE: message' and 'hint: what to do', and exits with the code's own exit code.";
+
 /** Commands with their flags, all if none is named; none is run. */
 export async function commandLine(names = Object.keys(COMMANDS)): Promise<Command> {
   const program = new Command('qwen-supervisor')
@@ -45,22 +49,11 @@ export async function commandLine(names = Object.keys(COMMANDS)): Promise<Comman
     .version(VERSION)
     .option('--color', 'colours, also where the output is no terminal; FORCE_COLOR does the same')
     .option('--no-color', 'no colours; NO_COLOR does the same')
-    .addHelpText(
-      'after',
-      `
-Examples:
-  qwen-supervisor start                                     here, until Ctrl+C
-  qwen-supervisor service install                           from login on, under systemd
-  qwen-supervisor generate a fox on a teal background -o fox.png
-  qwen-supervisor status --watch                            what it does
-  qwen-supervisor doctor                                    what is wrong here
-
-A command that fails prints 'error CODE: message' and 'hint: what to do', and exits with the code's own exit code.`,
-    )
     .showHelpAfterError(false);
   const adds = await Promise.all(names.map((name) => COMMANDS[name]?.()));
   for (const add of adds) add?.(program);
-  return program;
+  addExamples(program);
+  return program.addHelpText('after', `\n${HOW_IT_FAILS}`);
 }
 
 /** Runs the command line `argv` (without node and script) and sets the exit code. */

@@ -113,7 +113,7 @@ async function requireUnused(dataDir: string, name: string): Promise<void> {
     throw new CodedError('MODEL_RUNNING', `'${name}' is what the supervisor (process ${running.pid}) runs`);
 }
 
-/** What a start would be asked, if the workers of a supervisor that runs hold so much: it is planned for the time after. */
+/** What a start would be asked; what running workers hold counts as free: it is planned for the time after them. */
 function questionOf(config: Config, memory: string | undefined, held: Free): PreflightQuestion {
   const given = bytesOf(memory);
   const sharers = listOfDevices(config.device).length;

@@ -10,9 +10,10 @@ export function addOpen(program: Command): void {
   withDataDir(program.command('open'))
     .description('show the page in a browser')
     .option('--print', 'print its address, and open nothing')
-    .action(async (options: { dataDir?: string; print?: boolean }) => {
+    .option('--json', 'print one JSON object')
+    .action(async (options: { dataDir?: string; print?: boolean; json?: boolean }) => {
       const url = await ask(options, async ({ welcome }) => `${welcome.url}/app/`);
-      print(url);
+      print(options.json ? JSON.stringify({ url }) : url);
       if (options.print) return;
       const opener = process.env.BROWSER || OPENERS[process.platform];
       const opened = opener ? await execa(opener, [url], { stdio: 'ignore', reject: false }) : null;

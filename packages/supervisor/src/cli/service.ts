@@ -3,9 +3,8 @@ import { userInfo } from 'node:os';
 import { join } from 'node:path';
 import { ERRORS } from '@qwen-supervisor/protocol/errors';
 import type { Command } from 'commander';
-import { execa } from 'execa';
 import { folderOf, install, ours, prepareForUser, type ServiceWishes, unitsFor } from '../service/install.js';
-import { serviceState, systemctl } from '../service/systemctl.js';
+import { lingers, serviceState, systemctl } from '../service/systemctl.js';
 import { type Scope, UNIT } from '../service/units.js';
 import { print, printError } from './printer.js';
 import { type Settings, withSettings } from './settings.js';
@@ -21,11 +20,13 @@ export function addService(program: Command): void {
 
   withUnits(service.command('install'))
     .description("write the units and start them, with the settings of 'start' with these flags, and those of before")
-    .action(async (options: ServiceWishes & Settings) => {
+    .option('--json', 'print one JSON object')
+    .action(async ({ json, ...options }: ServiceWishes & Settings) => {
       const { service, units, url } = unitsFor(options);
       const { scope } = service;
       await prepareForUser(service);
-      await install(service, units, print);
+      await install(service, units, json ? printError : print);
+      if (json) return print(JSON.stringify({ scope, units: Object.keys(units), flags: service.flags, url }));
       print(`with ${service.flags.join(' ')}`);
       print(`${scope === 'user' ? 'your' : 'the'} service runs: ${url}/app/`);
       if (scope === 'user') await remindOfLinger();
@@ -33,20 +34,24 @@ export function addService(program: Command): void {
 
   withUnits(service.command('print'))
     .description('what install would write')
-    .action((options: ServiceWishes & Settings) => {
+    .option('--json', 'print one JSON object')
+    .action(({ json, ...options }: ServiceWishes & Settings) => {
       const { service, units } = unitsFor(options);
+      if (json) return print(JSON.stringify({ scope: service.scope, units }));
       const texts = Object.entries(units).map(([name, text]) => `# ${join(folderOf(service.scope), name)}\n${text}`);
       print(texts.join('\n').trimEnd());
     });
 
   withScope(service.command('uninstall'))
     .description('stop it and remove its units; jobs, pictures and models stay')
-    .action(async (options: ServiceWishes) => {
+    .option('--json', 'print one JSON object')
+    .action(async ({ json, ...options }: ServiceWishes & { json?: boolean }) => {
       const scope = scopeOf(options);
       const paths = ours(scope);
       await systemctl(scope, 'disable', '--now', ...paths.map(({ name }) => name));
       for (const { path } of paths) rmSync(path);
       await systemctl(scope, 'daemon-reload');
+      if (json) return print(JSON.stringify({ removed: paths.map(({ path }) => path) }));
       print(`removed ${paths.map(({ path }) => path).join(' and ')}; the data folder is as it was`);
     });
 
@@ -72,10 +77,9 @@ function scopeOf({ system }: ServiceWishes): Scope {
   return system ? 'system' : 'user';
 }
 
-/** Without it the services of a user end with the last session. Reference: loginctl(1). */
+/** Without it the services of a user end with the last session. */
 async function remindOfLinger(): Promise<void> {
   const { username } = userInfo();
-  const { stdout } = await execa('loginctl', ['show-user', username, '--property=Linger'], { reject: false });
-  if (stdout !== 'Linger=yes')
+  if (!(await lingers(username)))
     printError(`note: it ends when you log out; 'loginctl enable-linger ${username}' keeps it, and starts it at boot`);
 }

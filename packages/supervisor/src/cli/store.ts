@@ -9,7 +9,8 @@ export function addStore(program: Command): void {
   const store = program.command('store').description('the job database that several machines share');
   withSettings(store.command('migrate'))
     .description("make its tables, or bring them up to date; once, on one machine, before 'start'")
-    .action(async (settings: Settings) => {
+    .option('--json', 'print one JSON object')
+    .action(async ({ json, ...settings }: Settings) => {
       const { store: url, 'shared-folder': folder, 'data-dir': dataDir } = explained(settings).config;
       if (url === 'sqlite')
         throw new CodedError(
@@ -18,6 +19,8 @@ export function addStore(program: Command): void {
         );
       const { migratePostgres } = await import('../jobs/open-postgres.js');
       if (folder !== '') await new SharedFolder(folder, dataDir, { warn: printError }).make();
-      print((await migratePostgres(url)) ? 'the tables were made or changed' : 'the tables are up to date');
+      const changed = await migratePostgres(url);
+      const says = changed ? 'the tables were made or changed' : 'the tables are up to date';
+      print(json ? JSON.stringify({ changed }) : says);
     });
 }

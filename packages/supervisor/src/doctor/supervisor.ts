@@ -40,8 +40,15 @@ export function supervisorFinding(status: SystemStatus | null): Finding {
   return pass('supervisor', `${who}; ${status.children.map(({ name, state }) => `${name} ${state}`).join(', ')}`);
 }
 
-/** `unit`: file of a unit that is installed; null without one. `state`: null where systemd cannot be asked. */
-export function serviceFinding(unit: { path: string; scope: Scope } | null, state: ServiceState | null): Finding {
+/**
+ * `unit`: file of a unit that is installed; null without one. `state`: null where systemd cannot be asked. `endsWith`:
+ * the user with whose last session it ends; null where it does not.
+ */
+export function serviceFinding(
+  unit: { path: string; scope: Scope } | null,
+  state: ServiceState | null,
+  endsWith: string | null,
+): Finding {
   if (unit === null) return pass('service', 'none is installed');
   const { path, scope } = unit;
   const missing = installedWith(readFileSync(path, 'utf8'))?.program.find((one) => !existsSync(one));
@@ -53,5 +60,7 @@ export function serviceFinding(unit: { path: string; scope: Scope } | null, stat
   if (active === 'failed') return fail('service', `failed: ${result}`, journal);
   if (active === 'inactive') return warn('service', 'is installed and does not run', 'systemctl start qwen-supervisor');
   if (restarts > 0) return warn('service', `${active}; systemd has restarted it ${restarts} times`, journal);
+  if (endsWith !== null)
+    return warn('service', `${active}; it ends when ${endsWith} logs out`, `loginctl enable-linger ${endsWith}`);
   return pass('service', active);
 }

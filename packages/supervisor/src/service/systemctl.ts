@@ -46,3 +46,9 @@ export async function serviceState(scope: Scope): Promise<ServiceState> {
     result: values.Result ?? '',
   };
 }
+
+/** Whether the services of this user go on when they log out; null where it cannot be asked. Reference: loginctl(1). */
+export async function lingers(username: string): Promise<boolean | null> {
+  const { stdout, failed } = await execa('loginctl', ['show-user', username, '--property=Linger'], { reject: false });
+  return failed ? null : stdout === 'Linger=yes';
+}
