@@ -7,7 +7,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { isTerminal, type Job } from '@qwen-supervisor/protocol/job';
 import { execa } from 'execa';
-import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
+import { afterAll, beforeAll, describe, expect, onTestFinished, test, vi } from 'vitest';
 import { POSTGRES } from '../debian-packages.js';
 import { REPOSITORY } from '../fixture-files.js';
 import { hasPostgres, privateCluster } from '../supervisor/jobs/postgres-engines.js';
@@ -22,6 +22,8 @@ const isPossible = hasPostgres() && canHaveNetworks();
 const node = isPossible ? await installNode(24, folder) : null;
 const NOWHERE: Network = { address: '', addresses: '', machines: [], remove() {} };
 const STEP_MS = 50;
+// Of a test that repeats what it does.
+if (FULL) vi.setConfig({ testTimeout: 3_600_000 });
 const sleep = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
 
 describe.skipIf(node === null)('machines on a network that fails', () => {
