@@ -282,7 +282,7 @@ describe.skipIf(node === null)('machines on a network that fails', () => {
           Array.from({ length: 10 }, (_, l) => heard.get(`${m}.${l} ${id}`)?.join(' ') ?? 'nothing'),
         ),
       );
-      expect([...new Set(told)]).toEqual(['queued running decoding done']);
+      expect([...new Set(told)]).toEqual(['queued running done']);
     },
   );
 });
