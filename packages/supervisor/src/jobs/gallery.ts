@@ -120,8 +120,8 @@ export class Gallery {
     await writes.inOurErrors(store.remove(ids));
     const inputs = await writes.inOurErrors(store.inputs());
     tidily(log, () => removeInputs(dataDir, inputs));
-    await shared?.removeInputs(inputs, INPUT_AGE_MS);
     this.#tell(ids, 'removed');
+    await shared?.removeInputs(inputs, INPUT_AGE_MS);
   }
 
   #tell(ids: string[], change: PictureChange): void {

@@ -101,10 +101,16 @@ export class SharedFolder {
     this.#inBackground(this.#putCheckpoint(jobId));
   }
 
-  /** Jobs of which something is there: most of them run. @throws CodedError SHARED_FOLDER_UNREACHABLE */
+  /** Jobs of which something is there: most of them run. None where it does not answer: they are seen the next time. */
   async begun(): Promise<string[]> {
-    const names = [...(await this.#names(CHECKPOINTS_FOLDER)), ...(await this.#names(PREVIEWS_FOLDER))];
-    return names.map((name) => name.split('.')[0] as string);
+    try {
+      const names = [...(await this.#names(CHECKPOINTS_FOLDER)), ...(await this.#names(PREVIEWS_FOLDER))];
+      return names.map((name) => name.split('.')[0] as string);
+    } catch (error) {
+      const { code, message } = error as CodedError;
+      this.#log.warn({ code }, message);
+      return [];
+    }
   }
 
   /** A supervisor that is killed then leaves it to the others, and to its next start. */
