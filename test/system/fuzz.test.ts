@@ -201,6 +201,8 @@ const NEVER = new Set([
   'patch /api/v1/jobs/{id}',
   'post /api/v1/jobs/{id}/retry',
   'post /api/v1/supervisor/restart',
+  'post /api/v1/machines/{name}/drain',
+  'post /api/v1/machines/{name}/resume',
   'post /api/v1/models/{id}/load',
   'post /api/v1/models/{id}/unload',
   'get /api/v1/inputs/{sha256}',
