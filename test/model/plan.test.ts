@@ -5,7 +5,7 @@ import { openCheckpoint } from '@qwen-supervisor/model/checkpoint';
 import { buildGraphs } from '@qwen-supervisor/model/graphs';
 import { costsOf, weightMemory } from '@qwen-supervisor/model/plan/costs';
 import { availableMemory } from '@qwen-supervisor/model/plan/memory';
-import { choosePrecision, planModel } from '@qwen-supervisor/model/plan/plan';
+import { choosePrecision, planModel, stageMemory } from '@qwen-supervisor/model/plan/plan';
 import type { Quantisation } from '@qwen-supervisor/model/prepare/precision';
 import { describe, expect, test } from 'vitest';
 import { temporaryFolder } from '../fixture-files.js';
@@ -52,6 +52,14 @@ describe('Qwen-Image', () => {
       for (const plan of plans) expect(plan?.residentPixels ?? 0).toBeLessThanOrEqual(plan?.largestPixels ?? 0);
       for (const plan of plans) expect(plan?.neededBytes ?? 0).toBeLessThanOrEqual(plan?.availableBytes ?? 0);
     }
+  });
+
+  test('that is multiplied the thrifty way has its text encoder so, too', () => {
+    const int4 = costs('int4');
+    const encoder = (fastPixels: number) =>
+      stageMemory(int4, { fastPixels, tileAbovePixels: 0 }, 'text_encoder', OWN_SIZE, null).weightBytes;
+    expect(encoder(0)).toBeLessThan(encoder(OWN_SIZE));
+    expect(encoder(OWN_SIZE / 4), 'larger pictures have the same texts').toBe(encoder(OWN_SIZE));
   });
 
   test('on a card takes its memory for all but the text encoder, and less of the machine', () => {

@@ -27,6 +27,9 @@ export function imageFile(imageId: string): string {
   return `${IMAGES_FOLDER}/${imageId}.png`;
 }
 
+/** What a picture's file is called: below the data folder, and nowhere else. */
+export const IMAGE_FILE = /^images\/\w{1,100}\.png$/;
+
 /** Longest sides of thumbnails, pixels. */
 export const THUMBNAIL_SIDES = [256, 512] as const;
 export type ThumbnailSide = (typeof THUMBNAIL_SIDES)[number];

@@ -3,6 +3,7 @@
  * may send anything. Fields that are not known are dropped.
  */
 import { z } from 'zod';
+import { IMAGE_FILE } from './data-files.js';
 import { ERRORS, type ErrorCode, type ErrorObject } from './errors.js';
 import { JOB_SOURCES, JOB_STATUSES, type JobFilter, type JobOrder, type PictureFilter } from './job.js';
 import { type JobRequest, PRIORITY_MAX, PROMPT_MAX, SIDE_MAX, STEPS_MAX } from './job-request.js';
@@ -104,8 +105,7 @@ const outcome = z.discriminatedUnion('status', [
     status: z.literal('done'),
     step,
     imageId: id,
-    // Below the data folder, and nowhere else.
-    file: z.string().regex(/^images\/\w{1,100}\.png$/),
+    file: z.string().regex(IMAGE_FILE),
     sha256: z.string().regex(/^[0-9a-f]{64}$/),
     bytes: count,
   }),

@@ -1,7 +1,10 @@
 /** How a model is run within the memory of a machine: decided before it is loaded, followed by whoever loads it. */
 
 export interface ModelPlan {
-  /** For pictures of at most so many pixels weights are multiplied the faster way, which takes more memory. */
+  /**
+   * For pictures of at most so many pixels weights are multiplied the faster way, which takes more memory. 0: for none,
+   * and then not for texts either.
+   */
   fastPixels: number;
   /**
    * Pictures of at most so many pixels are drawn with all parts of the model in memory; for a larger one they are there
@@ -20,7 +23,7 @@ export interface ModelPlan {
   tileAbovePixels: number;
 }
 
-/** Of products with quantised weights, by ONNX Runtime's names: 4 is the faster, 0 takes less memory. */
+/** Of products with quantised weights: 4 is faster, 0 takes less memory. Texts have no pixels. */
 export function accuracyFor({ fastPixels }: Pick<ModelPlan, 'fastPixels'>, pixels: number): 0 | 4 {
-  return pixels <= fastPixels ? 4 : 0;
+  return fastPixels > 0 && pixels <= fastPixels ? 4 : 0;
 }

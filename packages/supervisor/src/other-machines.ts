@@ -93,6 +93,8 @@ export class OtherMachines implements ClaimHooks {
     const { machines } = store;
     const tell = async () => {
       if (preview) await shared?.putPreview(jobId, preview);
+      // It may have ended meanwhile, or got further.
+      if (this.#toldAtMs.get(jobId) !== nowMs) return;
       await machines.tell(progress, preview !== undefined);
     };
     // That the database or the folder is away is said by those who cannot do without.
@@ -127,7 +129,7 @@ export class OtherMachines implements ClaimHooks {
         cursor = page.next;
       }
       if (news === 'ended' || news === 'requeued') for (const id of ids) this.forget(id);
-      if (news === 'ended') jobs.endedElsewhere(ids);
+      if (news === 'ended') jobs.dropCheckpoints(ids);
     });
   }
 

@@ -109,6 +109,18 @@ test('a picture that the faster way has no memory for is drawn the other way, an
   await sessions.release();
 });
 
+test('where no picture has memory for the faster way all parts are loaded for the other one, once', async () => {
+  const loads: string[] = [];
+  const report = ({ component }: LoadProgress) => loads.at(-1) !== component && loads.push(component);
+  const plan = { ...AMPLE, fastPixels: 0 };
+  const cacheFolder = temporaryFolder();
+  const sessions = await loadSessions(openCheckpoint(POCKET), { cacheFolder, threads: 2, plan, report });
+  loads.length = 0;
+  expect(await drawPicture(sessions, REQUEST, watch())).not.toBeNull();
+  expect(loads).toEqual([]);
+  await sessions.release();
+});
+
 test.each(['text_encoder', 'transformer', 'vae'] as const)(
   'whoever cancels is heard while the %s is loaded, and the next picture loads it anew',
   async (stage) => {

@@ -1,4 +1,6 @@
 /** Finished pictures: shown, starred, thrown away and taken back, and removed when there are too many. */
+
+import { IMAGE_FILE } from '@qwen-supervisor/protocol/data-files';
 import { CodedError } from '@qwen-supervisor/protocol/errors';
 import type { PictureChange } from '@qwen-supervisor/protocol/events';
 import type { Job, PictureFilter, PictureMarks } from '@qwen-supervisor/protocol/job';
@@ -100,11 +102,14 @@ export class Gallery {
 
   /** Of pictures that another machine has removed: nobody will ask for them here. */
   dropCopies(files: string[]): void {
-    const { log, dataDir } = this.#parts;
     // What comes from outside names pictures of ours, and nothing else.
-    const pictures = files.filter((file) => /^images\/\w{1,100}\.png$/.test(file));
+    this.#removeFiles(files.filter((file) => IMAGE_FILE.test(file)));
+  }
+
+  #removeFiles(files: string[]): void {
+    const { log, dataDir } = this.#parts;
     tidily(log, () => {
-      for (const file of pictures) removePicture(dataDir, file);
+      for (const file of files) removePicture(dataDir, file);
     });
   }
 
@@ -112,10 +117,9 @@ export class Gallery {
   async #forget(jobs: Expired[]): Promise<void> {
     const { dataDir, store, shared, log, writes } = this.#parts;
     if (jobs.length === 0) return;
-    await shared?.removePictures(jobs.flatMap(({ file }) => file ?? []));
-    tidily(log, () => {
-      for (const { file } of jobs) if (file) removePicture(dataDir, file);
-    });
+    const files = jobs.flatMap(({ file }) => file ?? []);
+    await shared?.removePictures(files);
+    this.#removeFiles(files);
     const ids = jobs.map(({ id }) => id);
     await writes.inOurErrors(store.remove(ids));
     const inputs = await writes.inOurErrors(store.inputs());

@@ -324,20 +324,21 @@ export class JobDesk {
   tidy(): void {
     this.#writes.later(async () => {
       const inputs = await this.#store.inputs();
-      const begun = [...checkpointedSteps(this.#dataDir).keys(), ...((await this.#shared?.begun()) ?? [])];
-      const jobs = await Promise.all([...new Set(begun)].map((id) => this.#store.get(id)));
-      const open = new Set(jobs.filter((job) => job && !isTerminal(job.status)).map((job) => job?.id));
+      const shared = (await this.#shared?.begun()) ?? [];
+      const begun = [...new Set([...checkpointedSteps(this.#dataDir).keys(), ...shared])];
+      const jobs = await Promise.all(begun.map((id) => this.#store.get(id)));
+      const open = new Set(jobs.flatMap((job) => (job && !isTerminal(job.status) ? job.id : [])));
       tidily(this.#log, () => {
         removeCheckpoints(this.#dataDir, (id) => open.has(id));
         removeInputs(this.#dataDir, inputs);
       });
-      for (const id of begun) if (!open.has(id)) this.#shared?.ended(id);
+      for (const id of shared) if (!open.has(id)) this.#shared?.ended(id);
     });
     this.gallery.expire();
   }
 
-  /** What is kept of them here, to go on from, nobody needs. */
-  endedElsewhere(ids: string[]): void {
+  /** Of jobs that have ended, here or elsewhere. */
+  dropCheckpoints(ids: string[]): void {
     tidily(this.#log, () => removeCheckpoints(this.#dataDir, (id) => !ids.includes(id)));
   }
 
@@ -348,7 +349,6 @@ export class JobDesk {
     return this.#writes.inOurErrors(this.#store.counts());
   }
 
-  /** After the operations that are under way. */
   async close(): Promise<void> {
     await this.#writes.close();
     await this.#store.close();
@@ -367,7 +367,7 @@ export class JobDesk {
 
   #record(event: JobEvent): void {
     if ('job' in event && isTerminal(event.job.status)) {
-      tidily(this.#log, () => removeCheckpoints(this.#dataDir, (id) => id !== event.jobId));
+      this.dropCheckpoints([event.jobId]);
       this.#shared?.ended(event.jobId);
     }
     if (event.type !== 'moved') this.#others.forget(event.jobId);

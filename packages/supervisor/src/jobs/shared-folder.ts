@@ -105,7 +105,7 @@ export class SharedFolder {
   async begun(): Promise<string[]> {
     try {
       const names = [...(await this.#names(CHECKPOINTS_FOLDER)), ...(await this.#names(PREVIEWS_FOLDER))];
-      return names.map((name) => name.split('.')[0] as string);
+      return [...new Set(names.map((name) => name.split('.')[0] as string))];
     } catch (error) {
       const { code, message } = error as CodedError;
       this.#log.warn({ code }, message);
