@@ -55,12 +55,17 @@ export function move(id: string, to: Move): Promise<void> {
   return moveTo(job, others, Math.max(0, place));
 }
 
+/** On connections of their own two moves of one moment may arrive in either order: the second waits for the first. */
+let moving: Promise<void> = Promise.resolve();
+
 /** Before the one that has the place now. */
 export function moveTo(job: Job, others: readonly Job[], place: number): Promise<void> {
   const before = others[place];
   // Behind all: those of the last one's priority are before it then.
   const body = before ? { before: before.id } : { priority: others.at(-1)?.priority ?? job.priority };
-  return asked('PATCH', `api/v1/jobs/${job.id}`, body);
+  const send = () => asked('PATCH', `api/v1/jobs/${job.id}`, body);
+  moving = moving.then(send, send);
+  return moving;
 }
 
 export function useSettings(job: Job, withSeed: boolean): void {
