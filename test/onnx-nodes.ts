@@ -2,6 +2,10 @@
 
 export interface OnnxNode {
   op: string;
+  /** Names of the values that it takes. */
+  from: string[];
+  /** Names of those that it gives. */
+  to: string[];
   inputs: number;
   outputs: number;
 }
@@ -16,9 +20,10 @@ export function nodesOf(model: Uint8Array): OnnxNode[] {
     .filter(({ number }) => number === GRAPH_NODE)
     .map(({ bytes }) => {
       const own = [...fields(bytes)];
-      const count = (wanted: number) => own.filter(({ number }) => number === wanted).length;
-      const op = own.find(({ number }) => number === NODE.op)?.bytes ?? new Uint8Array();
-      return { op: Buffer.from(op).toString(), inputs: count(NODE.input), outputs: count(NODE.output) };
+      const texts = (wanted: number) =>
+        own.filter(({ number }) => number === wanted).map(({ bytes: name }) => Buffer.from(name).toString());
+      const [from, to, [op = '']] = [texts(NODE.input), texts(NODE.output), texts(NODE.op)];
+      return { op, from, to, inputs: from.length, outputs: to.length };
     });
 }
 

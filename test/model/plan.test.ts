@@ -64,8 +64,11 @@ describe('Qwen-Image', () => {
 
   test('on a card takes its memory for all but the text encoder, and less of the machine', () => {
     const int4 = costs('int4');
-    const on = (gigabytes: number, attention: 'fused' | 'decomposed' = 'fused') =>
-      planModel(int4, { machineBytes: 16e9, card: { bytes: gigabytes * 1e9, attention } }, OWN_SIZE);
+    const on = (
+      gigabytes: number,
+      attention: 'fused' | 'decomposed' = 'fused',
+      compute: 'float32' | 'float16' = 'float32',
+    ) => planModel(int4, { machineBytes: 16e9, card: { bytes: gigabytes * 1e9, attention, compute } }, OWN_SIZE);
     expect(on(8)).toBeNull();
     expect(on(12)?.largestPixels).toBeGreaterThan(768 * 768);
     expect(on(16)?.largestPixels).toBeGreaterThan(OWN_SIZE);
@@ -74,7 +77,10 @@ describe('Qwen-Image', () => {
     expect(on(24)?.neededBytes).toBeLessThan(11e9);
     // The scores of attention that is taken apart: gigabytes at this size.
     expect(on(16, 'decomposed')?.largestPixels).toBeLessThan(on(16)?.largestPixels ?? 0);
-    const small = { machineBytes: 2e9, card: { bytes: 24e9, attention: 'fused' } } as const;
+    // Scales of 16 bits are half a gigabyte less.
+    expect(on(11)).toBeNull();
+    expect(on(11, 'fused', 'float16')?.largestPixels).toBeGreaterThan(512 * 512);
+    const small = { machineBytes: 2e9, card: { bytes: 24e9, attention: 'fused', compute: 'float32' } } as const;
     expect(planModel(int4, small, OWN_SIZE), 'the machine has no memory for the text').toBeNull();
   });
 

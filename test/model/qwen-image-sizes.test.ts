@@ -11,6 +11,7 @@ import { elementCount } from '@qwen-supervisor/model/safetensors';
 import { expect, test } from 'vitest';
 import { temporaryFolder } from '../fixture-files.js';
 import { nodesOf } from '../onnx-nodes.js';
+import { ON_CARDS } from '../operators-on-cards.js';
 import { writeQwenImage, writeSparse } from '../qwen-image-sizes.js';
 
 function qwenImage(): string {
@@ -60,13 +61,6 @@ test('what it is prepared to is known from its headers, and it is not converted 
   expect(gigabytes('int8')).toEqual([55.1, 22.6]);
   expect(() => openModel(temporaryFolder(), folder)).toThrow(/qwen-supervisor model add/);
 });
-
-/** What was run on WebGPU without a node on the processor, and what ONNX Runtime's CUDA provider has kernels for. */
-const ON_CARDS = [
-  ...['Add', 'Concat', 'Gelu', 'Gemm', 'Identity', 'LayerNormalization', 'MatMul', 'MatMulNBits', 'Mul'],
-  ...['MultiHeadAttention', 'Reshape', 'RotaryEmbedding', 'Shape', 'Sigmoid', 'SimplifiedLayerNormalization', 'Slice'],
-  ...['Softmax', 'Split', 'Squeeze', 'Tanh', 'Transpose', 'Unsqueeze'],
-];
 
 test.each(['fused', 'decomposed'] as const)(
   'every part of its transformer, with %s attention, is made of what graphics cards compute, and nothing is cast',

@@ -1,11 +1,11 @@
 /** What computes: chosen, left when it fails, and told. The card is SwiftShader, a Vulkan driver in software. */
-import { readFileSync } from 'node:fs';
+import { readFileSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { isTerminal, type Job } from '@qwen-supervisor/protocol/job';
 import { execa } from 'execa';
 import sharp from 'sharp';
 import { afterEach, describe, expect, test } from 'vitest';
-import { POCKET, REPOSITORY, temporaryFolder } from '../fixture-files.js';
+import { OTHER, POCKET, REPOSITORY, temporaryFolder } from '../fixture-files.js';
 import { swiftShader } from '../swiftshader.js';
 import { cli, NASTY, type Product, startProduct, until } from './product.js';
 
@@ -108,18 +108,52 @@ test('a model is planned again when the memory or the device may be others, and 
   });
 });
 
-test("a block of Qwen-Image's width is measured, whatever the model", async () => {
+test("a block of Qwen-Image's width is measured, whatever the model, and the plan of a card goes by it", async () => {
   const bench = join(REPOSITORY, 'packages/inference/dist/bench-main.js');
-  const command = { device: 'cpu', name: 'a processor', driver: null, threads: 2, sides: [64, 128], json: true };
+  const dataDir = temporaryFolder();
+  const device = { device: 'cpu', name: 'a processor', driver: null };
+  const command = { ...device, threads: 2, sides: [64, 128], json: true, dataDir };
   const { stdout } = await execa(process.execPath, [bench, JSON.stringify(command)]);
   const report = JSON.parse(stdout) as { blocks: { operationsPerSecond: number }[] };
   expect(report).toMatchObject({
     attention: 'fused',
+    compute: 'float32',
     difference: null,
     peak: expect.any(Number),
     blocks: [{ side: 64 }, { side: 128 }],
   });
   for (const { operationsPerSecond } of report.blocks) expect(operationsPerSecond).toBeGreaterThan(1e8);
+
+  // As if it had been measured on a card.
+  const probes = join(dataDir, 'probes.json');
+  const card = { device: 'cuda:0', name: 'NVIDIA L4', driver: 'nvidia 580.1' };
+  const [probe] = JSON.parse(readFileSync(probes, 'utf8'));
+  writeFileSync(probes, JSON.stringify([{ ...probe, ...card }]));
+  const planFor = async (question: object) => {
+    const asked = {
+      target: POCKET,
+      dataDir,
+      memoryBytes: 8e9,
+      heldBytes: 0,
+      sharers: 1,
+      size: null,
+      steps: 10,
+      threads: 2,
+    };
+    const entry = join(REPOSITORY, 'packages/inference/dist/plan-main.js');
+    const run = (json: boolean) =>
+      execa(process.execPath, [entry, JSON.stringify({ ...asked, card: null, ...question, json })]);
+    return { report: JSON.parse((await run(true)).stdout), lines: (await run(false)).stdout };
+  };
+  const planned = await planFor(card);
+  expect(planned.report.seconds).toEqual({ step: expect.any(Number), picture: null });
+  expect(planned.lines).toMatch(
+    /by the last probe for 128x128: \S+ s a step, with guidance, .* for 10 steps, and the decoding$/m,
+  );
+  // Another driver may be faster, or slower.
+  const other = await planFor({ ...card, driver: 'nvidia 590.2' });
+  expect(other.report.seconds).toBeNull();
+  expect(other.lines).toContain('qwen-supervisor bench --probe');
 });
 
 describe('on a graphics card', { timeout: 900_000 }, () => {
@@ -153,6 +187,19 @@ describe('on a graphics card', { timeout: 900_000 }, () => {
     const here = await start(['--device', 'cpu']);
     const same = await pixels(here, await here.ended((await here.submit(SMALL)).id));
     expect(agreement(drawn, same)).toBeGreaterThan(40);
+  });
+
+  testOnCard('a worker that hangs on it, or takes too much memory, is ended and started on it again', async () => {
+    const once = { ...NASTY, NASTY_ONCE: join(temporaryFolder(), 'once') };
+    const there = await on(once, '--model', OTHER, '--step-limit-seconds', '20', '--memory-hard-gigabytes', '3');
+    for (const [prompt, cause] of [
+      ['loop', 'hung'],
+      ['hog', 'memory-limit'],
+    ] as const) {
+      const job = await ended(there, (await there.submit({ ...SMALL, prompt, numInferenceSteps: 1 })).id);
+      expect(job).toMatchObject({ status: 'done', attempts: 2, devices: ['webgpu:0'] });
+      expect((await there.status()).children.find(({ name }) => name === 'inference')?.lastExit?.cause).toBe(cause);
+    }
   });
 
   testOnCard(

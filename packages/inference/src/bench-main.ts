@@ -7,6 +7,7 @@ import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { ERRORS, toCodedError } from '@qwen-supervisor/protocol/errors';
 import { harmless } from '@qwen-supervisor/protocol/harmless-text';
+import { keepProbe } from './kept-probes.js';
 import { requireRuntimeLibraries } from './runtime-libraries.js';
 
 /** What is asked for. */
@@ -20,6 +21,7 @@ export interface BenchCommand {
   /** Sides of the pictures, pixels. */
   sides: number[];
   json: boolean;
+  dataDir: string;
 }
 
 const command = JSON.parse(process.argv[2] ?? '{}') as BenchCommand;
@@ -33,6 +35,7 @@ try {
     throw fromRuntime(error, 'INFERENCE_FAILED', `the probe of ${command.device}`);
   });
   if (command.json) console.log(JSON.stringify(report));
+  await keepProbe(command.dataDir, report);
 } catch (error) {
   const coded = toCodedError(error);
   console.error(harmless(`error ${coded.code}: ${coded.message}\nhint: ${coded.hint}`));

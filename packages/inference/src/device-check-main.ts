@@ -14,8 +14,8 @@ process.exit();
 async function check(): Promise<DeviceAnswer> {
   try {
     await requireRuntimeLibraries();
-    const { attentionFor, computesFloat16 } = await import('./recipe/device.js');
-    return { attention: await attentionFor(device), float16: await computesFloat16(device) };
+    const { abilityOf } = await import('./recipe/device.js');
+    return await abilityOf(device);
   } catch (error) {
     return { error: toCodedError(error).toObject() };
   }

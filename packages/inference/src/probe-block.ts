@@ -1,14 +1,14 @@
 /** What one block of the transformer at Qwen-Image's own width takes on a device, and whether it comes out right. */
 import { VERSION } from '@qwen-supervisor/ipc/version';
-import type { AttentionKind } from '@qwen-supervisor/model/layers';
 import { OnnxGraph } from '@qwen-supervisor/model/onnx';
 import { syntheticBlock, WIDTHS } from '@qwen-supervisor/model/synthetic-block';
 import { jointRotary, type TransformerPart } from '@qwen-supervisor/model/transformer';
 import { placeWeights } from '@qwen-supervisor/model/weights';
+import type { DeviceAbility } from '@qwen-supervisor/protocol/device';
 import { env, InferenceSession, Tensor } from 'onnxruntime-node';
 import type { BenchCommand } from './bench-main.js';
 import { processorName, threadCount } from './processors.js';
-import { attentionFor, providerOf } from './recipe/device.js';
+import { abilityOf, providerOf } from './recipe/device.js';
 import { fromRuntime } from './recipe/runtime-error.js';
 
 const TEXT_TOKENS = 64;
@@ -18,12 +18,11 @@ const PEAK_RUNS = 3;
 /** Tokens at which the device is compared with the processor: few, because the processor computes them as well. */
 const COMPARED = 16;
 
-export interface BlockProbe {
+export interface BlockProbe extends DeviceAbility {
   device: string;
   name: string;
   driver: string | null;
   runtime: string;
-  attention: AttentionKind;
   /** Operations a second of one float32 product. */
   peak: number;
   /** Relative difference from the processor's result; null on the processor itself. */
@@ -38,15 +37,17 @@ export async function probeBlock(
   say: (line: string) => void,
 ): Promise<BlockProbe> {
   const threads = threadCount(wanted);
-  const attention = await attentionFor(device);
+  const ability = await abilityOf(device);
   const runtime = `qwen-supervisor ${VERSION}, onnxruntime ${env.versions.node}, ${processorName()}, ${threads} threads`;
   say(`${device} ${name}${driver === null ? '' : `, ${driver}`}; ${runtime}`);
   const peak = await measurePeak(device, threads, ((sides[0] as number) / 16) ** 2);
-  say(`attention ${attention}; one product in float32: ${(peak / 1e12).toFixed(2)} TFLOPS`);
+  say(
+    `attention ${ability.attention}, blocks in ${ability.compute}; one product in float32: ${(peak / 1e12).toFixed(2)} TFLOPS`,
+  );
   // Rounded to eight bits two devices differ in what they round: exactly they are compared without.
-  const difference = device === 'cpu' ? null : await compare(device, attention, threads, folder);
+  const difference = device === 'cpu' ? null : await compare(device, ability, threads, folder);
   if (difference !== null) say(`differs from the processor by ${difference.toExponential(1)}`);
-  const part = syntheticBlock(folder, 4, attention);
+  const part = syntheticBlock(folder, 4, ability);
   const session = await open(part, device, threads, folder);
   // The first run is another: shaders are compiled, and memory is taken.
   await run(session, part, COMPARED);
@@ -66,7 +67,7 @@ export async function probeBlock(
     );
   }
   await session.release();
-  return { device, name, driver, runtime, attention, peak, difference, blocks };
+  return { device, name, driver, runtime, ...ability, peak, difference, blocks };
 }
 
 /** Multiplications and additions of a block: its weights, and attention. */
@@ -77,10 +78,11 @@ function operationsOf(tokens: number): number {
   return 2 * weights * (tokens + TEXT_TOKENS) + 4 * dim * (tokens + TEXT_TOKENS) ** 2;
 }
 
-async function compare(device: string, attention: AttentionKind, threads: number, folder: string): Promise<number> {
+async function compare(device: string, ability: DeviceAbility, threads: number, folder: string): Promise<number> {
   const outputs: Float32Array[] = [];
-  for (const [on, kind] of [['cpu', 'fused'] as const, [device, attention] as const]) {
-    const part = syntheticBlock(folder, 0, kind);
+  const onProcessor = { attention: 'fused', compute: 'float32' } as const;
+  for (const [on, how] of [['cpu', onProcessor] as const, [device, ability] as const]) {
+    const part = syntheticBlock(folder, 0, how);
     const session = await open(part, on, threads, folder);
     outputs.push(await run(session, part, COMPARED));
     await session.release();

@@ -3,7 +3,7 @@
  * shape that the configs ask for.
  */
 import type { Checkpoint } from './checkpoint.js';
-import type { Accuracy, AttentionKind } from './layers.js';
+import type { Accuracy, AttentionKind, Compute } from './layers.js';
 import type { OnnxGraph } from './onnx.js';
 import type { TensorEntry } from './safetensors.js';
 import { buildTextEncoder } from './text-encoder.js';
@@ -26,19 +26,25 @@ export interface GraphOptions {
   blocksPerPart?: number | undefined;
   /** Of transformer and VAE. */
   attention?: AttentionKind;
+  /** Within the blocks of the transformer; all else is float32. */
+  compute?: Compute;
 }
 
 /** @throws CodedError MODEL_INVALID, naming the tensor */
 export function buildGraphs(
   { architecture, tensors, lightning }: Checkpoint,
-  { accuracy = 4, blocksPerPart, attention = 'fused' }: GraphOptions = {},
+  { accuracy = 4, blocksPerPart, attention = 'fused', compute = 'float32' }: GraphOptions = {},
 ): Graphs {
   const { vocabSize, hiddenSize } = architecture.textEncoder;
   return {
     embeddings: tensors.text_encoder.get('embed_tokens.weight', [vocabSize, hiddenSize]),
     textEncoder: buildTextEncoder(architecture.textEncoder, tensors.text_encoder, accuracy),
     modulation: modulationLayers(architecture.transformer, tensors.transformer, lightning?.layers ?? new Map()),
-    transformer: buildTransformer(architecture.transformer, tensors.transformer, accuracy, blocksPerPart, attention),
+    transformer: buildTransformer(architecture.transformer, tensors.transformer, accuracy, {
+      blocksPerPart,
+      kind: attention,
+      compute,
+    }),
     decoder: buildDecoder(architecture.vae, tensors.vae, attention),
     encoder: buildEncoder(architecture.vae, tensors.vae, attention),
   };

@@ -11,6 +11,8 @@ export const MICROSOFT = 'com.microsoft';
 
 const TYPE = { float32: 1, uint8: 2, int64: 7 } as const;
 type ElementType = keyof typeof TYPE;
+/** What values within a graph may be cast to; inputs, outputs and weights are of the types above. */
+export const CAST_TO = { float32: 1, float16: 10, bfloat16: 16 } as const;
 
 type Attribute = number | string | number[] | { float: number };
 

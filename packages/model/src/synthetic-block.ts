@@ -6,7 +6,7 @@ import { writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { TransformerConfig } from './architecture.js';
 import { type QuantisedWeight, Tensors } from './checkpoint.js';
-import type { Accuracy, AttentionKind } from './layers.js';
+import type { Accuracy, AttentionKind, Compute } from './layers.js';
 import { BLOCK } from './prepare/quantise.js';
 import { elementCount, type TensorEntry } from './safetensors.js';
 import { buildTransformer, type TransformerPart } from './transformer.js';
@@ -24,26 +24,45 @@ export const WIDTHS: TransformerConfig = {
   axesDimsRope: [16, 56, 56],
 };
 
-/** Of the widest weight: bytes of its codes in 4 bits, and its scales. Those of all others lie in the same place. */
-const CODES_BYTES = (4 * WIDTHS.dim * WIDTHS.dim) / 2;
-const SCALES = (4 * WIDTHS.dim * WIDTHS.dim) / BLOCK;
+/** Of the same kind and narrow: for whether a device computes right, which takes no time to find out. */
+export const SMALL: TransformerConfig = { ...WIDTHS, numHeads: 2, dim: 256, jointAttentionDim: 256 };
+
 /** Small enough that what goes through a layer stays of its size. */
 const SCALE = 0.004;
 
-/** One block in int4, its weights in a file of 24 MB in `folder`. Inputs and outputs are those of a first part. */
-export function syntheticBlock(folder: string, accuracy: Accuracy, attention: AttentionKind): TransformerPart {
-  const file = join(folder, 'block.bin');
-  writeWeights(file);
-  const [part] = buildTransformer(WIDTHS, new AnyTensors(file), accuracy, 1, attention);
-  return part as TransformerPart;
+/**
+ * The blocks in int4, each a part of its own, all with the same weights: in a file in `folder`, of 24 MB if they are as
+ * wide as Qwen-Image's.
+ */
+export function syntheticBlocks(
+  folder: string,
+  accuracy: Accuracy,
+  { attention, compute }: { attention: AttentionKind; compute: Compute },
+  widths = WIDTHS,
+): TransformerPart[] {
+  const file = join(folder, `block-${widths.dim}.bin`);
+  writeWeights(file, widths);
+  const tensors = new AnyTensors(file, widths);
+  return buildTransformer(widths, tensors, accuracy, { blocksPerPart: 1, kind: attention, compute });
+}
+
+/** The first of them: its inputs are those of the whole. */
+export function syntheticBlock(...args: Parameters<typeof syntheticBlocks>): TransformerPart {
+  return syntheticBlocks(...args)[0] as TransformerPart;
 }
 
 /** Codes that repeat, scales, ones. */
-function writeWeights(file: string): void {
-  const codes = Uint8Array.from({ length: CODES_BYTES }, (_, i) => Math.imul(i, 2654435761) >>> 24);
-  const scales = new Float32Array(SCALES).fill(SCALE);
-  const ones = new Float32Array(WIDTHS.jointAttentionDim).fill(1);
+function writeWeights(file: string, widths: TransformerConfig): void {
+  const { codesBytes, scaleCount } = largestOf(widths);
+  const codes = Uint8Array.from({ length: codesBytes }, (_, i) => Math.imul(i, 2654435761) >>> 24);
+  const scales = new Float32Array(scaleCount).fill(SCALE);
+  const ones = new Float32Array(widths.jointAttentionDim).fill(1);
   writeFileSync(file, Buffer.concat([codes, bytesOf(scales), bytesOf(ones)]));
+}
+
+/** Of the widest weight: bytes of its codes in 4 bits, and its scales. Those of all others lie in the same place. */
+function largestOf({ dim }: TransformerConfig): { codesBytes: number; scaleCount: number } {
+  return { codesBytes: (4 * dim * dim) / 2, scaleCount: (4 * dim * dim) / BLOCK };
 }
 
 function bytesOf(values: Float32Array): Uint8Array {
@@ -53,16 +72,19 @@ function bytesOf(values: Float32Array): Uint8Array {
 /** Whatever tensor is asked for. */
 class AnyTensors extends Tensors {
   readonly #file: string;
+  readonly #codesBytes: number;
+  readonly #scalesBytes: number;
 
-  constructor(file: string) {
+  constructor(file: string, widths: TransformerConfig) {
     super('transformer', new Map());
-    this.#file = file;
+    const { codesBytes, scaleCount } = largestOf(widths);
+    [this.#file, this.#codesBytes, this.#scalesBytes] = [file, codesBytes, 4 * scaleCount];
   }
 
   override get(name: string, shape: readonly number[]): TensorEntry {
     // Norms multiply by one; biases are as small as scales.
     const isNorm = name.includes('norm') && name.endsWith('.weight');
-    return this.#entry(name, 'F32', shape, CODES_BYTES + (isNorm ? 4 * SCALES : 0));
+    return this.#entry(name, 'F32', shape, this.#codesBytes + (isNorm ? this.#scalesBytes : 0));
   }
 
   override quantised(name: string, [rows, columns]: readonly [number, number]): QuantisedWeight {
@@ -70,7 +92,7 @@ class AnyTensors extends Tensors {
     return {
       bits: 4,
       codes: this.#entry(`${name}.codes`, 'U8', [rows, blocks, BLOCK / 2], 0),
-      scales: this.#entry(`${name}.scales`, 'F32', [rows * blocks], CODES_BYTES),
+      scales: this.#entry(`${name}.scales`, 'F32', [rows * blocks], this.#codesBytes),
     };
   }
 

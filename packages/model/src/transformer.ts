@@ -7,7 +7,16 @@
  */
 import type { TransformerConfig } from './architecture.js';
 import type { Tensors } from './checkpoint.js';
-import { type Accuracy, type AttentionKind, attention, linear, rmsNorm } from './layers.js';
+import {
+  type Accuracy,
+  type AttentionKind,
+  attention,
+  type Compute,
+  linear,
+  linearToFloat32,
+  narrow,
+  rmsNorm,
+} from './layers.js';
 import { OnnxGraph } from './onnx.js';
 import type { Lora } from './prepare/lora.js';
 import type { TensorEntry } from './safetensors.js';
@@ -22,6 +31,11 @@ const ROWS = 6;
  * the step's progress is told.
  */
 export const BLOCKS_PER_PART = 10;
+/**
+ * What values are divided by where they are computed in 16 bits: float16 ends at 65504. What goes into attention; what
+ * comes out of it; and the MLP's inner values. Reference: Draw Things, "Optimizing Qwen Image for Edge Devices".
+ */
+const SMALLER = { attention: 8, attended: 16, hidden: 32 } as const;
 
 /** Rows of `dim` values that one timestep's modulation has: both streams of every block, then final scale and shift. */
 export function modulationRows(config: TransformerConfig): number {
@@ -92,14 +106,17 @@ export function buildTransformer(
   config: TransformerConfig,
   tensors: Tensors,
   accuracy: Accuracy,
-  blocksPerPart = BLOCKS_PER_PART,
-  kind: AttentionKind = 'fused',
+  {
+    blocksPerPart = BLOCKS_PER_PART,
+    kind = 'fused',
+    compute = 'float32',
+  }: { blocksPerPart?: number | undefined; kind?: AttentionKind; compute?: Compute } = {},
 ): TransformerPart[] {
   const parts = Math.ceil(config.numLayers / blocksPerPart);
   return Array.from({ length: parts }, (_, n) => {
     // As even as can be: the longest run is what somebody who cancels waits for.
     const [first, end] = [n, n + 1].map((k) => Math.round((k * config.numLayers) / parts)) as [number, number];
-    return buildPart(config, tensors, { accuracy, kind }, first, end);
+    return buildPart(config, tensors, { accuracy, kind, compute }, first, end);
   });
 }
 
@@ -107,7 +124,7 @@ export function buildTransformer(
 function buildPart(
   config: TransformerConfig,
   tensors: Tensors,
-  { accuracy, kind }: { accuracy: Accuracy; kind: AttentionKind },
+  { accuracy, kind, compute }: { accuracy: Accuracy; kind: AttentionKind; compute: Compute },
   first: number,
   end: number,
 ): TransformerPart {
@@ -116,20 +133,25 @@ function buildPart(
   const lastRow = end === numLayers ? modulationRows(config) : end * 2 * ROWS;
   const g = new OnnxGraph(first === 0 ? 'transformer' : `transformer_${first}`);
   const dense = (x: string, name: string, rows: number, columns: number) =>
-    linear(g, tensors, x, name, [rows, columns], { accuracy: accuracyOf(name, numLayers, accuracy) });
+    linear(g, tensors, x, name, [rows, columns], { accuracy });
+  /** A value of the type `compute`, divided by `by`. */
+  const narrowed = (x: string, by: number) =>
+    compute === 'float32' ? x : g.node('Mul', [x, narrow(g, g.scalar(1 / by), compute)]);
   const modulated = (x: string, scale: string, shift: string) =>
     g.node('LayerNormalization', [x, scale, shift], { axis: -1, epsilon: { float: EPSILON } });
   const gated = (x: string, gate: string, out: string) => g.node('Add', [x, g.node('Mul', [gate, out])]);
   /** [n, dim] → RMS norm of every head → [1, n, dim]. */
   const normedHeads = (x: string, name: string) => {
     const heads = g.node('Reshape', [x, g.ints([0, numHeads, headDim])]);
-    return g.node('Reshape', [rmsNorm(g, tensors, heads, name, headDim, EPSILON), g.ints([1, -1, dim])]);
+    // Of values that were divided: their squares are smaller beside the epsilon.
+    const epsilon = compute === 'float32' ? EPSILON : EPSILON / SMALLER.attention ** 2;
+    return g.node('Reshape', [rmsNorm(g, tensors, heads, name, headDim, epsilon, compute), g.ints([1, -1, dim])]);
   };
 
   let [image, words] = first === 0 ? embed() : [g.input('image', ['s', dim]), g.input('words', ['t', dim])];
   const modulation = g.input('modulation', [(lastRow - firstRow) * dim]);
-  const cos = g.input('cos', [1, 'n', headDim / 2]);
-  const sin = g.input('sin', [1, 'n', headDim / 2]);
+  const cos = narrow(g, g.input('cos', [1, 'n', headDim / 2]), compute);
+  const sin = narrow(g, g.input('sin', [1, 'n', headDim / 2]), compute);
   const rotate = (x: string) => g.node('RotaryEmbedding', [x, cos, sin], { num_heads: numHeads, interleaved: 1 });
 
   function embed(): [string, string] {
@@ -160,17 +182,30 @@ function buildPart(
     const isLast = i === numLayers - 1;
     const ofImage = modulationOf(i, 'image');
     const ofText = modulationOf(i, 'text');
-    const project = (x: string, name: string) => dense(x, `${block}.attn.${name}`, dim, dim);
+    const project = (x: string, name: string) =>
+      linear(g, tensors, x, `${block}.attn.${name}`, [dim, dim], { accuracy, compute, by: SMALLER.attention });
+    const projectOut = (x: string, name: string) => {
+      const smaller = narrowed(x, SMALLER.attended / SMALLER.attention);
+      const options = { accuracy, compute, by: SMALLER.attended };
+      return linearToFloat32(g, tensors, smaller, `${block}.attn.${name}`, [dim, dim], options);
+    };
     const joint = (wordsPart: string, imagePart: string) => g.node('Concat', [wordsPart, imagePart], { axis: 1 });
     const batched = (x: string) => g.node('Unsqueeze', [x, g.ints([0])]);
     const mlp = (x: string, name: string) => {
-      const hidden = dense(x, `${block}.${name}.net.0.proj`, 4 * dim, dim); // [n, 4 * dim]
+      const [up, down] = [`${block}.${name}.net.0.proj`, `${block}.${name}.net.2`];
+      const isLargest = isLargestMlp(down, numLayers);
+      const inside = isLargest ? 'float32' : compute;
+      const options = { accuracy: isLargest ? 0 : accuracy, compute: inside } as const;
+      const hidden = linear(g, tensors, narrow(g, x, inside), up, [4 * dim, dim], { ...options, accuracy }); // [n, 4 * dim]
       const active = g.node('Gelu', [hidden], { approximate: 'tanh' }); // [n, 4 * dim]
-      return dense(active, `${block}.${name}.net.2`, dim, 4 * dim); // [n, dim]
+      const smaller = isLargest ? active : narrowed(active, SMALLER.hidden);
+      return linearToFloat32(g, tensors, smaller, down, [dim, 4 * dim], { ...options, by: SMALLER.hidden }); // [n, dim]
     };
 
-    const imageIn = modulated(image, ofImage.scale1, ofImage.shift1); // [s, dim]
-    const wordsIn = modulated(words, ofText.scale1, ofText.shift1); // [t, dim]
+    const intoAttention = (x: string, { scale1, shift1 }: typeof ofImage) =>
+      narrow(g, modulated(x, scale1, shift1), compute, SMALLER.attention);
+    const imageIn = intoAttention(image, ofImage); // [s, dim]
+    const wordsIn = intoAttention(words, ofText); // [t, dim]
     const q = joint(
       normedHeads(project(wordsIn, 'add_q_proj'), `${block}.attn.norm_added_q.weight`), // [1, t, dim]
       normedHeads(project(imageIn, 'to_q'), `${block}.attn.norm_q.weight`), // [1, s, dim]
@@ -181,17 +216,17 @@ function buildPart(
     ); // [1, t + s, dim]
     const v = joint(batched(project(wordsIn, 'add_v_proj')), batched(project(imageIn, 'to_v'))); // [1, t + s, dim]
     const rotated = [rotate(q), rotate(k), v] as const; // [1, t + s, dim] each
-    const attended = attention(g, rotated, { heads: numHeads, headDim, kind }); // [1, t + s, dim]
+    const attended = attention(g, rotated, { heads: numHeads, headDim, kind, compute }); // [1, t + s, dim]
     const flat = g.node('Squeeze', [attended, g.ints([0])]); // [t + s, dim]
     const wordsOut = g.node('Slice', [flat, start, textLength, start]); // [t, dim]
     const imageOut = g.node('Slice', [flat, textLength, rest, start]); // [s, dim]
 
-    image = gated(image, ofImage.gate1, project(imageOut, 'to_out.0')); // [s, dim]
+    image = gated(image, ofImage.gate1, projectOut(imageOut, 'to_out.0')); // [s, dim]
     const imageMlp = mlp(modulated(image, ofImage.scale2, ofImage.shift2), 'img_mlp'); // [s, dim]
     image = gated(image, ofImage.gate2, imageMlp); // [s, dim]
     // Nothing reads the last block's text stream.
     if (isLast) continue;
-    words = gated(words, ofText.gate1, project(wordsOut, 'to_add_out')); // [t, dim]
+    words = gated(words, ofText.gate1, projectOut(wordsOut, 'to_add_out')); // [t, dim]
     const wordsMlp = mlp(modulated(words, ofText.scale2, ofText.shift2), 'txt_mlp'); // [t, dim]
     words = gated(words, ofText.gate2, wordsMlp); // [t, dim]
   }
@@ -208,10 +243,10 @@ function buildPart(
 
 /**
  * The largest activations of the network, some 2e7, go through the last block's image MLP: rounded to 8 bits beside
- * them everything else of their row would be lost. Reference: Draw Things, "Optimizing Qwen Image for Edge Devices".
+ * them everything else of their row would be lost, and 16 bits would not hold them. Reference: as `SMALLER`.
  */
-function accuracyOf(name: string, numLayers: number, accuracy: Accuracy): Accuracy {
-  return name === `transformer_blocks.${numLayers - 1}.img_mlp.net.2` ? 0 : accuracy;
+function isLargestMlp(down: string, numLayers: number): boolean {
+  return down === `transformer_blocks.${numLayers - 1}.img_mlp.net.2`;
 }
 
 /**

@@ -192,6 +192,13 @@ export const configSchema = z.strictObject({
       "What goes on when the device does not work: 'cpu', or 'none' to fail and say why. Of several devices the others go on",
     )
     .meta({ takesEffect: 'inference' }),
+  'device-precision': z
+    .enum(['auto', 'float32'])
+    .default('auto')
+    .describe(
+      "What a card computes the transformer in: 'auto' for 16 bits where a test of the card comes out right, 'float32' otherwise and where pictures come out wrong",
+    )
+    .meta({ takesEffect: 'inference' }),
   'resume-elsewhere': z
     .enum(['go-on', 'start-over', 'wait'])
     .default('go-on')

@@ -56,6 +56,9 @@ export const MODEL_FILE = 'model.json';
 /** Name of the model that is started where nobody names one. */
 export const MODEL_IN_USE_FILE = 'model-in-use';
 
+/** What `bench --probe` measured on the devices of this machine. */
+export const PROBES_FILE = 'probes.json';
+
 /** Where a model that was added lies. */
 export function modelFolder(dataDir: string, name: string): string {
   return `${dataDir}/${MODELS_FOLDER}/${name}`;

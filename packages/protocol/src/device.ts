@@ -39,8 +39,8 @@ export interface ChosenDevice {
 export interface DeviceAbility {
   /** How attention comes out right there: as one operator, or taken apart. */
   attention: 'fused' | 'decomposed';
-  /** Whether it computes in half precision. */
-  float16: boolean;
+  /** What it computes the transformer in. */
+  compute: 'float32' | 'float16' | 'bfloat16';
 }
 
 /** As the process that checks tells it. */

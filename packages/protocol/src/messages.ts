@@ -213,6 +213,8 @@ export const CHILD_ENV = {
   /** Marks every descendant of a supervisor of this data folder. */
   dataDir: 'QWEN_SUPERVISOR_CHILD_DATA_DIR',
   settings: 'QWEN_SUPERVISOR_CHILD_SETTINGS',
+  /** The types of 16 bits that its card may compute in, the best one first. */
+  compute: 'QWEN_SUPERVISOR_CHILD_COMPUTE',
 } as const;
 
 /** What the inference worker is started with. */

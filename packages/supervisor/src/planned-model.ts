@@ -198,7 +198,7 @@ async function plan(
   failed: Map<string, string>,
   stopping?: AbortSignal,
 ): Promise<Plan> {
-  const found = await findDevices(config['data-dir']);
+  const found = await findDevices(config);
   const { candidates, passedOver } = candidatesFor(wish.device, wish.fallback, found);
   const refusals: CodedError[] = [];
   const notes = [...passedOver];

@@ -13,7 +13,7 @@ import type { Taker } from './jobs/job-store.js';
 import { isSameCard, PlannedModel, type Room } from './planned-model.js';
 
 /** What of the configuration a plan depends on. */
-export const PLANNED_FROM = ['model', 'memory-gigabytes', 'device', 'device-fallback'] as const;
+export const PLANNED_FROM = ['model', 'memory-gigabytes', 'device', 'device-fallback', 'device-precision'] as const;
 
 /** Memory that will be free when workers have ended. */
 export type Free = Pick<Room, 'machineBytes' | 'heldOn'>;

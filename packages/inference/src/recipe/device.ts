@@ -2,11 +2,19 @@
  * Where the transformer and the VAE are computed. The text encoder stays on the processor: it takes seconds there, and
  * its memory is then not wanted on the card.
  */
-import { type AttentionKind, attention } from '@qwen-supervisor/model/layers';
+import { mkdtempSync, rmSync } from 'node:fs';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
+import { type AttentionKind, attention, type Compute } from '@qwen-supervisor/model/layers';
 import { OnnxGraph } from '@qwen-supervisor/model/onnx';
+import { SMALL, syntheticBlock } from '@qwen-supervisor/model/synthetic-block';
+import { jointRotary } from '@qwen-supervisor/model/transformer';
+import { placeWeights } from '@qwen-supervisor/model/weights';
+import type { DeviceAbility } from '@qwen-supervisor/protocol/device';
 import { parseDevice } from '@qwen-supervisor/protocol/device';
 import { deviceFault } from '@qwen-supervisor/protocol/device-fault';
 import { CodedError } from '@qwen-supervisor/protocol/errors';
+import { CHILD_ENV } from '@qwen-supervisor/protocol/messages';
 import { InferenceSession, Tensor } from 'onnxruntime-node';
 
 /** Tokens, heads and width of a head, as the transformer and the VAE have them. */
@@ -14,10 +22,12 @@ const SHAPES = [
   [72, 3, 128],
   [64, 1, 384],
 ] as const;
-/** Types of ONNX tensors. Reference: onnx.proto, TensorProto.DataType. */
-const [FLOAT32, FLOAT16] = [1, 10];
 /** Relative; what is computed wrong is off by a tenth at least. */
 const LIMIT = 1e-3;
+/** Of a block in 16 bits: bfloat16 has eight bits of them for a number's digits. */
+const SIXTEEN_BITS_LIMIT = 3e-2;
+/** How much larger than one the modulation makes values: with it the block's streams grow beyond what float16 holds. */
+const MODULATION = 1000;
 
 /** How ONNX Runtime is asked for a device. Which card Vulkan shows is decided by the environment of this process. */
 export function providerOf(device: string): InferenceSession.ExecutionProviderConfig {
@@ -42,20 +52,54 @@ export async function attentionFor(device: string): Promise<AttentionKind> {
   return 'fused';
 }
 
-/** Whether `device` computes in half precision: a processor does so only by way of float32. */
-export async function computesFloat16(device: string): Promise<boolean> {
-  if (device === 'cpu') return false;
-  const g = new OnnxGraph('float16');
-  const half = g.node('Cast', [g.input('x', ['n'])], { to: FLOAT16 });
-  g.output('y', g.node('Cast', [g.node('Mul', [half, half])], { to: FLOAT32 }), ['n']);
+/**
+ * What `device` computes the transformer in: the first of the types that it may, in which a block agrees with the
+ * processor's float32. @throws CodedError as `attentionFor`
+ */
+export async function abilityOf(device: string): Promise<DeviceAbility> {
+  const attention = await attentionFor(device);
+  const may = (process.env[CHILD_ENV.compute] ?? '').split(' ').filter((one) => one !== '') as Compute[];
+  if (device === 'cpu' || may.length === 0) return { attention, compute: 'float32' };
+  const folder = mkdtempSync(join(tmpdir(), 'qwen-supervisor-device-'));
   try {
-    const session = await openOn(device, g);
-    const { y } = await session.run({ x: new Tensor('float32', Float32Array.of(1.5, 3), [2]) });
+    const expected = await block('cpu', { attention: 'fused', compute: 'float32' }, folder);
+    for (const compute of may) {
+      const actual = await block(device, { attention, compute }, folder).catch(notAble);
+      if (actual && difference(actual, expected) <= SIXTEEN_BITS_LIMIT) return { attention, compute };
+    }
+    return { attention, compute: 'float32' };
+  } finally {
+    rmSync(folder, { recursive: true, force: true });
+  }
+}
+
+/** Drivers refuse a type in words of their own. Where the device is lost float32 will not work either, and says so. */
+function notAble(): null {
+  return null;
+}
+
+/** What a small block of the transformer gives, of values that are as far apart as in Qwen-Image. */
+async function block(device: string, ability: DeviceAbility, folder: string): Promise<Float32Array> {
+  const { graph, rows } = syntheticBlock(folder, 0, ability, SMALL);
+  const placed = placeWeights(graph, folder, () => {});
+  const { dim, headDim, inChannels, jointAttentionDim } = SMALL;
+  const [side, words] = [4, 8];
+  const tokens = side * side;
+  const waves = (length: number, height = 1) => Float32Array.from({ length }, (_, i) => height * Math.sin(1.3 * i));
+  const { cos, sin } = jointRotary(SMALL, words, side, side);
+  const rotary = [1, words + tokens, headDim / 2];
+  const session = await openOn(device, placed.model, placed.folder);
+  try {
+    const { nextImage } = await session.run({
+      latents: new Tensor('float32', waves(tokens * inChannels), [tokens, inChannels]),
+      text: new Tensor('float32', waves(words * jointAttentionDim), [words, jointAttentionDim]),
+      cos: new Tensor('float32', cos, rotary),
+      sin: new Tensor('float32', sin, rotary),
+      modulation: new Tensor('float32', waves(rows * dim, MODULATION), [rows * dim]),
+    });
+    return (nextImage as Tensor).data as Float32Array;
+  } finally {
     await session.release();
-    return ((y as Tensor).data as Float32Array).every((value, i) => value === [2.25, 9][i]);
-  } catch {
-    // Whatever it says: it does not.
-    return false;
   }
 }
 
@@ -68,7 +112,7 @@ async function attend(
   const g = new OnnxGraph('attention');
   const [q, k, v] = ['q', 'k', 'v'].map((name) => g.input(name, [1, 'n', width])) as [string, string, string];
   g.output('out', attention(g, [q, k, v], { heads, headDim, kind }), [1, 'n', width]);
-  const session = await openOn(device, g);
+  const session = await openOn(device, g.encode(new Map()));
   const values = (phase: number) => Float32Array.from({ length: tokens * width }, (_, i) => Math.sin(phase + i * 1.7));
   const feeds = Object.fromEntries(
     ['q', 'k', 'v'].map((name, i) => [name, new Tensor('float32', values(i), [1, tokens, width])]),
@@ -81,9 +125,10 @@ async function attend(
   }
 }
 
-async function openOn(device: string, graph: OnnxGraph): Promise<InferenceSession> {
+async function openOn(device: string, model: Uint8Array, folder?: string): Promise<InferenceSession> {
+  const session = folder === undefined ? {} : { model_external_initializers_file_folder_path: folder };
   try {
-    return await InferenceSession.create(graph.encode(new Map()), { executionProviders: [providerOf(device)] });
+    return await InferenceSession.create(model, { executionProviders: [providerOf(device)], extra: { session } });
   } catch (cause) {
     throw Object.assign(deviceFault(device, (cause as Error).message), { cause });
   }

@@ -310,18 +310,31 @@ export class Pass {
    * said so between two parts.
    */
   async run(latents: Tensor, modulation: Float32Array, isUnwanted = () => false, onPart = () => {}): Promise<boolean> {
-    let streams: Record<string, Tensor> = { latents, text: this.#text };
-    for (const [n, { session, firstRow, rows }] of this.#parts.entries()) {
-      if (n > 0 && isUnwanted()) return false;
-      const part = modulation.subarray(firstRow * this.#dim, (firstRow + rows) * this.#dim);
-      const feeds = { ...streams, ...this.#rotary, modulation: new Tensor('float32', part, [part.length]) };
-      if (session.outputNames.includes('velocity')) await session.run(feeds, this.#fetches);
-      else {
-        const { nextImage, nextWords } = (await session.run(feeds)) as Record<'nextImage' | 'nextWords', Tensor>;
-        streams = { image: nextImage, words: nextWords };
+    const inputs: Record<string, Tensor> = { latents, text: this.#text };
+    /** What the part before has given. */
+    let streams: Record<string, Tensor> | null = null;
+    try {
+      for (const [n, { session, firstRow, rows }] of this.#parts.entries()) {
+        if (n > 0 && isUnwanted()) return false;
+        const part = modulation.subarray(firstRow * this.#dim, (firstRow + rows) * this.#dim);
+        const given = streams ?? inputs;
+        const feeds = { ...given, ...this.#rotary, modulation: new Tensor('float32', part, [part.length]) };
+        if (session.outputNames.includes('velocity')) await session.run(feeds, this.#fetches);
+        else {
+          const { nextImage, nextWords } = (await session.run(feeds)) as Record<'nextImage' | 'nextWords', Tensor>;
+          dispose(streams);
+          streams = { image: nextImage, words: nextWords };
+        }
+        onPart();
       }
-      onPart();
+      return true;
+    } finally {
+      dispose(streams);
     }
-    return true;
   }
+}
+
+/** Those that lie on a card stay there until they are given back. */
+function dispose(tensors: Record<string, Tensor> | null): void {
+  for (const tensor of Object.values(tensors ?? {})) tensor.dispose();
 }

@@ -17,7 +17,7 @@ import { accuracyFor, type ModelPlan } from '@qwen-supervisor/protocol/model-pla
 import type { LoadProgress } from '@qwen-supervisor/protocol/status';
 import { env, type InferenceSession, Tensor } from 'onnxruntime-node';
 import { processorName } from '../processors.js';
-import { attentionFor } from './device.js';
+import { abilityOf } from './device.js';
 import { FloatCache } from './float-cache.js';
 import { type Modulation, openModulation } from './modulation.js';
 import { bytesOfAll, openStages } from './stages.js';
@@ -86,9 +86,9 @@ export async function loadSessions(
 ): Promise<Sessions> {
   const { architecture, folder } = checkpoint;
   const { tileAbovePixels } = plan;
-  const attention = await attentionFor(device);
+  const { attention, compute } = await abilityOf(device);
   const accuracy = accuracyFor(plan, 0);
-  const graphs = buildGraphs(checkpoint, { accuracy, blocksPerPart, attention });
+  const graphs = buildGraphs(checkpoint, { accuracy, blocksPerPart, attention, compute });
   const byStage = {
     text_encoder: [graphs.textEncoder],
     transformer: graphs.transformer.map(({ graph }) => graph),
@@ -117,7 +117,7 @@ export async function loadSessions(
   let thrifty: OnnxGraph[] | null = null;
   const transformerFor = (pixels: number) => {
     if (accuracyFor(plan, pixels) === accuracy) return byStage.transformer;
-    const built = () => buildGraphs(checkpoint, { accuracy: 0, blocksPerPart, attention }).transformer;
+    const built = () => buildGraphs(checkpoint, { accuracy: 0, blocksPerPart, attention, compute }).transformer;
     thrifty ??= built().map(({ graph }) => graph);
     return thrifty;
   };
@@ -170,7 +170,7 @@ export async function loadSessions(
   return {
     architecture,
     roundingOf: (pixels) =>
-      `${runtime}, ${threads} threads, accuracy ${accuracyFor(plan, pixels)}, ${attention} attention on ${parseDevice(device).kind}`,
+      `${runtime}, ${threads} threads, accuracy ${accuracyFor(plan, pixels)}, ${attention} attention in ${compute} on ${parseDevice(device).kind}`,
     tokenizer,
     textStates,
     modulation,

@@ -7,6 +7,7 @@ import type { OnnxGraph } from '@qwen-supervisor/model/onnx';
 import { STAGES, type Stage } from '@qwen-supervisor/model/plan/costs';
 import { openForReading, readAt } from '@qwen-supervisor/model/safetensors';
 import { type PlacedGraph, placeWeights, type Stretch, weightBytes } from '@qwen-supervisor/model/weights';
+import { parseDevice } from '@qwen-supervisor/protocol/device';
 import type { ModelPlan } from '@qwen-supervisor/protocol/model-plan';
 import type { LoadProgress } from '@qwen-supervisor/protocol/status';
 import { InferenceSession } from 'onnxruntime-node';
@@ -68,7 +69,10 @@ export async function openStages(
         return null;
       }
       tell(Math.floor(placed.bytes / 2));
-      sessions.push(await createSession(graph.name, placed, threads, stage === 'text_encoder' ? 'cpu' : device));
+      const on = stage === 'text_encoder' ? 'cpu' : device;
+      // What goes from one part of the transformer to the next does not go by way of the machine's memory.
+      const staysThere = stage === 'transformer' && graph !== wanted.transformer.at(-1);
+      sessions.push(await createSession(graph.name, placed, { threads, device: on, staysThere }));
       before += placed.bytes;
       tell(0);
     }
@@ -127,9 +131,11 @@ export async function openStages(
 async function createSession(
   name: string,
   placed: PlacedGraph,
-  threads: number,
-  device: string,
+  { threads, device, staysThere }: { threads: number; device: string; staysThere: boolean },
 ): Promise<InferenceSession> {
+  const { kind } = parseDevice(device);
+  // Each takes its own size of the card, and no more: its arena would take the next power of two.
+  const onCuda = kind === 'cuda' ? { use_device_allocator_for_initializers: '1' } : {};
   try {
     return await InferenceSession.create(placed.model, {
       executionProviders: [providerOf(device)],
@@ -139,7 +145,9 @@ async function createSession(
       enableCpuMemArena: false,
       // Of a card it warns that shapes are computed on the processor, as they should be.
       logSeverityLevel: device === 'cpu' ? 2 : 3,
-      extra: { session: { model_external_initializers_file_folder_path: placed.folder } },
+      extra: { session: { model_external_initializers_file_folder_path: placed.folder, ...onCuda } },
+      // Through CUDA the binding for Node has no tensors that stay on the card.
+      ...(staysThere && kind === 'webgpu' ? { preferredOutputLocation: 'gpu-buffer' as const } : {}),
     });
   } catch (cause) {
     throw fromRuntime(cause, 'MODEL_LOAD_FAILED', name);

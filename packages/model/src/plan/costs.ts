@@ -1,7 +1,7 @@
 /** What a model needs of memory: counted from its graphs, with factors that were measured. */
 import type { Architecture } from '../architecture.js';
 import type { Graphs } from '../graphs.js';
-import type { Accuracy } from '../layers.js';
+import type { Accuracy, Compute } from '../layers.js';
 import type { OnnxGraph } from '../onnx.js';
 import { precisionOf, type Quantisation } from '../prepare/precision.js';
 import { BLOCK, SCALES } from '../prepare/quantise.js';
@@ -100,9 +100,11 @@ export function weightMemory(counts: WeightCounts, accuracy: Accuracy): number {
   }, 0);
 }
 
-/** The same on a graphics card, which takes weights as they are kept, with scales of 32 bits by block of 32. */
-export function cardWeightMemory({ float32, int8, int4 }: WeightCounts): number {
-  return 4 * float32 + 1.125 * int8 + 0.625 * int4;
+/** The same on a graphics card, which takes weights as they are kept, with a scale by block of 32. */
+export function cardWeightMemory({ float32, int8, int4 }: WeightCounts, compute: Compute): number {
+  const float = compute === 'float32' ? 4 : 2;
+  const scale = float / BLOCK;
+  return float * float32 + (1 + scale) * int8 + (0.5 + scale) * int4;
 }
 
 function countWeights(graphs: OnnxGraph[], precision: (name: string) => keyof WeightCounts): WeightCounts {

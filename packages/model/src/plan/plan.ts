@@ -1,6 +1,6 @@
 /** How a model is run within a machine's memory. Pure. */
 import { accuracyFor, type ModelPlan } from '@qwen-supervisor/protocol/model-plan';
-import type { Accuracy, AttentionKind } from '../layers.js';
+import type { Accuracy, AttentionKind, Compute } from '../layers.js';
 import { cardWeightMemory, type ModelCosts, STAGES, type Stage, weightMemory } from './costs.js';
 
 /** The processes beside the weights: Node and ONNX Runtime, tokenizer and latents; supervisor and API. */
@@ -27,7 +27,7 @@ const ACCURACIES = [4, 0] as const;
 export interface Room {
   machineBytes: number;
   /** Of the graphics card that computes the transformer and the VAE; null where the processor computes all. */
-  card: { bytes: number; attention: AttentionKind } | null;
+  card: { bytes: number; attention: AttentionKind; compute: Compute } | null;
 }
 
 /**
@@ -157,7 +157,7 @@ function placesIn(costs: ModelCosts, { machineBytes, card }: Room): [Place, ...P
     bytes: card.bytes,
     besideBytes: CARD_BESIDE_BYTES,
     stages: ['transformer', 'vae'],
-    weights: (stage) => cardWeightMemory(costs.weights[stage]),
+    weights: (stage) => cardWeightMemory(costs.weights[stage], stage === 'transformer' ? card.compute : 'float32'),
     activations(stage, pixels, accuracy) {
       const scores = stage === 'transformer' && card.attention === 'decomposed' ? costs.scoreBytes(pixels) : 0;
       return costs.activations(stage, pixels, accuracy) + scores;

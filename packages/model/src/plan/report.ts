@@ -34,28 +34,35 @@ export interface PlanReport {
   fits: boolean;
   /** Bytes by stage, of its weights and with the wish in it. */
   stages: { stage: Stage; weightBytes: number; bytes: number; isOfCard: boolean }[];
-  /** Calculated from how fast the processor multiplies; null where there is no plan, and on a card. */
-  seconds: { step: number; picture: number } | null;
+  /**
+   * Calculated from how fast the device multiplies; null where there is no plan, and on a card that was not measured.
+   * `picture` is null on a card: how fast it decodes was not.
+   */
+  seconds: { step: number; picture: number | null } | null;
 }
 
 /** Of the speed of one multiplication, what a whole pass reaches: 0.69 to 0.8 were measured at full width. */
 const EFFICIENCY = 0.75;
 
-/** `speeds`: operations a second by accuracy. */
+/**
+ * Operations a second: of one multiplication on the processor, by accuracy; of whole blocks on a card, by the side of a
+ * square picture in pixels, none where they were not measured.
+ */
+export type Speeds =
+  | { of: 'processor'; byAccuracy: Record<Accuracy, number> }
+  | { of: 'card'; bySide: { side: number; operationsPerSecond: number }[] };
+
 export function reportPlan(
   model: Pick<PlanReport, 'name' | 'quantize' | 'preparing'>,
   costs: ModelCosts,
   { machineBytes, card }: Room,
   device: string,
   wish: Wish,
-  speeds: Record<Accuracy, number>,
+  speeds: Speeds,
 ): PlanReport {
   const pixels = wish.width * wish.height;
   const plan = planModel(costs, { machineBytes, card }, pixels);
   const ways = plan ?? { fastPixels: 0, tileAbovePixels: 0 };
-  // What is not quantised is multiplied in float32.
-  const speed = speeds[model.quantize === 'none' ? 0 : accuracyFor(ways, pixels)];
-  const step = ((wish.guided ? 2 : 1) * costs.operations(pixels)) / (EFFICIENCY * speed);
   return {
     ...model,
     availableBytes: machineBytes,
@@ -69,11 +76,22 @@ export function reportPlan(
       stage,
       ...stageMemory(costs, ways, stage, pixels, card),
     })),
-    seconds:
-      device === 'cpu' && plan
-        ? { step, picture: wish.steps * step + costs.decodeOperations(pixels) / (EFFICIENCY * speeds[0]) }
-        : null,
+    // What is not quantised is multiplied in float32.
+    seconds: plan && secondsOf(costs, wish, speeds, model.quantize === 'none' ? 0 : accuracyFor(ways, pixels)),
   };
+}
+
+function secondsOf(costs: ModelCosts, wish: Wish, speeds: Speeds, accuracy: Accuracy): PlanReport['seconds'] {
+  const pixels = wish.width * wish.height;
+  const operations = (wish.guided ? 2 : 1) * costs.operations(pixels);
+  if (speeds.of === 'card') {
+    const apart = ({ side }: { side: number }) => Math.abs(Math.log(side ** 2 / pixels));
+    const [nearest] = speeds.bySide.toSorted((a, b) => apart(a) - apart(b));
+    return nearest ? { step: operations / nearest.operationsPerSecond, picture: null } : null;
+  }
+  const step = operations / (EFFICIENCY * speeds.byAccuracy[accuracy]);
+  const decoding = costs.decodeOperations(pixels) / (EFFICIENCY * speeds.byAccuracy[0]);
+  return { step, picture: wish.steps * step + decoding };
 }
 
 const NAMES: Record<Stage, string> = { text_encoder: 'text encoder', transformer: 'transformer', vae: 'VAE' };
@@ -109,9 +127,19 @@ export function planLines({ name, quantize, preparing, ...report }: PlanReport):
   );
   if (!report.fits) lines.push(`there is no memory for ${size}`);
   const passes = wish.guided ? ', with guidance' : '';
-  if (!seconds) return [...lines, `how long a picture takes on ${device} is seen when one is drawn`];
+  const { steps } = wish;
+  if (!seconds)
+    return [
+      ...lines,
+      `how long a picture takes on ${device}: 'qwen-supervisor bench --probe' measures it for this plan`,
+    ];
+  if (seconds.picture === null)
+    return [
+      ...lines,
+      `by the last probe for ${size}: ${duration(seconds.step)} a step${passes}, ${duration(steps * seconds.step)} for ${steps} steps, and the decoding`,
+    ];
   lines.push(
-    `calculated for ${size}: ${duration(seconds.step)} a step${passes}, ${duration(seconds.picture)} for ${wish.steps} steps`,
+    `calculated for ${size}: ${duration(seconds.step)} a step${passes}, ${duration(seconds.picture)} for ${steps} steps`,
   );
   return lines;
 }

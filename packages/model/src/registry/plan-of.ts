@@ -3,10 +3,9 @@ import { CodedError } from '@qwen-supervisor/protocol/errors';
 import { openCheckpoint } from '../checkpoint.js';
 import { describeModel } from '../descriptions.js';
 import { buildGraphs } from '../graphs.js';
-import type { Accuracy } from '../layers.js';
 import { costsOf } from '../plan/costs.js';
 import { availableMemory } from '../plan/memory.js';
-import { type PlanReport, reportPlan } from '../plan/report.js';
+import { type PlanReport, reportPlan, type Speeds } from '../plan/report.js';
 import type { PreflightQuestion } from '../preflight.js';
 import { planPreparation } from '../prepare/prepare.js';
 import { precisionFor } from './add-model.js';
@@ -16,14 +15,16 @@ export interface PlanQuestion extends PreflightQuestion {
   /** Null for the model's own size. */
   size: { width: number; height: number } | null;
   steps: number | null;
-  /** What computes it. */
+  /** What computes it, by number, name and driver. */
   device: string;
+  name: string;
+  driver: string | null;
 }
 
-/** `measure`: operations a second by accuracy, as this machine makes them. @throws CodedError MODEL_* */
+/** `measure`: how fast the device is. @throws CodedError MODEL_* */
 export async function planOf(
   { target, dataDir, memoryBytes, heldBytes, sharers, card, device, size, steps }: PlanQuestion,
-  measure: () => Promise<Record<Accuracy, number>>,
+  measure: () => Promise<Speeds>,
 ): Promise<PlanReport> {
   const opened = openUnlessLarge(dataDir, target);
   const checkpoint = opened?.checkpoint ?? openCheckpoint(target);

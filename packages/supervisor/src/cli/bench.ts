@@ -46,11 +46,12 @@ async function probeDevice(config: Config, json: boolean): Promise<void> {
     import('../devices/check-device.js'),
   ]);
   const fallback = config.device === 'auto' ? 'cpu' : 'none';
-  const { candidates } = candidatesFor(firstDevice(config.device), fallback, await findDevices(config['data-dir']));
+  const { candidates } = candidatesFor(firstDevice(config.device), fallback, await findDevices(config));
   // Of `auto` the first that works; one that was named has to.
   const { candidate } = await firstWorking(candidates, () => {});
   const { device, name, driver, env } = candidate;
-  const command = { device, name, driver, threads: config.threads, sides: SIDES, json };
+  const dataDir = config['data-dir'];
+  const command = { device, name, driver, threads: config.threads, sides: SIDES, json, dataDir };
   return runEntry('@qwen-supervisor/inference/bench-main', [JSON.stringify(command)], env);
 }
 

@@ -24,8 +24,8 @@ function lines(devices: CheckedDevice[]): string {
   const gigabytes = (bytes: number | null) => (bytes === null ? null : `${(bytes / 1e9).toFixed(1)} GB`);
   const column = ''.padEnd(10);
   return devices
-    .flatMap(({ device, name, driver, memoryBytes, works, missing, step }) => [
-      `${device.padEnd(10)}${works ? 'works: ' : 'does not work: '}${[name, gigabytes(memoryBytes), driver].filter(Boolean).join(', ')}`,
+    .flatMap(({ device, name, driver, memoryBytes, compute, works, missing, step }) => [
+      `${device.padEnd(10)}${works ? 'works: ' : 'does not work: '}${[name, gigabytes(memoryBytes), driver, compute && `computes in ${compute}`].filter(Boolean).join(', ')}`,
       ...(missing ? [`${column}${missing}`, `${column}to do: ${step}`] : []),
     ])
     .join('\n');

@@ -65,7 +65,11 @@ async function statusOf(dataDir: string): Promise<GpuStatus> {
   const status = { folder: runtimeFolder(dataDir), installed: findInstallation(dataDir), packages };
   if (!status.installed) return { ...status, works: null, problem: null };
   // A card of which nothing is seen may still answer.
-  const [cuda] = candidatesFor('cuda', 'none', await findDevices(dataDir)).candidates;
+  const [cuda] = candidatesFor(
+    'cuda',
+    'none',
+    await findDevices({ 'data-dir': dataDir, 'device-precision': 'auto' }),
+  ).candidates;
   try {
     await checkDevice(cuda as Candidate);
     return { ...status, works: true, problem: null };

@@ -1,4 +1,5 @@
 import type { PreflightQuestion } from '@qwen-supervisor/model/preflight';
+import type { PlanQuestion } from '@qwen-supervisor/model/registry/plan-of';
 import type { Config } from '@qwen-supervisor/protocol/config';
 import { firstDevice, listOfDevices } from '@qwen-supervisor/protocol/device';
 import { CodedError } from '@qwen-supervisor/protocol/errors';
@@ -132,17 +133,21 @@ async function heldNow(config: Config): Promise<Free> {
 }
 
 /** The device that a start would try first and that works, of several the first, and its memory. */
-async function deviceFor(config: Config, held: Free): Promise<{ device: string; card: PreflightQuestion['card'] }> {
+async function deviceFor(
+  config: Config,
+  held: Free,
+): Promise<Pick<PlanQuestion, 'device' | 'name' | 'driver' | 'card'>> {
   const [{ findDevices }, { candidatesFor }, { firstWorking }] = await Promise.all([
     import('../devices/find-devices.js'),
     import('../devices/devices.js'),
     import('../devices/check-device.js'),
   ]);
-  const { candidates } = candidatesFor(firstDevice(config.device), 'cpu', await findDevices(config['data-dir']));
+  const { candidates } = candidatesFor(firstDevice(config.device), 'cpu', await findDevices(config));
   const onFault = ({ code, message }: CodedError) =>
     printError(`note: ${code}: ${message}; the next device is looked at`);
   const { candidate, card } = await firstWorking(candidates, onFault, held.heldOn);
-  return { device: candidate.device, card };
+  const { device, name, driver } = candidate;
+  return { device, name, driver, card };
 }
 
 /** @throws CodedError USAGE_INVALID */

@@ -48,10 +48,10 @@ export async function checkDevice(
  */
 export async function cardOf(device: Device, heldBytes: number, signal?: AbortSignal): Promise<Room['card']> {
   if (device.device === 'cpu') return null;
-  const { attention } = await checkDevice(device, signal);
+  const ability = await checkDevice(device, signal);
   const { memoryBytes, freeBytes } = device;
   const bytes = freeBytes === null ? memoryBytes : freeBytes + heldBytes;
-  return bytes === null ? null : { bytes, attention };
+  return bytes === null ? null : { bytes, ...ability };
 }
 
 /**

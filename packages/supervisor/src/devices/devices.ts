@@ -1,5 +1,6 @@
 /** What a machine could compute pictures with, and what is missing where it cannot. Pure. */
 import { parseDevice } from '@qwen-supervisor/protocol/device';
+import { CHILD_ENV } from '@qwen-supervisor/protocol/messages';
 import type { Card } from './cards.js';
 import type { Vulkan } from './vulkan.js';
 
@@ -11,6 +12,8 @@ export interface Found {
   vulkan: Vulkan;
   /** What a process has in its environment that computes with CUDA; null where its libraries are not installed. */
   cudaEnv: Record<string, string> | null;
+  /** What a card may compute in. */
+  precision: 'auto' | 'float32';
   processor: string;
   /** Of the machine, bytes. */
   memoryBytes: number;
@@ -40,6 +43,8 @@ export interface Device {
 const CUDA_DRIVER_MIN = 580;
 /** Of the kernels in ONNX Runtime's CUDA provider: RTX 20. */
 const COMPUTE_CAPABILITY_MIN = 7.5;
+/** From which on a card computes in bfloat16: RTX 30. */
+const BFLOAT16_CAPABILITY_MIN = 8;
 
 /** All that could compute, the fastest kind first, of a kind the one with the most memory. */
 export function listDevices(found: Found): Device[] {
@@ -65,7 +70,7 @@ export function listDevices(found: Found): Device[] {
   ];
 }
 
-function cudaDevice(card: Card, index: number, { cudaEnv }: Found): Device {
+function cudaDevice(card: Card, index: number, { cudaEnv, precision }: Found): Device {
   const { name, driver, memoryBytes, freeBytes, cuda, slot } = card;
   const missing =
     cuda === null
@@ -84,18 +89,24 @@ function cudaDevice(card: Card, index: number, { cudaEnv }: Found): Device {
     memoryBytes,
     freeBytes,
     missing,
-    env: cudaEnv ?? {},
+    env: { ...cudaEnv, ...sixteenBits(precision, (cuda?.computeCapability ?? 0) >= BFLOAT16_CAPABILITY_MIN) },
     slot,
     model: modelOf(card),
     nvidia: cuda?.number ?? null,
   };
 }
 
+/** Bfloat16 where a card has it: it holds every number that float32 holds. Else, and through Vulkan, float16. */
+function sixteenBits(precision: Found['precision'], hasBfloat16 = false): Record<string, string> {
+  if (precision === 'float32') return {};
+  return { [CHILD_ENV.compute]: hasBfloat16 ? 'bfloat16 float16' : 'float16' };
+}
+
 function modelOf({ vendorId, deviceId }: Card): string {
   return `${vendorId}:${deviceId}`;
 }
 
-function webgpuDevice(card: Card, index: number, { cards, hidesCards, vulkan }: Found): Device {
+function webgpuDevice(card: Card, index: number, { cards, hidesCards, vulkan, precision }: Found): Device {
   const { name, driver, memoryBytes, freeBytes, vendorId, slot } = card;
   const missing = !vulkan.hasLoader
     ? { what: 'libvulkan.so.1 is not installed', step: 'apt install libvulkan1 (Fedora, Arch: vulkan-loader)' }
@@ -107,8 +118,9 @@ function webgpuDevice(card: Card, index: number, { cards, hidesCards, vulkan }: 
       : null;
   // Of several cards the loader, or Mesa's layer, shows the chosen one alone.
   const chosen = modelOf(card);
-  const env: Record<string, string> =
+  const shown: Record<string, string> =
     cards.length > 1 || hidesCards ? { MESA_VK_DEVICE_SELECT: `${chosen}!`, VK_LOADER_DEVICE_SELECT: chosen } : {};
+  const env = { ...shown, ...sixteenBits(precision) };
   const nvidia = card.cuda?.number ?? null;
   return { device: `webgpu:${index}`, name, driver, memoryBytes, freeBytes, missing, env, slot, model: chosen, nvidia };
 }
@@ -132,7 +144,7 @@ export function candidatesFor(
   if (wanted === 'cpu') return { candidates: [{ ...cpu, reason: 'asked for' }], passedOver: [] };
   if (wanted !== 'auto') {
     const last = fallback === 'cpu' ? [{ ...cpu, reason: `${wanted} does not work` }] : [];
-    return { candidates: [{ ...named(wanted, devices, found.cudaEnv), reason: 'asked for' }, ...last], passedOver: [] };
+    return { candidates: [{ ...named(wanted, devices, found), reason: 'asked for' }, ...last], passedOver: [] };
   }
   const cards = devices.filter(({ device }) => device !== 'cpu');
   const ruledOut = cards.flatMap((device) => {
@@ -150,7 +162,7 @@ export function candidatesFor(
 }
 
 /** `cuda` and `webgpu` are the first of their kind; one that is not there may still answer. */
-function named(wanted: string, devices: Device[], cudaEnv: Found['cudaEnv']): Device {
+function named(wanted: string, devices: Device[], { cudaEnv, precision }: Found): Device {
   const { kind, index } = parseDevice(wanted);
   const of = devices.filter(({ device }) => parseDevice(device).kind === kind);
   const found = wanted.includes(':') ? of.find(({ device }) => parseDevice(device).index === index) : of[0];
@@ -162,7 +174,7 @@ function named(wanted: string, devices: Device[], cudaEnv: Found['cudaEnv']): De
       memoryBytes: null,
       freeBytes: null,
       missing: null,
-      env: (kind === 'cuda' ? cudaEnv : null) ?? {},
+      env: { ...(kind === 'cuda' ? cudaEnv : null), ...sixteenBits(precision) },
       slot: null,
       model: null,
       nvidia: kind === 'cuda' ? index : null,

@@ -1,12 +1,14 @@
 /** Every device of a machine, tried. */
 import type { Config } from '@qwen-supervisor/protocol/config';
-import { listOfDevices } from '@qwen-supervisor/protocol/device';
+import { type DeviceAbility, listOfDevices } from '@qwen-supervisor/protocol/device';
 import { CodedError } from '@qwen-supervisor/protocol/errors';
 import { checkDevice } from './check-device.js';
 import { candidatesFor, type Device, listDevices } from './devices.js';
 import { findDevices } from './find-devices.js';
 
-export interface CheckedDevice extends Pick<Device, 'device' | 'name' | 'driver' | 'memoryBytes' | 'freeBytes'> {
+export interface CheckedDevice
+  extends Pick<Device, 'device' | 'name' | 'driver' | 'memoryBytes' | 'freeBytes'>,
+    Partial<DeviceAbility> {
   works: boolean;
   missing: string | null;
   step: string | null;
@@ -14,7 +16,7 @@ export interface CheckedDevice extends Pick<Device, 'device' | 'name' | 'driver'
 
 /** Each as it is found, tried where nothing is known to be missing. */
 export async function listChecked(config: Config): Promise<CheckedDevice[]> {
-  const found = await findDevices(config['data-dir']);
+  const found = await findDevices(config);
   const devices = listDevices(found);
   // Those that the configuration names may be seen by nobody but their driver.
   const wanted = listOfDevices(config.device).flatMap((wish) => candidatesFor(wish, 'none', found).candidates[0] ?? []);
@@ -30,7 +32,9 @@ export async function listChecked(config: Config): Promise<CheckedDevice[]> {
   return rows;
 }
 
-async function tried(check: () => Promise<object>): Promise<Pick<CheckedDevice, 'works' | 'missing' | 'step'>> {
+async function tried(
+  check: () => Promise<DeviceAbility>,
+): Promise<Pick<CheckedDevice, 'works' | 'missing' | 'step' | keyof DeviceAbility>> {
   try {
     return { works: true, ...(await check()), missing: null, step: null };
   } catch (error) {

@@ -1,0 +1,42 @@
+/** What `bench --probe` measured on the devices of this machine, kept for the plan of a model. */
+import { mkdirSync, readFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
+import { replaceFile } from '@qwen-supervisor/files/replace-file';
+import { PROBES_FILE } from '@qwen-supervisor/protocol/data-files';
+import { z } from 'zod';
+import type { BlockProbe } from './probe-block.js';
+
+const kept = z.object({
+  device: z.string(),
+  name: z.string(),
+  driver: z.string().nullable(),
+  compute: z.string(),
+  blocks: z.array(z.object({ side: z.number(), operationsPerSecond: z.number().positive() })).min(1),
+});
+type Kept = z.infer<typeof kept>;
+
+/** One of each device: the last. @throws Error of the file system */
+export async function keepProbe(dataDir: string, probe: BlockProbe): Promise<void> {
+  const file = join(dataDir, PROBES_FILE);
+  const others = readProbes(dataDir).filter((one) => !isSame(one, probe));
+  mkdirSync(dirname(file), { recursive: true });
+  await replaceFile(file, Buffer.from(JSON.stringify([...others, probe])));
+}
+
+/** What was measured on this very card with this driver; null where nothing was. */
+export function keptProbe(dataDir: string, device: Pick<Kept, 'device' | 'name' | 'driver'>): Kept | null {
+  return readProbes(dataDir).find((one) => isSame(one, device)) ?? null;
+}
+
+function isSame(a: Pick<Kept, 'device' | 'name' | 'driver'>, b: Pick<Kept, 'device' | 'name' | 'driver'>): boolean {
+  return a.device === b.device && a.name === b.name && a.driver === b.driver;
+}
+
+/** A file that is not there, or is none of ours, is as good as none: what it says can be measured again. */
+function readProbes(dataDir: string): Kept[] {
+  try {
+    return z.array(kept).parse(JSON.parse(readFileSync(join(dataDir, PROBES_FILE), 'utf8')));
+  } catch {
+    return [];
+  }
+}
