@@ -244,7 +244,7 @@ test('status is the same object on the command line and over HTTP', async () => 
   }
   expect(printed).toEqual(served);
   expect(served).toMatchObject({
-    supervisor: { pid: product.process.pid, version: '0.1.0' },
+    supervisor: { pid: product.process.pid, version: expect.stringMatching(/^0\.1\.0\+[0-9a-f]{12}$/) },
     children: [
       { name: 'inference', state: 'ready', restarts: 0, lastExit: null, reason: 'ready' },
       { name: 'api', state: 'ready', restarts: 0, lastExit: null, reason: 'ready' },

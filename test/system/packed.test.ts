@@ -1,6 +1,6 @@
 /** The program as others get it: packed, installed where nothing of this repository is, started, and drawing. */
 import { execFileSync, spawn } from 'node:child_process';
-import { chmodSync, chownSync, existsSync, mkdirSync, readdirSync, rmSync, writeFileSync } from 'node:fs';
+import { chmodSync, chownSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { expect, onTestFinished, test } from 'vitest';
 import { REPOSITORY, temporaryFolder } from '../fixture-files.js';
@@ -48,6 +48,28 @@ async function draws(program: string, folder: string): Promise<void> {
   expect(await ended).toBe(0);
 }
 
+/** An update to another build of the same release, under a supervisor that runs. */
+async function noticesAnotherBuild(program: string, folder: string): Promise<void> {
+  const dataDir = join(folder, 'data');
+  const at = ['--data-dir', dataDir];
+  const supervisor = spawn(program, ['start', '--port', '0', ...at], { env: clean });
+  onTestFinished(() => void supervisor.kill('SIGKILL'));
+  const ended = new Promise<number | null>((resolve) => supervisor.on('exit', resolve));
+  await new Promise((resolve) => supervisor.stdout.once('data', resolve));
+  run(program, ['generate', 'a fox', '--steps', '1', ...at, '-o', join(folder, 'before.png')], folder);
+  const [worker] = JSON.parse(run(program, ['status', '--json', ...at], folder)).children;
+  const installed = readdirSync(join(folder, 'project'), { recursive: true, encoding: 'utf8' });
+  const build = installed.find((path) => path.endsWith('@qwen-supervisor/ipc/dist/build-id')) as string;
+  writeFileSync(join(folder, 'project', build), '0123456789ab');
+
+  expect(() => run(program, ['jobs', 'list', ...at], folder)).toThrow(/VERSION_MISMATCH.*\+0123456789ab[\s\S]*hint: /);
+  process.kill(worker.pid, 'SIGKILL');
+  const log = () => readFileSync(join(dataDir, 'logs/supervisor.log'), 'utf8');
+  await expect.poll(log, { timeout: 60_000 }).toMatch(/VERSION_MISMATCH.*its child [\d.]+\+0123456789ab/);
+  run(program, ['stop', ...at], folder);
+  expect(await ended).toBe(0);
+}
+
 /** The whole system, run by a user who may write to nothing of it. */
 function verifiesAsNobody(program: string, folder: string): void {
   chmodSync(folder, 0o755);
@@ -68,7 +90,7 @@ test('installed for all, without any script being run, it starts and draws', asy
   const prefix = join(folder, 'prefix');
   run('npm', ['install', '--global', '--ignore-scripts', '--prefix', prefix, packed(folder)], folder);
   const program = join(prefix, 'bin', 'qwen-supervisor');
-  expect(run(program, ['--version'], folder)).toMatch(/^\d+\.\d+\.\d+\n$/);
+  expect(run(program, ['--version'], folder)).toMatch(/^\d+\.\d+\.\d+\+[0-9a-f]{12}\n$/);
   await draws(program, folder);
   if (process.getuid?.() === 0) verifiesAsNobody(program, folder);
   // Half of an installation is told as such.
@@ -83,5 +105,7 @@ test('as a dependency of a project, with scripts, it starts and draws', async ()
   writeFileSync(join(project, 'package.json'), '{"name": "project", "version": "1.0.0"}');
   // What the script would fetch is for graphics cards, and from elsewhere.
   run('npm', ['install', '--ignore-scripts=false', packed(folder)], project, { ONNXRUNTIME_NODE_INSTALL: 'skip' });
-  await draws(join(project, 'node_modules', '.bin', 'qwen-supervisor'), folder);
+  const program = join(project, 'node_modules', '.bin', 'qwen-supervisor');
+  await draws(program, folder);
+  await noticesAnotherBuild(program, folder);
 });

@@ -7,7 +7,7 @@
  */
 import { join } from 'node:path';
 import { Worker } from 'node:worker_threads';
-import { VERSION } from '@qwen-supervisor/ipc/version';
+import { RELEASE } from '@qwen-supervisor/ipc/version';
 import { fingerprint } from '@qwen-supervisor/model/checkpoint';
 import { openModel } from '@qwen-supervisor/model/registry/open-model';
 import { CodedError, ERRORS, toCodedError } from '@qwen-supervisor/protocol/errors';
@@ -98,7 +98,7 @@ async function load(): Promise<Model | null> {
     const msPerToken = await warmUp(sessions);
     warmingUp();
     const known = new FloatCache(join(cacheFolder, 'preview'), PREVIEW_BYTES_MAX);
-    const colours = await previewMap(sessions, known, `${fingerprint(checkpoint)} ${VERSION}`);
+    const colours = await previewMap(sessions, known, `${fingerprint(checkpoint)} ${RELEASE}`);
     isLoaded = true;
     tell({ type: 'loaded', seconds: (performance.now() - start) / 1000, msPerToken });
     return { sessions, colours, fingerprint: fingerprint(checkpoint) };

@@ -1,7 +1,7 @@
 /** ONNX Runtime sessions of a checkpoint, and the plain functions that run them. */
 
 import { join } from 'node:path';
-import { VERSION } from '@qwen-supervisor/ipc/version';
+import { RELEASE } from '@qwen-supervisor/ipc/version';
 import type { Architecture } from '@qwen-supervisor/model/architecture';
 import { type Checkpoint, fingerprint } from '@qwen-supervisor/model/checkpoint';
 import { EmbeddingTable } from '@qwen-supervisor/model/embedding-table';
@@ -101,7 +101,7 @@ export async function loadSessions(
   const model = fingerprint(checkpoint);
   const runtime = `onnxruntime ${env.versions.node}, ${processorName()}`;
   // Another version of this program may compute otherwise.
-  const identity = `${model} ${VERSION} ${runtime}`;
+  const identity = `${model} ${RELEASE} ${runtime}`;
   const cache = (name: string, maxBytes: number) => new FloatCache(join(cacheFolder, name), maxBytes);
   const modulation = await openModulation(architecture.transformer.dim, graphs.modulation, {
     cache: cache('modulation', MODULATION_BYTES_MAX),
