@@ -1,10 +1,17 @@
-import { writeFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { mkdirSync, writeFileSync } from 'node:fs';
+import { dirname, join } from 'node:path';
 import { VERSION } from '@qwen-supervisor/ipc/version';
 import { CodedError } from '@qwen-supervisor/protocol/errors';
 import type { MachineStatus } from '@qwen-supervisor/protocol/status';
 import { diskFinding } from '@qwen-supervisor/supervisor/doctor/data';
-import { clockFinding, limitsFinding, memoryFinding } from '@qwen-supervisor/supervisor/doctor/machine';
+import {
+  clockFinding,
+  limitsFinding,
+  memoryFinding,
+  tasksFinding,
+  tasksRoom,
+} from '@qwen-supervisor/supervisor/doctor/machine';
+import { deviceFinding } from '@qwen-supervisor/supervisor/doctor/model';
 import { nodeFinding, packagesFinding, toolsFinding } from '@qwen-supervisor/supervisor/doctor/program';
 import {
   databaseServerFindings,
@@ -41,6 +48,45 @@ test('a disk without room is a failure, one that is nearly full or locks badly a
   expect(diskFinding({ freeBytes: 2e9, fileSystem: null }).result).toBe('warn');
   expect(diskFinding({ freeBytes: 2e11, fileSystem: 'NFS' })).toMatchObject({ result: 'warn', step: /local disk/ });
   expect(diskFinding({ freeBytes: 2e11, fileSystem: null }).result).toBe('pass');
+});
+
+test('a card whose memory is held by another is told with who holds it', () => {
+  const card = {
+    device: 'cuda:0',
+    name: 'NVIDIA L4',
+    driver: 'nvidia 580.1',
+    nvidia: 0,
+    works: true,
+    missing: null,
+    step: null,
+  };
+  const holder = 'process 77 (python3, 20.0 GB)';
+  expect(deviceFinding({ ...card, memoryBytes: 24e9, freeBytes: 3e9 }, holder)).toMatchObject({
+    result: 'warn',
+    says: 'NVIDIA L4, 24.0 GB, 3.0 GB free, nvidia 580.1; most of the rest is held by process 77 (python3, 20.0 GB)',
+  });
+  expect(deviceFinding({ ...card, memoryBytes: 24e9, freeBytes: 23e9 }, holder).result).toBe('pass');
+  expect(deviceFinding({ ...card, memoryBytes: null, freeBytes: null }, null).result).toBe('pass');
+});
+
+test('the room for threads is the least of the control groups around, of either version', () => {
+  const root = temporaryFolder();
+  const write = (file: string, text: string) => {
+    mkdirSync(dirname(join(root, file)), { recursive: true });
+    writeFileSync(join(root, file), text);
+  };
+  expect(tasksRoom(root)).toBeNull();
+  write('proc/self/cgroup', '0::/user/app\n');
+  write('sys/fs/cgroup/user/app/pids.max', 'max\n');
+  expect(tasksRoom(root)).toBeNull();
+  write('sys/fs/cgroup/user/pids.max', '100\n');
+  write('sys/fs/cgroup/user/pids.current', '60\n');
+  expect(tasksRoom(root)).toBe(40);
+  expect(tasksFinding(40)).toMatchObject({ result: 'warn', says: expect.stringContaining('room for 40 threads') });
+  write('proc/self/cgroup', '4:pids:/box\n');
+  write('sys/fs/cgroup/pids/box/pids.max', '9000\n');
+  write('sys/fs/cgroup/pids/box/pids.current', '10\n');
+  expect(tasksFinding(tasksRoom(root))).toMatchObject({ result: 'pass', says: '8990 more threads and processes' });
 });
 
 test('where memory is short its holders are named', () => {

@@ -12,7 +12,14 @@ import { readKeysFile } from '../config/keys-file.js';
 import { loadExplained } from '../config/load-config.js';
 import { databaseFinding, diskFinding, diskOf, folderFinding } from '../doctor/data.js';
 import { type Finding, fail, findingLine, pass } from '../doctor/finding.js';
-import { clockFinding, limitsFinding, memoryFinding, memoryHolders } from '../doctor/machine.js';
+import {
+  clockFinding,
+  limitsFinding,
+  memoryFinding,
+  memoryHolders,
+  tasksFinding,
+  tasksRoom,
+} from '../doctor/machine.js';
 import { deviceFindings, modelFindings, runtimeFinding } from '../doctor/model.js';
 import { portFinding } from '../doctor/port.js';
 import { nodeFinding, packagesFinding, toolsFinding } from '../doctor/program.js';
@@ -72,6 +79,7 @@ async function* look(given: Settings): AsyncGenerator<Finding> {
   yield portFinding(config.host, config.port, isOpen, status?.supervisor.url ?? null);
   yield memoryFinding(totalmem(), availableMemory(), memoryHolders);
   yield limitsFinding(readKernelFile('/proc/self/limits'));
+  yield tasksFinding(tasksRoom());
   yield await clockLook();
   yield toolsFinding(process.env.PATH, installedUnit() !== null);
   yield* await deviceFindings(config);

@@ -7,7 +7,7 @@ import { candidatesFor, type Device, listDevices } from './devices.js';
 import { findDevices } from './find-devices.js';
 
 export interface CheckedDevice
-  extends Pick<Device, 'device' | 'name' | 'driver' | 'memoryBytes' | 'freeBytes'>,
+  extends Pick<Device, 'device' | 'name' | 'driver' | 'memoryBytes' | 'freeBytes' | 'nvidia'>,
     Partial<DeviceAbility> {
   works: boolean;
   missing: string | null;
@@ -23,8 +23,8 @@ export async function listChecked(config: Config): Promise<CheckedDevice[]> {
   const unseen = wanted.filter((one) => !devices.some(({ device }) => device === one.device));
   const rows: CheckedDevice[] = [];
   for (const one of [...unseen, ...devices]) {
-    const { device, name, driver, memoryBytes, freeBytes, missing } = one;
-    const row = { device, name, driver, memoryBytes, freeBytes };
+    const { device, name, driver, memoryBytes, freeBytes, nvidia, missing } = one;
+    const row = { device, name, driver, memoryBytes, freeBytes, nvidia };
     if (device === 'cpu') rows.push({ ...row, works: true, missing: null, step: null });
     else if (missing) rows.push({ ...row, works: false, missing: missing.what, step: missing.step });
     else rows.push({ ...row, ...(await tried(() => checkDevice(one))) });

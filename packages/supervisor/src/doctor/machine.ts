@@ -1,4 +1,5 @@
 /** The machine: its memory and who holds it, its limits, its clock. */
+import { dirname, join } from 'node:path';
 import { listKernelFolder, readKernelFile } from '@qwen-supervisor/files/kernel-file';
 import { type Finding, fail, gigabytes, pass, warn } from './finding.js';
 
@@ -57,6 +58,39 @@ export function limitsFinding(limits: string): Finding {
       `ulimit -Hn ${FILES_MIN}, or LimitNOFILE`,
     );
   return pass('limits', `open files ${Number.isFinite(files) ? files : 'without limit'}`);
+}
+
+/** Threads and processes that supervisor, API and worker have at most, on a machine with many processors. */
+const TASKS_MIN = 512;
+
+/** `room`: threads and processes that the control group has left; null without a bound. */
+export function tasksFinding(room: number | null): Finding {
+  if (room === null) return pass('tasks', 'without limit');
+  if (room >= TASKS_MIN) return pass('tasks', `${room} more threads and processes`);
+  return warn(
+    'tasks',
+    `the control group has room for ${room} threads and processes: the worker may fail to start`,
+    'TasksMax of the unit, --pids-limit of the container',
+  );
+}
+
+/** The least of the group's own and of those around it. Reference: cgroup-v2, "pids.max". */
+export function tasksRoom(root = '/'): number | null {
+  const groups = readKernelFile(join(root, 'proc/self/cgroup'));
+  const v2 = /^0::(.*)$/m.exec(groups)?.[1];
+  const v1 = /^\d+:(?:\w+,)*pids(?:,\w+)*:(.*)$/m.exec(groups)?.[1];
+  const rooms = [
+    ['sys/fs/cgroup', v2],
+    ['sys/fs/cgroup/pids', v1],
+  ].flatMap(([folder = '', path]) => (path === undefined ? [] : roomsOf(join(root, folder), path)));
+  return rooms.length === 0 ? null : Math.min(...rooms);
+}
+
+function roomsOf(folder: string, path: string): number[] {
+  const number = (file: string) => Number(readKernelFile(join(folder, path, file)).trim() || Number.NaN);
+  const room = number('pids.max') - number('pids.current');
+  const own = Number.isNaN(room) ? [] : [Math.max(0, room)];
+  return path === '/' || path === '.' ? own : [...own, ...roomsOf(folder, dirname(path))];
 }
 
 /** `builtMs`: when this program was made. `isSynchronised`: what the system says of it; null where it says nothing. */

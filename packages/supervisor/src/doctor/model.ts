@@ -2,7 +2,8 @@
 import type { Config } from '@qwen-supervisor/protocol/config';
 import { CodedError } from '@qwen-supervisor/protocol/errors';
 import { checkDevice } from '../devices/check-device.js';
-import { listChecked } from '../devices/list-checked.js';
+import { probeDevice } from '../devices/device-memory.js';
+import { type CheckedDevice, listChecked } from '../devices/list-checked.js';
 import type { PlannedModel } from '../planned-model.js';
 import { type Free, PlannedModels } from '../planned-models.js';
 import { type Finding, fail, gigabytes, looked, pass, warn } from './finding.js';
@@ -17,12 +18,22 @@ export function runtimeFinding(): Promise<Finding> {
 
 export async function deviceFindings(config: Config): Promise<Finding[]> {
   const devices = await listChecked(config);
-  return devices.map(({ device, name, driver, memoryBytes, freeBytes, works, missing, step }) => {
-    const memory = device === 'cpu' || memoryBytes === null ? null : `${gigabytes(memoryBytes)}`;
-    const free = freeBytes === null ? null : `${gigabytes(freeBytes)} free`;
-    const what = [name, memory, free, driver].filter((part) => part !== null).join(', ');
-    return works ? pass(device, what) : warn(device, `${what}: ${missing}`, step as string);
-  });
+  const holderOn = async ({ nvidia }: CheckedDevice) => (await probeDevice(nvidia)).holder;
+  return Promise.all(devices.map(async (device) => deviceFinding(device, await holderOn(device))));
+}
+
+/** `holder`: who has the most of a card's memory; null where nobody does, or it is not told. */
+export function deviceFinding(
+  { device, name, driver, memoryBytes, freeBytes, works, missing, step }: CheckedDevice,
+  holder: string | null,
+): Finding {
+  const memory = device === 'cpu' || memoryBytes === null ? null : `${gigabytes(memoryBytes)}`;
+  const free = freeBytes === null ? null : `${gigabytes(freeBytes)} free`;
+  const what = [name, memory, free, driver].filter((part) => part !== null).join(', ');
+  if (!works) return warn(device, `${what}: ${missing}`, step as string);
+  if (memoryBytes === null || freeBytes === null || freeBytes > memoryBytes / 2) return pass(device, what);
+  const whose = holder === null ? '' : `; most of the rest is held by ${holder}`;
+  return warn(device, `${what}${whose}`, 'end it, unless it is the worker that runs: larger pictures fit then');
 }
 
 /** The headers of all files, and whether it fits, on each device; `free`: what will be free by then. */
