@@ -24,7 +24,7 @@ const RECEIVER = `use Socket; $| = 1; socket(S, AF_UNIX, SOCK_DGRAM, 0); bind(S,
 print "bound\\n"; while (recv(S, $m, 65536, 0), defined $m) { $m =~ s/\\n/|/g; print "$m\\n" }`;
 
 test.skipIf(!has('systemd-notify') || !has('perl'))(
-  'systemd is told of the load, of readiness when it is true, that the loop turns, and of the stop, in this order',
+  'systemd is told of the load, of readiness when it is true, that the loop turns, of a reload, and of the stop',
   async () => {
     const socket = join(temporaryFolder(), 'notify');
     const receiver = spawn('perl', ['-e', RECEIVER, socket]);
@@ -40,6 +40,12 @@ test.skipIf(!has('systemd-notify') || !has('perl'))(
     });
     await product.ready();
     await until(async () => (heard.includes('WATCHDOG=1') && heard.includes('READY=1') ? true : null));
+    const before = heard.length;
+    expect(await cli(['reload', '--data-dir', product.dataDir])).toMatchObject({ code: 0 });
+    // Type=notify-reload waits for the second.
+    await until(async () =>
+      /RELOADING=1\|MONOTONIC_USEC=\d+\n[\s\S]*READY=1/.test(heard.slice(before)) ? true : null,
+    );
     product.process.kill('SIGTERM');
     expect(await product.exited).toMatchObject({ code: 0 });
     await until(async () => (heard.includes('STOPPING=1') ? true : null));
