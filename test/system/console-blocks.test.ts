@@ -2,7 +2,7 @@
  * What the page of the first hour says to type is typed, in its order, by a newcomer with an empty home under a real
  * systemd; and what it says is printed is compared. `…` stands for anything.
  */
-import { mkdirSync, mkdtempSync, readFileSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, rmSync, symlinkSync, writeFileSync } from 'node:fs';
 import { createServer } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
@@ -11,25 +11,9 @@ import { REPOSITORY } from '../fixture-files.js';
 import { writeQwenImage, writeSparse } from '../qwen-image-sizes.js';
 import { until } from './product.js';
 import { canManage, type Manager, startManager } from './real-systemd.js';
+import { patternOf, typedIn } from './typed.js';
 
-const PAGE = readFileSync(join(REPOSITORY, 'docs/getting-started.md'), 'utf8');
-
-interface Typed {
-  command: string;
-  printed: string;
-}
-
-/** Commands, each with what is below it. */
-const TYPED: Typed[] = [...PAGE.matchAll(/```console\n(.*?)```/gs)].flatMap(([, block = '']) =>
-  block
-    .split(/^\$ /m)
-    .slice(1)
-    .map((part) => {
-      const [command = '', ...lines] = part.trimEnd().split('\n');
-      return { command, printed: lines.join('\n') };
-    }),
-);
-
+const TYPED = typedIn('getting-started.md');
 const can = canManage();
 
 describe.skipIf(!can)('the first hour', () => {
@@ -66,7 +50,7 @@ describe.skipIf(!can)('the first hour', () => {
   });
 
   test.each(TYPED)('$command', async ({ command, printed }) => {
-    const expected = pattern(here(printed));
+    const expected = patternOf(here(printed));
     // What is asked may still be on its way: a start, a crash that is being written down.
     const isQuestion = /status|crashes/.test(command);
     const stdout = await until(async () => {
@@ -79,16 +63,6 @@ describe.skipIf(!can)('the first hour', () => {
     if (printed !== '') expect(stdout).toMatch(expected);
   });
 });
-
-/** Lines of `…` alone are any lines, none too. */
-function pattern(printed: string): RegExp {
-  const lines = printed.split('\n').map((line) => {
-    if (line === '…') return '(?:.*\\n)*?';
-    const escaped = line.replace(/[.*+?^${}()|[\]\\]/g, '\\$&');
-    return `${escaped.replaceAll('…', '.*').replace(/ {2,}/g, ' +')}\\n`;
-  });
-  return new RegExp(`^${lines.join('')}`);
-}
 
 function freePort(): Promise<number> {
   return new Promise((resolve) => {
