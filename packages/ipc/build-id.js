@@ -4,7 +4,7 @@
  * old files that lie beside what was built are not run.
  */
 import { createHash } from 'node:crypto';
-import { existsSync, mkdirSync, readdirSync, readFileSync, writeFileSync } from 'node:fs';
+import { existsSync, mkdirSync, readdirSync, readFileSync, renameSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 
 const packages = join(import.meta.dirname, '..');
@@ -18,4 +18,6 @@ for (const name of readdirSync(packages).sort()) {
 }
 const folder = join(import.meta.dirname, 'dist');
 mkdirSync(folder, { recursive: true });
-writeFileSync(join(folder, 'build-id'), hash.digest('hex').slice(0, 12));
+// Under another name first: a child that is started now would read half of it.
+writeFileSync(join(folder, 'build-id.tmp'), hash.digest('hex').slice(0, 12));
+renameSync(join(folder, 'build-id.tmp'), join(folder, 'build-id'));

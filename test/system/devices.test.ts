@@ -153,7 +153,10 @@ test("a block of Qwen-Image's width is measured, whatever the model, and the pla
   // Another driver may be faster, or slower.
   const other = await planFor({ ...card, driver: 'nvidia 590.2' });
   expect(other.report.seconds).toBeNull();
-  expect(other.lines).toContain('qwen-supervisor bench --probe');
+  expect(other.lines).toContain('qwen-supervisor bench --probe --device cuda:0');
+  // Since then it is to compute in something else.
+  const narrow = { bytes: 24e9, attention: 'fused', compute: 'bfloat16' };
+  expect((await planFor({ ...card, card: narrow })).report.seconds).toBeNull();
 });
 
 describe('on a graphics card', { timeout: 900_000 }, () => {

@@ -35,7 +35,10 @@ try {
     throw fromRuntime(error, 'INFERENCE_FAILED', `the probe of ${command.device}`);
   });
   if (command.json) console.log(JSON.stringify(report));
-  await keepProbe(command.dataDir, report);
+  await keepProbe(command.dataDir, report).catch((error: Error) => {
+    // It was measured, and printed, all the same.
+    console.error(harmless(`note: not kept for 'model plan': ${error.message}`));
+  });
 } catch (error) {
   const coded = toCodedError(error);
   console.error(harmless(`error ${coded.code}: ${coded.message}\nhint: ${coded.hint}`));

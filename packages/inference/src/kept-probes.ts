@@ -1,6 +1,6 @@
 /** What `bench --probe` measured on the devices of this machine, kept for the plan of a model. */
-import { mkdirSync, readFileSync } from 'node:fs';
-import { dirname, join } from 'node:path';
+import { readFileSync } from 'node:fs';
+import { join } from 'node:path';
 import { replaceFile } from '@qwen-supervisor/files/replace-file';
 import { PROBES_FILE } from '@qwen-supervisor/protocol/data-files';
 import { z } from 'zod';
@@ -15,17 +15,26 @@ const kept = z.object({
 });
 type Kept = z.infer<typeof kept>;
 
-/** One of each device: the last. @throws Error of the file system */
+/**
+ * One of each device: the last. Into a folder that is there: who makes it decides whose it is.
+ * @throws Error of the file system
+ */
 export async function keepProbe(dataDir: string, probe: BlockProbe): Promise<void> {
-  const file = join(dataDir, PROBES_FILE);
   const others = readProbes(dataDir).filter((one) => !isSame(one, probe));
-  mkdirSync(dirname(file), { recursive: true });
-  await replaceFile(file, Buffer.from(JSON.stringify([...others, probe])));
+  await replaceFile(join(dataDir, PROBES_FILE), Buffer.from(JSON.stringify([...others, probe])));
 }
 
-/** What was measured on this very card with this driver; null where nothing was. */
-export function keptProbe(dataDir: string, device: Pick<Kept, 'device' | 'name' | 'driver'>): Kept | null {
-  return readProbes(dataDir).find((one) => isSame(one, device)) ?? null;
+/**
+ * What was measured on this very card with this driver; null where nothing was, or not in what is computed in now:
+ * `compute` is null where that is not known.
+ */
+export function keptProbe(
+  dataDir: string,
+  device: Pick<Kept, 'device' | 'name' | 'driver'>,
+  compute: string | null,
+): Kept | null {
+  const probe = readProbes(dataDir).find((one) => isSame(one, device)) ?? null;
+  return probe !== null && compute !== null && probe.compute !== compute ? null : probe;
 }
 
 function isSame(a: Pick<Kept, 'device' | 'name' | 'driver'>, b: Pick<Kept, 'device' | 'name' | 'driver'>): boolean {

@@ -12,7 +12,11 @@ const question = JSON.parse(process.argv[2] ?? '{}') as PlanQuestion & { threads
 try {
   const report = await planOf(question, async (): Promise<Speeds> => {
     // On a card it takes a minute: it was measured before, or is not known.
-    if (question.device !== 'cpu') return { of: 'card', bySide: keptProbe(question.dataDir, question)?.blocks ?? [] };
+    if (question.device !== 'cpu')
+      return {
+        of: 'card',
+        bySide: keptProbe(question.dataDir, question, question.card?.compute ?? null)?.blocks ?? [],
+      };
     await requireRuntimeLibraries();
     const { multiplicationSpeed } = await import('./multiplication-speed.js');
     const speed = (accuracy: 0 | 4) =>

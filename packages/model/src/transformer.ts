@@ -124,11 +124,14 @@ export function buildTransformer(
 function buildPart(
   config: TransformerConfig,
   tensors: Tensors,
-  { accuracy, kind, compute }: { accuracy: Accuracy; kind: AttentionKind; compute: Compute },
+  { accuracy: wanted, kind, compute }: { accuracy: Accuracy; kind: AttentionKind; compute: Compute },
   first: number,
   end: number,
 ): TransformerPart {
   const { dim, headDim, numHeads, numLayers, inChannels, jointAttentionDim } = config;
+  // Kernels of cards keep the sum of 8-bit products, and its scale, in the type that they compute in: in float16 the
+  // one is too large for it and the other too small.
+  const accuracy = compute === 'float32' ? wanted : 0;
   const firstRow = first * 2 * ROWS;
   const lastRow = end === numLayers ? modulationRows(config) : end * 2 * ROWS;
   const g = new OnnxGraph(first === 0 ? 'transformer' : `transformer_${first}`);

@@ -1,4 +1,5 @@
 /** What a machine could compute with, what is missing, and what is taken. */
+import { CHILD_ENV } from '@qwen-supervisor/protocol/messages';
 import type { Card } from '@qwen-supervisor/supervisor/devices/cards';
 import { candidatesFor, type Found, listDevices } from '@qwen-supervisor/supervisor/devices/devices';
 import { describe, expect, test } from 'vitest';
@@ -77,6 +78,18 @@ test.each<[string, Partial<Found>, string]>([
 ])('CUDA with %s is listed with the step that is missing', (_, found, step) => {
   const [device] = listDevices({ ...FOUND, ...found });
   expect(device).toMatchObject({ device: 'cuda:0', missing: { step: expect.stringContaining(step) } });
+});
+
+test('a card may compute in bfloat16 from RTX 30 on, in float16 before that and through Vulkan, and in neither where that is not wanted', () => {
+  const may = (found: Partial<Found>, of = 'cuda:0') =>
+    listDevices({ ...FOUND, ...found }).find(({ device }) => device === of)?.env[CHILD_ENV.compute];
+  const older = { ...NVIDIA, cuda: { ...NVIDIA.cuda, computeCapability: 7.5 } } as Card;
+  expect(may({ cards: [NVIDIA] })).toBe('bfloat16 float16');
+  expect(may({ cards: [older] })).toBe('float16');
+  expect(may({ cards: [NVIDIA] }, 'webgpu:0')).toBe('float16');
+  for (const device of ['cuda:0', 'webgpu:0'])
+    expect(may({ cards: [NVIDIA], precision: 'float32' }, device), device).toBeUndefined();
+  expect(may({ cards: [NVIDIA] }, 'cpu')).toBeUndefined();
 });
 
 test.each<[Partial<Found>, string]>([

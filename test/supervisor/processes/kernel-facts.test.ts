@@ -73,6 +73,7 @@ describe('device memory', () => {
     answer(4000, '77, 20000, node\n88, 100, Xorg\n');
     expect(await measureDevice(77, 1)).toEqual({ heldBytes: 20_000 * 2 ** 20, freeBytes: 4000 * 2 ** 20 });
     expect(await probeDevice(1)).toEqual({ freeBytes: 4000 * 2 ** 20, holder: 'process 77 (node, 21.0 GB)' });
+    expect((await probeDevice(1, [77])).holder, 'of others').not.toContain('process 77');
   });
 
   test('of a process whose name holds commas is not cut', async () => {

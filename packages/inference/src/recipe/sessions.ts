@@ -100,7 +100,7 @@ export async function loadSessions(
   const embeddings = new EmbeddingTable(graphs.embeddings);
   const model = fingerprint(checkpoint);
   const runtime = `onnxruntime ${env.versions.node}, ${processorName()}`;
-  // Another version of this program may compute otherwise.
+  // Another release may compute otherwise; every build would lose what took minutes.
   const identity = `${model} ${RELEASE} ${runtime}`;
   const cache = (name: string, maxBytes: number) => new FloatCache(join(cacheFolder, name), maxBytes);
   const modulation = await openModulation(architecture.transformer.dim, graphs.modulation, {
@@ -170,7 +170,7 @@ export async function loadSessions(
   return {
     architecture,
     roundingOf: (pixels) =>
-      `${runtime}, ${threads} threads, accuracy ${accuracyFor(plan, pixels)}, ${attention} attention in ${compute} on ${parseDevice(device).kind}`,
+      `${runtime}, ${threads} threads, accuracy ${accuracyFor(plan, pixels)}, ${attention} attention${compute === 'float32' ? '' : ` in ${compute}`} on ${parseDevice(device).kind}`,
     tokenizer,
     textStates,
     modulation,

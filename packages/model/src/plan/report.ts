@@ -131,7 +131,7 @@ export function planLines({ name, quantize, preparing, ...report }: PlanReport):
   if (!seconds)
     return [
       ...lines,
-      `how long a picture takes on ${device}: 'qwen-supervisor bench --probe' measures it for this plan`,
+      `how long a picture takes on ${device}: 'qwen-supervisor bench --probe --device ${device}' measures it for this plan`,
     ];
   if (seconds.picture === null)
     return [

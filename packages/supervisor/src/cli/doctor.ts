@@ -82,7 +82,7 @@ async function* look(given: Settings): AsyncGenerator<Finding> {
   yield tasksFinding(tasksRoom());
   yield await clockLook();
   yield toolsFinding(process.env.PATH, installedUnit() !== null);
-  yield* await deviceFindings(config);
+  yield* await deviceFindings(config, status?.children.map(({ pid }) => pid) ?? []);
   yield* await modelFindings(config, heldBy(status));
 }
 

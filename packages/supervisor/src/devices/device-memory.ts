@@ -22,11 +22,14 @@ export async function measureDevice(pid: number, card: number | null): Promise<D
   return freeBytes === null ? { heldBytes: 0, freeBytes: 0 } : { heldBytes, freeBytes };
 }
 
-/** What is free now, null where the device does not tell; and who has the most of the rest. */
-export async function probeDevice(card: number | null): Promise<{ freeBytes: number | null; holder: string | null }> {
+/** What is free now, null where the device does not tell; and who of others than `ours` has the most of the rest. */
+export async function probeDevice(
+  card: number | null,
+  ours: readonly (number | null)[] = [],
+): Promise<{ freeBytes: number | null; holder: string | null }> {
   if (card === null) return { freeBytes: null, holder: null };
   const [freeBytes, holders] = await Promise.all([free(card), listHolders(card)]);
-  const [most] = holders.sort((a, b) => b.bytes - a.bytes);
+  const [most] = holders.filter(({ pid }) => !ours.includes(pid)).sort((a, b) => b.bytes - a.bytes);
   const holder = most ? `process ${most.pid} (${most.name}, ${(most.bytes / 1e9).toFixed(1)} GB)` : null;
   return { freeBytes, holder };
 }

@@ -16,13 +16,14 @@ export function runtimeFinding(): Promise<Finding> {
   });
 }
 
-export async function deviceFindings(config: Config): Promise<Finding[]> {
+/** `ours`: processes that may have a card's memory. */
+export async function deviceFindings(config: Config, ours: readonly (number | null)[]): Promise<Finding[]> {
   const devices = await listChecked(config);
-  const holderOn = async ({ nvidia }: CheckedDevice) => (await probeDevice(nvidia)).holder;
+  const holderOn = async ({ nvidia }: CheckedDevice) => (await probeDevice(nvidia, ours)).holder;
   return Promise.all(devices.map(async (device) => deviceFinding(device, await holderOn(device))));
 }
 
-/** `holder`: who has the most of a card's memory; null where nobody does, or it is not told. */
+/** `holder`: who else has the most of a card's memory; null where nobody has any, or it is not told. */
 export function deviceFinding(
   { device, name, driver, memoryBytes, freeBytes, works, missing, step }: CheckedDevice,
   holder: string | null,
@@ -31,9 +32,9 @@ export function deviceFinding(
   const free = freeBytes === null ? null : `${gigabytes(freeBytes)} free`;
   const what = [name, memory, free, driver].filter((part) => part !== null).join(', ');
   if (!works) return warn(device, `${what}: ${missing}`, step as string);
-  if (memoryBytes === null || freeBytes === null || freeBytes > memoryBytes / 2) return pass(device, what);
-  const whose = holder === null ? '' : `; most of the rest is held by ${holder}`;
-  return warn(device, `${what}${whose}`, 'end it, unless it is the worker that runs: larger pictures fit then');
+  const isShort = memoryBytes !== null && freeBytes !== null && freeBytes < memoryBytes / 2;
+  if (!isShort || holder === null) return pass(device, what);
+  return warn(device, `${what}; of others ${holder} has the most`, 'end it: larger pictures fit then');
 }
 
 /** The headers of all files, and whether it fits, on each device; `free`: what will be free by then. */
