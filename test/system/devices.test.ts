@@ -208,7 +208,7 @@ describe('on a graphics card', { timeout: 900_000 }, () => {
   testOnCard(
     'a card that is lost twice is left: the job goes on where it was, on the processor, and it is told',
     async () => {
-      const there = await on(NASTY);
+      const there = await on(NASTY, '--model', OTHER);
       const { id } = await there.submit({ ...SMALL, prompt: 'lose the device', numInferenceSteps: 12 });
       const job = await ended(there, id);
       expect(job).toMatchObject({ status: 'done', attempts: 3, startedOverReason: null, devices: ['webgpu:0', 'cpu'] });
