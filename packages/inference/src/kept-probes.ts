@@ -14,6 +14,8 @@ const kept = z.object({
   blocks: z.array(z.object({ side: z.number(), operationsPerSecond: z.number().positive() })).min(1),
 });
 type Kept = z.infer<typeof kept>;
+/** Which device, and what it was driven by: another driver may be faster, or slower. */
+type Which = Pick<Kept, 'device' | 'name' | 'driver'>;
 
 /**
  * One of each device: the last. Into a folder that is there: who makes it decides whose it is.
@@ -28,16 +30,12 @@ export async function keepProbe(dataDir: string, probe: BlockProbe): Promise<voi
  * What was measured on this very card with this driver; null where nothing was, or not in what is computed in now:
  * `compute` is null where that is not known.
  */
-export function keptProbe(
-  dataDir: string,
-  device: Pick<Kept, 'device' | 'name' | 'driver'>,
-  compute: string | null,
-): Kept | null {
+export function keptProbe(dataDir: string, device: Which, compute: string | null): Kept | null {
   const probe = readProbes(dataDir).find((one) => isSame(one, device)) ?? null;
   return probe !== null && compute !== null && probe.compute !== compute ? null : probe;
 }
 
-function isSame(a: Pick<Kept, 'device' | 'name' | 'driver'>, b: Pick<Kept, 'device' | 'name' | 'driver'>): boolean {
+function isSame(a: Which, b: Which): boolean {
   return a.device === b.device && a.name === b.name && a.driver === b.driver;
 }
 

@@ -2,16 +2,16 @@
 import { VERSION } from '@qwen-supervisor/ipc/version';
 import { OnnxGraph } from '@qwen-supervisor/model/onnx';
 import { syntheticBlock, WIDTHS } from '@qwen-supervisor/model/synthetic-block';
-import { jointRotary, type TransformerPart } from '@qwen-supervisor/model/transformer';
+import type { TransformerPart } from '@qwen-supervisor/model/transformer';
 import { placeWeights } from '@qwen-supervisor/model/weights';
 import type { DeviceAbility } from '@qwen-supervisor/protocol/device';
 import { env, InferenceSession, Tensor } from 'onnxruntime-node';
 import type { BenchCommand } from './bench-main.js';
 import { processorName, threadCount } from './processors.js';
-import { abilityOf, providerOf } from './recipe/device.js';
+import { abilityOf, difference, providerOf } from './recipe/device.js';
+import { runBlock, TEXT_TOKENS } from './recipe/run-block.js';
 import { fromRuntime } from './recipe/runtime-error.js';
 
-const TEXT_TOKENS = 64;
 /** Of a float32 product that says what the device can do at most, of the tokens of the smallest picture. */
 const [K, N] = [3072, 3072];
 const PEAK_RUNS = 3;
@@ -88,9 +88,7 @@ async function compare(device: string, ability: DeviceAbility, threads: number, 
     await session.release();
   }
   const [expected, actual] = outputs as [Float32Array, Float32Array];
-  const sum = (of: (value: number, i: number) => number) =>
-    expected.reduce((total, value, i) => total + of(value, i), 0);
-  return Math.sqrt(sum((value, i) => (value - (actual[i] as number)) ** 2) / sum((value) => value ** 2));
+  return difference(actual, expected);
 }
 
 async function open(part: TransformerPart, device: string, threads: number, folder: string): Promise<InferenceSession> {
@@ -107,19 +105,8 @@ async function open(part: TransformerPart, device: string, threads: number, fold
   }
 }
 
-async function run(session: InferenceSession, { rows }: TransformerPart, tokens: number): Promise<Float32Array> {
-  const side = Math.ceil(Math.sqrt(tokens));
-  const { cos, sin } = jointRotary(WIDTHS, TEXT_TOKENS, side, side);
-  const waves = (length: number) => Float32Array.from({ length }, (_, i) => Math.sin(1.3 * i));
-  const rotary = [1, TEXT_TOKENS + side * side, WIDTHS.headDim / 2];
-  const { nextImage } = await session.run({
-    latents: new Tensor('float32', waves(side * side * WIDTHS.inChannels), [side * side, WIDTHS.inChannels]),
-    text: new Tensor('float32', waves(TEXT_TOKENS * WIDTHS.jointAttentionDim), [TEXT_TOKENS, WIDTHS.jointAttentionDim]),
-    cos: new Tensor('float32', cos, rotary),
-    sin: new Tensor('float32', sin, rotary),
-    modulation: new Tensor('float32', waves(rows * WIDTHS.dim), [rows * WIDTHS.dim]),
-  });
-  return (nextImage as Tensor).data as Float32Array;
+function run(session: InferenceSession, part: TransformerPart, tokens: number): Promise<Float32Array> {
+  return runBlock(session, part, WIDTHS, Math.ceil(Math.sqrt(tokens)));
 }
 
 /** The fastest of some runs: others may disturb one. */

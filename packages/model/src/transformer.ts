@@ -196,7 +196,9 @@ function buildPart(
     const batched = (x: string) => g.node('Unsqueeze', [x, g.ints([0])]);
     const mlp = (x: string, name: string) => {
       const [up, down] = [`${block}.${name}.net.0.proj`, `${block}.${name}.net.2`];
-      const isLargest = isLargestMlp(down, numLayers);
+      // The largest activations of the network, some 2e7, go through this one: rounded to 8 bits beside them
+      // everything else of their row would be lost, and 16 bits would not hold them. Reference: as `SMALLER`.
+      const isLargest = isLast && name === 'img_mlp';
       const inside = isLargest ? 'float32' : compute;
       const options = { accuracy: isLargest ? 0 : accuracy, compute: inside } as const;
       const hidden = linear(g, tensors, narrow(g, x, inside), up, [4 * dim, dim], { ...options, accuracy }); // [n, 4 * dim]
@@ -242,14 +244,6 @@ function buildPart(
     g.output('nextWords', words, ['t', dim]);
   }
   return { graph: g, firstRow, rows: lastRow - firstRow };
-}
-
-/**
- * The largest activations of the network, some 2e7, go through the last block's image MLP: rounded to 8 bits beside
- * them everything else of their row would be lost, and 16 bits would not hold them. Reference: as `SMALLER`.
- */
-function isLargestMlp(down: string, numLayers: number): boolean {
-  return down === `transformer_blocks.${numLayers - 1}.img_mlp.net.2`;
 }
 
 /**

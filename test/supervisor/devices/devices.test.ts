@@ -51,9 +51,10 @@ describe('auto', () => {
   test('takes the card with the most memory, and shows that one alone to Vulkan', () => {
     const { candidates } = choose('auto', { cards: [AMD, NVIDIA], cudaEnv: null });
     expect(candidates.map(({ device }) => device)).toEqual(['webgpu:1', 'webgpu:0', 'cpu']);
-    expect(candidates[0]?.env).toMatchObject({
+    expect(candidates[0]?.env).toEqual({
       MESA_VK_DEVICE_SELECT: '10de:2684!',
       VK_LOADER_DEVICE_SELECT: '10de:2684',
+      [CHILD_ENV.compute]: 'float16',
     });
   });
 

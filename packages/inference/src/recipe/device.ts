@@ -8,14 +8,13 @@ import { join } from 'node:path';
 import { type AttentionKind, attention, type Compute } from '@qwen-supervisor/model/layers';
 import { OnnxGraph } from '@qwen-supervisor/model/onnx';
 import { SMALL, syntheticBlock } from '@qwen-supervisor/model/synthetic-block';
-import { jointRotary } from '@qwen-supervisor/model/transformer';
 import { placeWeights } from '@qwen-supervisor/model/weights';
-import type { DeviceAbility } from '@qwen-supervisor/protocol/device';
-import { parseDevice } from '@qwen-supervisor/protocol/device';
+import { type DeviceAbility, parseDevice } from '@qwen-supervisor/protocol/device';
 import { deviceFault } from '@qwen-supervisor/protocol/device-fault';
 import { CodedError } from '@qwen-supervisor/protocol/errors';
 import { CHILD_ENV } from '@qwen-supervisor/protocol/messages';
 import { InferenceSession, Tensor } from 'onnxruntime-node';
+import { runBlock } from './run-block.js';
 
 /** Tokens, heads and width of a head, as the transformer and the VAE have them. */
 const SHAPES = [
@@ -28,6 +27,8 @@ const LIMIT = 1e-3;
 const SIXTEEN_BITS_LIMIT = 3e-2;
 /** How large the modulation makes values: with the second the block's streams grow beyond what float16 holds. */
 const MODULATIONS = [1, 1000];
+/** Tokens of a side: enough for the kernels that draw. For few there are others. */
+const SIDE = 8;
 
 /** How ONNX Runtime is asked for a device. Which card Vulkan shows is decided by the environment of this process. */
 export function providerOf(device: string): InferenceSession.ExecutionProviderConfig {
@@ -81,28 +82,12 @@ function notAble(): null {
 
 /** What a small block of the transformer gives, of usual values and of values as large as Qwen-Image's. */
 async function blocks(device: string, ability: DeviceAbility, folder: string): Promise<Float32Array[]> {
-  const { graph, rows } = syntheticBlock(folder, 0, ability, SMALL);
-  const placed = placeWeights(graph, folder, () => {});
-  const { dim, headDim, inChannels, jointAttentionDim } = SMALL;
-  // Enough tokens for the kernels that draw: for few there are others.
-  const [side, words] = [8, 64];
-  const tokens = side * side;
-  const waves = (length: number, height = 1) => Float32Array.from({ length }, (_, i) => height * Math.sin(1.3 * i));
-  const { cos, sin } = jointRotary(SMALL, words, side, side);
-  const rotary = [1, words + tokens, headDim / 2];
+  const part = syntheticBlock(folder, 0, ability, SMALL);
+  const placed = placeWeights(part.graph, folder, () => {});
   const session = await openOn(device, placed.model, placed.folder);
   try {
     const outputs: Float32Array[] = [];
-    for (const height of MODULATIONS) {
-      const { nextImage } = await session.run({
-        latents: new Tensor('float32', waves(tokens * inChannels), [tokens, inChannels]),
-        text: new Tensor('float32', waves(words * jointAttentionDim), [words, jointAttentionDim]),
-        cos: new Tensor('float32', cos, rotary),
-        sin: new Tensor('float32', sin, rotary),
-        modulation: new Tensor('float32', waves(rows * dim, height), [rows * dim]),
-      });
-      outputs.push((nextImage as Tensor).data as Float32Array);
-    }
+    for (const height of MODULATIONS) outputs.push(await runBlock(session, part, SMALL, SIDE, height));
     return outputs;
   } finally {
     await session.release();
@@ -140,7 +125,8 @@ async function openOn(device: string, model: Uint8Array, folder?: string): Promi
   }
 }
 
-function difference(actual: Float32Array, expected: Float32Array): number {
+/** Relative. */
+export function difference(actual: Float32Array, expected: Float32Array): number {
   let [error, norm] = [0, 0];
   for (let i = 0; i < expected.length; i++) {
     error += ((actual[i] as number) - (expected[i] as number)) ** 2;

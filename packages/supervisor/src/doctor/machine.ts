@@ -1,5 +1,6 @@
 /** The machine: its memory and who holds it, its limits, its clock. */
-import { dirname, join } from 'node:path';
+import { join } from 'node:path';
+import { controlGroups } from '@qwen-supervisor/files/control-groups';
 import { listKernelFolder, readKernelFile } from '@qwen-supervisor/files/kernel-file';
 import { type Finding, fail, gigabytes, pass, warn } from './finding.js';
 
@@ -76,21 +77,14 @@ export function tasksFinding(room: number | null): Finding {
 
 /** The least of the group's own and of those around it. Reference: cgroup-v2, "pids.max". */
 export function tasksRoom(root = '/'): number | null {
-  const groups = readKernelFile(join(root, 'proc/self/cgroup'));
-  const v2 = /^0::(.*)$/m.exec(groups)?.[1];
-  const v1 = /^\d+:(?:\w+,)*pids(?:,\w+)*:(.*)$/m.exec(groups)?.[1];
-  const rooms = [
-    ['sys/fs/cgroup', v2],
-    ['sys/fs/cgroup/pids', v1],
-  ].flatMap(([folder = '', path]) => (path === undefined ? [] : roomsOf(join(root, folder), path)));
+  const groups = ([1, 2] as const).flatMap((version) => controlGroups({ version, controller: 'pids' }, root));
+  const rooms = groups.flatMap((group) => {
+    const number = (file: string) => Number(readKernelFile(join(group, file)).trim() || Number.NaN);
+    const room = number('pids.max') - number('pids.current');
+    // One that is not there, or 'max', is no number.
+    return Number.isNaN(room) ? [] : [Math.max(0, room)];
+  });
   return rooms.length === 0 ? null : Math.min(...rooms);
-}
-
-function roomsOf(folder: string, path: string): number[] {
-  const number = (file: string) => Number(readKernelFile(join(folder, path, file)).trim() || Number.NaN);
-  const room = number('pids.max') - number('pids.current');
-  const own = Number.isNaN(room) ? [] : [Math.max(0, room)];
-  return path === '/' || path === '.' ? own : [...own, ...roomsOf(folder, dirname(path))];
 }
 
 /** `builtMs`: when this program was made. `isSynchronised`: what the system says of it; null where it says nothing. */

@@ -1,0 +1,32 @@
+/** A synthetic block of the transformer, run: to see how long it takes, and whether it comes out right. */
+import type { TransformerConfig } from '@qwen-supervisor/model/architecture';
+import { jointRotary, type TransformerPart } from '@qwen-supervisor/model/transformer';
+import { type InferenceSession, Tensor } from 'onnxruntime-node';
+
+/** Of a prompt of some sentences. */
+export const TEXT_TOKENS = 64;
+
+/**
+ * The image's stream [side * side, dim] that a first block gives, of a picture of `side` by `side` tokens; `height`:
+ * how large its modulation is.
+ */
+export async function runBlock(
+  session: InferenceSession,
+  { rows }: TransformerPart,
+  widths: TransformerConfig,
+  side: number,
+  height = 1,
+): Promise<Float32Array> {
+  const { dim, headDim, inChannels, jointAttentionDim } = widths;
+  const { cos, sin } = jointRotary(widths, TEXT_TOKENS, side, side);
+  const waves = (length: number, of = 1) => Float32Array.from({ length }, (_, i) => of * Math.sin(1.3 * i));
+  const rotary = [1, TEXT_TOKENS + side * side, headDim / 2];
+  const { nextImage } = await session.run({
+    latents: new Tensor('float32', waves(side * side * inChannels), [side * side, inChannels]),
+    text: new Tensor('float32', waves(TEXT_TOKENS * jointAttentionDim), [TEXT_TOKENS, jointAttentionDim]),
+    cos: new Tensor('float32', cos, rotary),
+    sin: new Tensor('float32', sin, rotary),
+    modulation: new Tensor('float32', waves(rows * dim, height), [rows * dim]),
+  });
+  return (nextImage as Tensor).data as Float32Array;
+}
