@@ -19,7 +19,19 @@ test('on a machine that is well nothing fails, and each line is there for people
   const { code, of } = await doctor('--data-dir', dataDir, '--port', '0');
   expect(code).toBe(0);
   const abouts = ['Node', 'packages', 'ONNX Runtime', 'settings', 'supervisor', 'service', 'data folder', 'disk'];
-  for (const about of [...abouts, 'database', 'port', 'memory', 'limits', 'tasks', 'clock', 'tools', 'cpu', 'model'])
+  for (const about of [
+    ...abouts,
+    'database',
+    'port',
+    'memory',
+    'limits',
+    'processors',
+    'tasks',
+    'clock',
+    'tools',
+    'cpu',
+    'model',
+  ])
     expect(of(about)?.result, about).toMatch(/pass|warn/);
   const { stdout } = await cli(['doctor', '--data-dir', dataDir, '--port', '0'], { NO_COLOR: '1' });
   expect(stdout).toMatch(/^pass {2}ONNX Runtime +loads, and computes right/m);

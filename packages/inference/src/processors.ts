@@ -1,6 +1,7 @@
 /** What computes: which processors, and as many threads as this process may really use of them. */
 import { arch, availableParallelism, cpus } from 'node:os';
 import { readKernelFile } from '@qwen-supervisor/files/kernel-file';
+import { processorQuota } from '@qwen-supervisor/files/processor-quota';
 
 /** Which kind of processor: another may round otherwise. */
 export function processorName(): string {
@@ -9,27 +10,11 @@ export function processorName(): string {
 
 /** `wanted`: what the operator has set; 0 for as many as there are, which `sharers` workers have between them. */
 export function threadCount(wanted: number, sharers = 1): number {
-  const possible = [availableParallelism(), quota(), cores()].filter((count) => count !== null);
+  const quota = processorQuota();
+  const share = quota === null ? null : Math.ceil(quota);
+  const possible = [availableParallelism(), share, cores()].filter((count) => count !== null);
   // Two threads on one core, or on a share of one, take turns.
   return wanted > 0 ? wanted : Math.max(1, Math.floor(Math.min(...possible) / sharers));
-}
-
-/** Processors' worth of time that the control group has; null without a bound. Reference: cgroup-v2, "cpu.max". */
-function quota(): number | null {
-  const groups = readKernelFile('/proc/self/cgroup');
-  const pathOf = (pattern: RegExp) => pattern.exec(groups)?.[1] ?? '/';
-  // Within a container its own group is the root of what it sees.
-  for (const path of [pathOf(/^0::(.*)$/m), '/']) {
-    const [, time, period] = /^(\d+) (\d+)/.exec(readKernelFile(`/sys/fs/cgroup${path}/cpu.max`)) ?? [];
-    if (time && period) return Math.ceil(Number(time) / Number(period));
-  }
-  for (const path of [pathOf(/^\d+:(?:\w+,)*cpu(?:,\w+)*:(.*)$/m), '/']) {
-    const [time, period] = ['quota', 'period'].map((name) =>
-      Number(readKernelFile(`/sys/fs/cgroup/cpu${path}/cpu.cfs_${name}_us`)),
-    );
-    if (time && period && time > 0) return Math.ceil(time / period);
-  }
-  return null;
 }
 
 /** Without those that are two of one core; null where the system does not tell. */

@@ -8,6 +8,7 @@ import {
   clockFinding,
   limitsFinding,
   memoryFinding,
+  processorsFinding,
   tasksFinding,
   tasksRoom,
 } from '@qwen-supervisor/supervisor/doctor/machine';
@@ -89,6 +90,13 @@ test('the room for threads is the least of the control groups around, of either 
   write('sys/fs/cgroup/pids/box/pids.max', '9000\n');
   write('sys/fs/cgroup/pids/box/pids.current', '10\n');
   expect(tasksFinding(tasksRoom(root))).toMatchObject({ result: 'pass', says: '8990 more threads and processes' });
+});
+
+test('of processors that a control group lets be used too little is told', () => {
+  expect(processorsFinding(16, null)).toMatchObject({ result: 'pass', says: '16' });
+  expect(processorsFinding(2, 4)).toMatchObject({ result: 'pass', says: '2' });
+  expect(processorsFinding(16, 4)).toMatchObject({ result: 'pass', says: expect.stringContaining('4.0 of 16') });
+  expect(processorsFinding(16, 0.5)).toMatchObject({ result: 'warn', step: expect.stringContaining('CPUQuota') });
 });
 
 test('where memory is short its holders are named', () => {

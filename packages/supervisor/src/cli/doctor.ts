@@ -1,7 +1,8 @@
 import { readFileSync, statSync } from 'node:fs';
-import { totalmem, userInfo } from 'node:os';
+import { availableParallelism, totalmem, userInfo } from 'node:os';
 import { fileURLToPath } from 'node:url';
 import { readKernelFile } from '@qwen-supervisor/files/kernel-file';
+import { processorQuota } from '@qwen-supervisor/files/processor-quota';
 import { availableMemory } from '@qwen-supervisor/model/plan/memory';
 import type { Config } from '@qwen-supervisor/protocol/config';
 import { CodedError } from '@qwen-supervisor/protocol/errors';
@@ -17,6 +18,7 @@ import {
   limitsFinding,
   memoryFinding,
   memoryHolders,
+  processorsFinding,
   tasksFinding,
   tasksRoom,
 } from '../doctor/machine.js';
@@ -79,6 +81,7 @@ async function* look(given: Settings): AsyncGenerator<Finding> {
   yield portFinding(config.host, config.port, isOpen, status?.supervisor.url ?? null);
   yield memoryFinding(totalmem(), availableMemory(), memoryHolders);
   yield limitsFinding(readKernelFile('/proc/self/limits'));
+  yield processorsFinding(availableParallelism(), processorQuota());
   yield tasksFinding(tasksRoom());
   yield await clockLook();
   yield toolsFinding(process.env.PATH, installedUnit() !== null);

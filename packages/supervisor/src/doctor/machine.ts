@@ -7,6 +7,8 @@ import { type Finding, fail, gigabytes, pass, warn } from './finding.js';
 /** Without room for this much the system around it suffers. */
 const MEMORY_LOW = 2e9;
 const HOLDERS = 3;
+/** With less the API waits for the worker that draws. */
+const PROCESSORS_MIN = 2;
 
 export interface Holder {
   pid: number;
@@ -59,6 +61,14 @@ export function limitsFinding(limits: string): Finding {
       `ulimit -Hn ${FILES_MIN}, or LimitNOFILE`,
     );
   return pass('limits', `open files ${Number.isFinite(files) ? files : 'without limit'}`);
+}
+
+/** `quota`: processors' worth of time that the control group has; null without a bound. */
+export function processorsFinding(count: number, quota: number | null): Finding {
+  if (quota === null || quota >= count) return pass('processors', `${count}`);
+  const says = `${quota.toFixed(1)} of ${count}: the control group lets no more be used`;
+  if (quota >= PROCESSORS_MIN) return pass('processors', says);
+  return warn('processors', says, 'CPUQuota of the unit, --cpus of the container');
 }
 
 /** Threads and processes that supervisor, API and worker have at most, on a machine with many processors. */
