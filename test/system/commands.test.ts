@@ -242,6 +242,21 @@ test('status --watch shows children, queue and crashes on the whole screen, and 
   await product.clean();
 });
 
+test('on a terminal stop says which step of the picture it waits for, and clears that away', async () => {
+  const product = await startProduct(['--on-stop', 'finish']);
+  await product.ready();
+  await cli(['generate', '--data-dir', product.dataDir, '--detach', '--steps', '300', 'a fox']);
+  await until(async () => ((await product.status()).queue.running === 1 ? true : null));
+  const typed = join(temporaryFolder(), 'screen');
+  const command = `${process.execPath} ${BIN} stop --data-dir ${product.dataDir}`;
+  const { exitCode } = await execa('script', ['-qefc', `stty rows 20 cols 50; ${command}`, typed], { stdin: 'ignore' });
+  expect(exitCode).toBe(0);
+  const [, ...lines] = readFileSync(typed, 'utf8').split('\r\x1b[K');
+  expect(lines[0]).toMatch(/^a picture ends first: step \d+ of 300, \d+ s$/);
+  expect(lines.at(-1)).toMatch(/^stopped\r\n/);
+  await product.clean();
+});
+
 test.each([
   [['--color'], {}, true],
   [['--no-color'], { FORCE_COLOR: '1' }, false],
@@ -253,6 +268,9 @@ test.each([
   writeFileSync(join(dataDir, 'logs/supervisor.log'), '{"level":50,"time":"2026-01-01T00:00:00Z","msg":"x"}\n');
   const { stdout } = await cli(['logs', '--data-dir', dataDir, ...flags], { FORCE_COLOR: '', ...env });
   expect(stdout.includes('\x1b[')).toBe(expected);
+  const looked = await cli(['doctor', '--data-dir', dataDir, '--port', '0', ...flags], { FORCE_COLOR: '', ...env });
+  expect(looked.stdout.includes('\x1b[32mpass')).toBe(expected);
+  expect(looked.stdout).not.toContain('\\u001b');
 });
 
 describe('bench', () => {
@@ -264,7 +282,7 @@ describe('bench', () => {
     expect(Object.keys(measured.load)).toEqual(['tokenizer', 'text_encoder', 'transformer', 'vae', 'warm-up']);
     for (const key of ['serving', 'ready', 'step', 'decode', 'http', 'ipc', 'supervisorBytes'])
       expect(measured[key], key).toBeGreaterThan(0);
-    expect(measured.workerBytes.drawing).toBeGreaterThan(10e6);
+    for (const stage of ['loading', 'step']) expect(measured.workerBytes[stage], stage).toBeGreaterThan(10e6);
   });
 
   test('finds the number of threads, and writes it into the settings beside all else', async () => {

@@ -1,11 +1,32 @@
 /** The program under the Nodes that are mended: the whole system is started, drawn with and killed in under each. */
-import { join } from 'node:path';
+import { dirname, join } from 'node:path';
 import { execa } from 'execa';
 import { expect, test } from 'vitest';
 import { REPOSITORY, temporaryFolder } from '../fixture-files.js';
 import { installNode } from './other-node.js';
 
-test.for([22, 24, 26])('Node %d draws, resumes and stops, and warns of nothing', async (major, { skip }) => {
+const NODES = [22, 24, 26];
+
+/** Those of every package, and not those of the repository's own texts. */
+const SHORT = ['files', 'protocol', 'ipc', 'supervisor', 'model', 'inference', 'api'];
+
+test('the short tests pass under the newest Node', async ({ skip }) => {
+  const newest = Math.max(...NODES);
+  const node = await installNode(newest, temporaryFolder());
+  if (node === null) return skip(`Node ${newest} cannot be had here`);
+  const vitest = join(REPOSITORY, 'node_modules/vitest/vitest.mjs');
+  const folders = SHORT.map((name) => `test/${name}/`);
+  const { stdout, stderr, exitCode } = await execa(node, [vitest, 'run', '--project', 'unit', ...folders], {
+    cwd: REPOSITORY,
+    reject: false,
+    // Vitest tells its children whose they are.
+    env: { PATH: `${dirname(node)}:${process.env.PATH}`, VITEST: undefined, VITEST_WORKER_ID: undefined },
+  });
+  expect(exitCode, `${stdout.slice(-5000)}${stderr.slice(-2000)}`).toBe(0);
+  expect(stdout).toMatch(/^[1-9]\d{2,} passed, 0 failed$/m);
+});
+
+test.for(NODES)('Node %d draws, resumes and stops, and warns of nothing', async (major, { skip }) => {
   const node = await installNode(major, temporaryFolder());
   if (node === null) return skip(`Node ${major} cannot be had here`);
   const bin = join(REPOSITORY, 'bin/qwen-supervisor.js');

@@ -1,7 +1,17 @@
 /** The program as others get it: packed, installed where nothing of this repository is, started, and drawing. */
-import { execFileSync, spawn } from 'node:child_process';
-import { chmodSync, chownSync, existsSync, mkdirSync, readdirSync, readFileSync, rmSync, writeFileSync } from 'node:fs';
-import { join } from 'node:path';
+import { execFileSync, spawn, spawnSync } from 'node:child_process';
+import {
+  chmodSync,
+  chownSync,
+  existsSync,
+  mkdirSync,
+  readdirSync,
+  readFileSync,
+  realpathSync,
+  rmSync,
+  writeFileSync,
+} from 'node:fs';
+import { dirname, join } from 'node:path';
 import { expect, onTestFinished, test } from 'vitest';
 import { REPOSITORY, temporaryFolder } from '../fixture-files.js';
 
@@ -48,6 +58,28 @@ async function draws(program: string, folder: string): Promise<void> {
   expect(await ended).toBe(0);
 }
 
+/** What a stack trace says leads to the line that was written, which is there. */
+function tellsItsLines(program: string, folder: string): void {
+  const installed = realpathSync(program);
+  const packages = join(dirname(installed), '../node_modules/@qwen-supervisor');
+  const maps = readdirSync(packages, { recursive: true, encoding: 'utf8' }).filter((name) => name.endsWith('.js.map'));
+  expect(maps.length).toBeGreaterThan(100);
+  for (const name of maps) {
+    const map = join(packages, name);
+    for (const source of JSON.parse(readFileSync(map, 'utf8')).sources)
+      expect(existsSync(join(dirname(map), source)), `${name} leads to ${source}`).toBe(true);
+  }
+  const script = `const { CodedError } = await import(${JSON.stringify(join(packages, 'protocol/dist/errors.js'))});
+    console.log(CodedError.from({ code: 'INTERNAL', message: 'x' }).stack)`;
+  const thrown = spawnSync(process.execPath, ['--enable-source-maps', '--input-type=module', '-e', script], {
+    cwd: folder,
+    encoding: 'utf8',
+    env: clean,
+  });
+  const [, file, line] = /\((\/.*protocol\/src\/errors\.ts):(\d+):\d+\)/.exec(thrown.stdout) ?? [];
+  expect(readFileSync(file as string, 'utf8').split('\n')[Number(line) - 1]).toContain('new CodedError(');
+}
+
 /** An update to another build of the same release, under a supervisor that runs. */
 async function noticesAnotherBuild(program: string, folder: string): Promise<void> {
   const dataDir = join(folder, 'data');
@@ -92,6 +124,7 @@ test('installed for all, without any script being run, it starts and draws', asy
   const program = join(prefix, 'bin', 'qwen-supervisor');
   expect(run(program, ['--version'], folder)).toMatch(/^\d+\.\d+\.\d+\+[0-9a-f]{12}\n$/);
   await draws(program, folder);
+  tellsItsLines(program, folder);
   if (process.getuid?.() === 0) verifiesAsNobody(program, folder);
   // Half of an installation is told as such.
   rmSync(join(prefix, 'lib/node_modules/qwen-supervisor/node_modules/commander'), { recursive: true });

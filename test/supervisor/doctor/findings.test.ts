@@ -4,6 +4,7 @@ import { VERSION } from '@qwen-supervisor/ipc/version';
 import { CodedError } from '@qwen-supervisor/protocol/errors';
 import type { MachineStatus } from '@qwen-supervisor/protocol/status';
 import { diskFinding } from '@qwen-supervisor/supervisor/doctor/data';
+import { findingLine, warn } from '@qwen-supervisor/supervisor/doctor/finding';
 import {
   clockFinding,
   limitsFinding,
@@ -213,4 +214,11 @@ test('a service that ends with the session of its user is a warning, and says ho
   const state = { active: 'active', sub: 'running', text: '', pid: 7, restarts: 0, result: 'success' };
   expect(serviceFinding(unit, state, null).result).toBe('pass');
   expect(serviceFinding(unit, state, 'kim')).toMatchObject({ result: 'warn', step: 'loginctl enable-linger kim' });
+});
+
+test('what a finding says cannot move the cursor, in colours neither', () => {
+  const line = findingLine(warn('port', 'held by \x1b[2Jx', 'end \x1b]0;x\x07'), true);
+  expect(line).toContain('\x1b[33mwarn\x1b[39m  port');
+  expect(line).toContain('held by \\u001b[2Jx');
+  expect(line).toContain('end \\u001b]0;x\\u0007');
 });

@@ -2,6 +2,7 @@
  * Entry of `qwen-supervisor model add | list | show | verify | use | remove`, a process of its own: the
  * command line loads nothing of models. One argument: the command as JSON.
  */
+import { statSync } from 'node:fs';
 import { availableParallelism } from 'node:os';
 import { join } from 'node:path';
 import { modelFolder } from '@qwen-supervisor/protocol/data-files';
@@ -59,7 +60,16 @@ async function run(): Promise<void> {
     }
     case 'verify': {
       const { name } = requireRegistration(dataDir, command.name);
-      const damaged = Object.values(PREPARED).flatMap((file) => damagedTensors(join(modelFolder(dataDir, name), file)));
+      const files = Object.values(PREPARED).map((file) => join(modelFolder(dataDir, name), file));
+      let read = 0;
+      const total = files.reduce((sum, file) => sum + statSync(file).size, 0);
+      const show = progress('verifying', total);
+      const onBytes = (count: number) => {
+        read += count;
+        show(read);
+      };
+      const damaged = files.flatMap((file) => damagedTensors(file, onBytes));
+      show(total);
       if (damaged.length > 0)
         throw new CodedError(
           'MODEL_INVALID',
@@ -100,23 +110,24 @@ async function add(options: Extract<ModelCommand, { do: 'add' }>): Promise<void>
     );
   }
   if (options.checkOnly) return json ? console.log(JSON.stringify(summary)) : undefined;
-  const model = await addModel(dataDir, checked, given, progress(preparation.bytesToRead));
+  const model = await addModel(dataDir, checked, given, progress('preparing', preparation.bytesToRead));
   say(model, [`added: qwen-supervisor start --model ${model.name}`]);
 }
 
 /** Told on a terminal as it goes, elsewhere every tenth. */
-function progress(total: number): (done: number) => void {
+function progress(doing: string, total: number): (done: number) => void {
   const startedMs = performance.now();
   let [begunAt, told] = [-1, -1];
   return (done) => {
     if (begunAt < 0) begunAt = done;
     const percent = Math.floor((100 * done) / total);
     const step = process.stderr.isTTY ? 1 : 10;
-    if (percent < told + step) return;
-    told = percent;
     const seconds = (performance.now() - startedMs) / 1000;
+    // What is done at once needs no line.
+    if (percent < told + step || seconds < 1) return;
+    told = percent;
     const left = done > begunAt ? `, ${Math.ceil((seconds * (total - done)) / (done - begunAt))} s left` : '';
-    const text = `preparing: ${percent} % of ${gigabytes(total)}${left}`;
+    const text = `${doing}: ${percent} % of ${gigabytes(total)}${left}`;
     process.stderr.write(process.stderr.isTTY ? `\r\x1b[K${text}${done === total ? '\n' : ''}` : `${text}\n`);
   };
 }

@@ -6,16 +6,22 @@ import { openForReading, readAt, readSafetensorsHeader } from '../safetensors.js
 
 const PIECE_BYTES = 8 << 20;
 
-/** Names of the tensors of a prepared file whose bytes have another checksum. @throws CodedError MODEL_* */
-export function damagedTensors(file: string): string[] {
+/**
+ * Names of the tensors of a prepared file whose bytes have another checksum. `onBytes` hears how many were read, piece by
+ * piece. @throws CodedError MODEL_*
+ */
+export function damagedTensors(file: string, onBytes: (count: number) => void): string[] {
   const { sha256 } = readPreparedHeader(file);
   const entries = readSafetensorsHeader(file);
   const { fd } = openForReading(file);
   try {
     return [...entries.values()].flatMap(({ name, offset, length }) => {
       const hash = createHash('sha256');
-      for (let done = 0; done < length; done += PIECE_BYTES)
-        hash.update(readAt(fd, file, offset + done, Math.min(PIECE_BYTES, length - done)));
+      for (let done = 0; done < length; done += PIECE_BYTES) {
+        const piece = readAt(fd, file, offset + done, Math.min(PIECE_BYTES, length - done));
+        hash.update(piece);
+        onBytes(piece.length);
+      }
       return hash.digest('hex') === sha256[name] ? [] : [name];
     });
   } finally {

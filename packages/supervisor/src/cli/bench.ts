@@ -10,7 +10,9 @@ import { explained } from './client.js';
 import { runEntry } from './entry.js';
 import { print, printError } from './printer.js';
 import { type Settings, withSettings } from './settings.js';
+import { whileWaiting } from './while-waiting.js';
 
+const MEASURING = 'a whole system in a scratch folder draws small pictures';
 /** Of Qwen-Image's pictures, pixels. */
 const SIDES = [512, 1024, 1328];
 
@@ -27,9 +29,8 @@ export function addBench(program: Command): void {
         throw new CodedError('USAGE_INVALID', '--write: needs --find-threads, and a file named by --config');
       const { config } = explained(settings);
       if (probe) return probeDevice(config, Boolean(json));
-      if (process.stderr.isTTY) printError('a whole system is started in a scratch folder, and draws small pictures');
       if (!findThreads) {
-        const measured = await measureSystem(config);
+        const measured = await whileWaiting(() => MEASURING, measureSystem(config));
         return print(json ? JSON.stringify(measured) : linesOf(measured).join('\n'));
       }
       const found = await findThreadCount(config, Boolean(json));
@@ -68,7 +69,8 @@ const BETTER = 0.97;
 async function findThreadCount(config: Config, json: boolean) {
   const steps: { threads: number; step: number }[] = [];
   for (const threads of candidatesOf(availableParallelism())) {
-    const { step } = await measureSystem({ ...config, threads });
+    const measuring = measureSystem({ ...config, threads });
+    const { step } = await whileWaiting(() => `${MEASURING} with threads = ${threads}`, measuring);
     if (step === null) throw new CodedError('VERIFY_FAILED', `no step was seen with ${threads} threads`);
     steps.push({ threads, step });
     if (!json) print(`threads ${String(threads).padStart(3)}   step ${inSeconds(step)}`);
@@ -97,6 +99,9 @@ function linesOf(measured: Measured): string[] {
   const { model, size, device, threads, serving, ready, load, queue, text, step, decode, http, ipc } = measured;
   const { supervisorBytes, workerBytes } = measured;
   const parts = Object.entries(load).map(([part, seconds]) => `${part} ${inSeconds(seconds)}`);
+  const stages = Object.entries(workerBytes).flatMap(([stage, bytes]) =>
+    bytes === null ? [] : [`${stage} ${megabytes(bytes)}`],
+  );
   const rows: [string, string][] = [
     ['what', `${model}, ${size}, on ${device}, ${threads === 0 ? 'as many threads as cores' : `${threads} threads`}`],
     ['start', `${inSeconds(serving)} to the first answer, ${inSeconds(ready)} until it could draw`],
@@ -106,10 +111,7 @@ function linesOf(measured: Measured): string[] {
     ['step', inSeconds(step)],
     ['decode', inSeconds(decode)],
     ['round trip', `HTTP ${inSeconds(http)}, control socket ${inSeconds(ipc)}`],
-    [
-      'memory',
-      `supervisor ${megabytes(supervisorBytes)}; worker ${megabytes(workerBytes.loading)} while it loaded, ${megabytes(workerBytes.drawing)} while it drew`,
-    ],
+    ['memory', `supervisor ${megabytes(supervisorBytes)}; worker at most ${stages.join(', ')}`],
   ];
   return rows.map(([name, value]) => `${name.padEnd(NAME_WIDTH)} ${value}`);
 }

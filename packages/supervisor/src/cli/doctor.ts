@@ -36,8 +36,9 @@ import { lingers, type ServiceState, serviceState } from '../service/systemctl.j
 import { installedWith } from '../service/units.js';
 import { answered, connect, explained } from './client.js';
 import { heldBy } from './held-memory.js';
-import { print } from './printer.js';
+import { print, printPainted } from './printer.js';
 import { type Settings, withSettings } from './settings.js';
+import { whileWaiting } from './while-waiting.js';
 
 export function addDoctor(program: Command): void {
   withSettings(program.command('doctor'))
@@ -45,9 +46,12 @@ export function addDoctor(program: Command): void {
     .option('--json', 'print one JSON object')
     .action(async ({ json, ...settings }: Settings) => {
       const findings: Finding[] = [];
-      for await (const finding of look(settings)) {
+      const looking = look(settings);
+      const next = () => whileWaiting(() => 'looking', looking.next());
+      for (let found = await next(); !found.done; found = await next()) {
+        const finding = found.value;
         findings.push(finding);
-        if (!json) print(findingLine(finding, hasColours()));
+        if (!json) printPainted(findingLine(finding, hasColours()));
       }
       const failed = findings.filter(({ result }) => result === 'fail').length;
       if (json) print(JSON.stringify({ findings, failed }));

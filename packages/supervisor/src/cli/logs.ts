@@ -5,6 +5,7 @@ import { CodedError } from '@qwen-supervisor/protocol/errors';
 import type { Command } from 'commander';
 import { formatLine, hasColours } from '../records/log-line.js';
 import { countOf, dataDirOf, withDataDir } from './client.js';
+import { printPainted } from './printer.js';
 
 export function addLogs(program: Command): void {
   withDataDir(program.command('logs'))
@@ -17,8 +18,7 @@ export function addLogs(program: Command): void {
 
 async function logs(options: { dataDir?: string; lines: string; follow?: boolean; json?: boolean }): Promise<void> {
   // What is in the log is as harmless as JSON is: control characters are escaped.
-  const print = (line: string) =>
-    process.stdout.write(`${options.json ? line.trimEnd() : formatLine(line, hasColours())}\n`);
+  const print = (line: string) => printPainted(options.json ? line.trimEnd() : formatLine(line, hasColours()));
   const file = logFile(dataDirOf(options));
   const count = countOf(options.lines);
   requireReadable(file);

@@ -49,7 +49,9 @@ export async function commandLine(names = Object.keys(COMMANDS)): Promise<Comman
     .version(VERSION)
     .option('--color', 'colours, also where the output is no terminal; FORCE_COLOR does the same')
     .option('--no-color', 'no colours; NO_COLOR does the same')
-    .showHelpAfterError(false);
+    .showHelpAfterError(false)
+    // On a telephone, too.
+    .configureHelp({ minWidthToWrap: 12 });
   const adds = await Promise.all(names.map((name) => COMMANDS[name]?.()));
   for (const add of adds) add?.(program);
   addExamples(program);

@@ -8,6 +8,11 @@ export function print(text: string): void {
   process.stdout.write(`${harmless(text)}\n`);
 }
 
+/** A text with colours, whose parts were made harmless before they were painted. */
+export function printPainted(text: string): void {
+  process.stdout.write(`${text}\n`);
+}
+
 export function printError(text: string): void {
   process.stderr.write(`${harmless(text)}\n`);
 }

@@ -8,6 +8,7 @@ import { lingers, serviceState, systemctl } from '../service/systemctl.js';
 import { type Scope, UNIT } from '../service/units.js';
 import { print, printError } from './printer.js';
 import { type Settings, withSettings } from './settings.js';
+import { whileWaiting } from './while-waiting.js';
 
 export function addService(program: Command): void {
   const service = program.command('service').description('run it under systemd: from login or from boot on');
@@ -25,7 +26,8 @@ export function addService(program: Command): void {
       const { service, units, url } = unitsFor(options);
       const { scope } = service;
       await prepareForUser(service);
-      await install(service, units, json ? printError : print);
+      const installing = install(service, units, json ? printError : print);
+      await whileWaiting(() => 'systemd starts it', installing);
       if (json) return print(JSON.stringify({ scope, units: Object.keys(units), flags: service.flags, url }));
       print(`with ${service.flags.join(' ')}`);
       print(`${scope === 'user' ? 'your' : 'the'} service runs: ${url}/app/`);
@@ -48,7 +50,8 @@ export function addService(program: Command): void {
     .action(async ({ json, ...options }: ServiceWishes & { json?: boolean }) => {
       const scope = scopeOf(options);
       const paths = ours(scope);
-      await systemctl(scope, 'disable', '--now', ...paths.map(({ name }) => name));
+      const disabling = systemctl(scope, 'disable', '--now', ...paths.map(({ name }) => name));
+      await whileWaiting(() => 'systemd stops it', disabling);
       for (const { path } of paths) rmSync(path);
       await systemctl(scope, 'daemon-reload');
       if (json) return print(JSON.stringify({ removed: paths.map(({ path }) => path) }));

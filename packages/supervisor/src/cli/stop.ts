@@ -1,19 +1,29 @@
 import type { Command } from 'commander';
-import { answered, connect, dataDirOf, withDataDir } from './client.js';
+import { answered, connect, dataDirOf, type Listener, withDataDir } from './client.js';
 import { print } from './printer.js';
+import { whileWaiting } from './while-waiting.js';
 
 export function addStop(program: Command): void {
   withDataDir(program.command('stop'))
     .description('stop the supervisor; accepted jobs are kept')
     .option('--json', 'print one JSON object')
     .action(async (options: { dataDir?: string; json?: boolean }) => {
-      const { link, pid } = await connect(dataDirOf(options), undefined, true);
+      let doing = 'stopping';
+      const on: Listener = {
+        event(event) {
+          if (event.type === 'step') doing = `a picture ends first: step ${event.step} of ${event.steps}`;
+        },
+        missed() {},
+        workerFailed() {},
+      };
+      const { link, pid } = await connect(dataDirOf(options), on, true);
       const closed = new Promise<void>((resolve) => {
         link.onClose = resolve;
       });
       await answered(pid, link.request('stop', {}));
-      // The running job may be let end first.
-      await closed;
+      // The running job may be let end first. A supervisor of another version may have other words for it.
+      link.request('subscribe', { since: null }).catch(() => {});
+      await whileWaiting(() => doing, closed);
       print(options.json ? JSON.stringify({ stopped: pid }) : 'stopped');
     });
 }

@@ -4,6 +4,7 @@ import { SharedFolder } from '../jobs/shared-folder.js';
 import { explained } from './client.js';
 import { print, printError } from './printer.js';
 import { type Settings, withSettings } from './settings.js';
+import { whileWaiting } from './while-waiting.js';
 
 export function addStore(program: Command): void {
   const store = program.command('store').description('the job database that several machines share');
@@ -19,7 +20,7 @@ export function addStore(program: Command): void {
         );
       const { migratePostgres } = await import('../jobs/open-postgres.js');
       if (folder !== '') await new SharedFolder(folder, dataDir, { warn: printError }).make();
-      const changed = await migratePostgres(url);
+      const changed = await whileWaiting(() => 'the tables are being made', migratePostgres(url));
       const says = changed ? 'the tables were made or changed' : 'the tables are up to date';
       print(json ? JSON.stringify({ changed }) : says);
     });

@@ -19,8 +19,9 @@ import {
 } from '../verify/apis.js';
 import { startScratchSystem } from '../verify/scratch-system.js';
 import { explained } from './client.js';
-import { print } from './printer.js';
+import { print, printPainted } from './printer.js';
 import { type Settings, withSettings } from './settings.js';
+import { whileWaiting } from './while-waiting.js';
 
 /** Steps of the picture in which the worker is killed: enough to be in the middle of it. */
 const STEPS_TO_KILL_IN = 12;
@@ -58,7 +59,7 @@ class Report {
   async see<T>(about: string, look: () => Promise<{ says: string; value: T }>): Promise<T | null> {
     const startMs = performance.now();
     try {
-      const { says, value } = await look();
+      const { says, value } = await whileWaiting(() => about, look());
       this.#add(pass(about, `${says}, ${((performance.now() - startMs) / 1000).toFixed(1)} s`));
       return value;
     } catch (error) {
@@ -70,7 +71,7 @@ class Report {
 
   #add(finding: Finding): void {
     this.findings.push(finding);
-    if (this.#tells) print(findingLine(finding, hasColours()));
+    if (this.#tells) printPainted(findingLine(finding, hasColours()));
   }
 }
 

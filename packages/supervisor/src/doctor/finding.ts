@@ -1,5 +1,6 @@
 /** What one look of `doctor` comes to. */
 import { CodedError } from '@qwen-supervisor/protocol/errors';
+import { harmless } from '@qwen-supervisor/protocol/harmless-text';
 import pc from 'picocolors';
 
 export interface Finding {
@@ -35,6 +36,6 @@ const ABOUT_WIDTH = 20;
 export function findingLine({ about, result, says, step }: Finding, colours: boolean): string {
   const paint = pc.createColors(colours);
   const colour = { pass: paint.green, warn: paint.yellow, fail: paint.red }[result];
-  const line = `${colour(result)}  ${about.padEnd(ABOUT_WIDTH)} ${says}`;
-  return step === null ? line : `${line}\n      ${''.padEnd(ABOUT_WIDTH)} to do: ${step}`;
+  const line = `${colour(result)}  ${about.padEnd(ABOUT_WIDTH)} ${harmless(says)}`;
+  return step === null ? line : `${line}\n      ${''.padEnd(ABOUT_WIDTH)} to do: ${harmless(step)}`;
 }

@@ -4,7 +4,6 @@ import type { ModelAnswer } from '@qwen-supervisor/protocol/answers';
 import type { Config } from '@qwen-supervisor/protocol/config';
 import { firstDevice } from '@qwen-supervisor/protocol/device';
 import type { NumberedEvent } from '@qwen-supervisor/protocol/events';
-import type { SystemStatus } from '@qwen-supervisor/protocol/status';
 import { type Client, connect } from '../cli/client.js';
 import { fetchOk, get, jobEnd, smallWish, submit } from './apis.js';
 import { startScratchSystem } from './scratch-system.js';
@@ -23,14 +22,16 @@ export interface Measured extends Timings {
   http: number | null;
   ipc: number | null;
   supervisorBytes: number;
-  /** Most memory of the worker, bytes, by what it was doing when it was looked at. */
-  workerBytes: { loading: number; drawing: number };
+  /** Most memory of its own that the worker had, bytes, by what it was doing; null where no look fell into that. */
+  workerBytes: Record<Stage, number | null>;
 }
+
+type Stage = 'loading' | 'text' | 'step' | 'decode';
 
 const PICTURES = 3;
 const STEPS = 8;
 const ROUND_TRIPS = 100;
-const LOOK_MS = 250;
+const LOOK_MS = 20;
 
 /** @throws CodedError VERIFY_FAILED where it does not start, or draws nothing */
 export async function measureSystem(config: Config): Promise<Measured> {
@@ -47,15 +48,13 @@ export async function measureSystem(config: Config): Promise<Measured> {
     client = await connect(system.dataDir, on);
     const { link } = client;
     await link.request('subscribe', { since: 0 });
-    const workerBytes = { loading: 0, drawing: 0 };
-    const look = ({ children }: SystemStatus) => {
-      const worker = children.find(({ name }) => name === 'inference');
-      const doing = worker?.state === 'busy' ? 'drawing' : 'loading';
-      workerBytes[doing] = Math.max(workerBytes[doing], worker?.rssBytes ?? 0);
-    };
-    // A look that is on its way when the connection is closed has nobody who waits for it.
-    const nobodyWaits = () => {};
-    looking = setInterval(() => void link.request('status', {}).then(look, nobodyWaits), LOOK_MS);
+    const workerBytes: Measured['workerBytes'] = { loading: null, text: null, step: null, decode: null };
+    const worker = await system.pidOf('inference');
+    looking = setInterval(() => {
+      const stage = stageAfter(events.at(-1));
+      const bytes = memoryOf(worker, 'RssAnon');
+      if (stage && bytes > 0) workerBytes[stage] = Math.max(workerBytes[stage] ?? 0, bytes);
+    }, LOOK_MS);
     await system.ready();
     const ready = (performance.now() - startMs) / 1000;
     const { models } = await get<{ models: [ModelAnswer] }>(server, '/api/v1/models');
@@ -74,7 +73,7 @@ export async function measureSystem(config: Config): Promise<Measured> {
       ...timingsOf(events),
       http: await roundTrip(() => fetchOk(server, '/healthz').then((response) => response.text())),
       ipc: await roundTrip(() => link.request('status', {})),
-      supervisorBytes: residentBytes(status.supervisor.pid),
+      supervisorBytes: memoryOf(status.supervisor.pid, 'VmRSS'),
       workerBytes,
     };
   } finally {
@@ -99,7 +98,25 @@ async function roundTrip(ask: () => Promise<unknown>): Promise<number | null> {
   return median(seconds);
 }
 
-/** 0 where the system does not tell. Reference: proc(5), VmRSS. */
-function residentBytes(pid: number): number {
-  return Number(/^VmRSS:\s+(\d+) kB$/m.exec(readKernelFile(`/proc/${pid}/status`))?.[1] ?? 0) * 1024;
+/** What the worker does after an event of it; null between two pictures. */
+function stageAfter(event: NumberedEvent | undefined): Stage | null {
+  switch (event?.type) {
+    case 'load':
+      return 'loading';
+    case 'running':
+      return 'text';
+    case 'progress':
+    case 'step':
+      return 'step';
+    case 'decoding':
+      return 'decode';
+    default:
+      return null;
+  }
+}
+
+/** 0 where the system does not tell. Reference: proc(5), `/proc/PID/status`. */
+function memoryOf(pid: number, kind: 'VmRSS' | 'RssAnon'): number {
+  const line = new RegExp(`^${kind}:\\s+(\\d+) kB$`, 'm');
+  return Number(line.exec(readKernelFile(`/proc/${pid}/status`))?.[1] ?? 0) * 1024;
 }
