@@ -13,6 +13,13 @@ test('later sources win, and text becomes a number where the key is one', () => 
   expect(config).toMatchObject({ port: 3000, 'max-steps': 20, host: 'localhost' });
 });
 
+test.each(['', '/mnt/nas/qwen', 'https://host.lan/bucket', 'http://10.0.0.1:9000/bucket/house/one'])(
+  "a shared folder may be '%s'",
+  (where) => {
+    expect(parseConfig([BASE, { name: 'file', values: { 'shared-folder': where } }])['shared-folder']).toBe(where);
+  },
+);
+
 test.each(['max-steps', 'max_steps', 'maxSteps'])('%s is the same key', (key) => {
   expect(parseConfig([BASE, { name: 'file', values: { [key]: 7 } }])['max-steps']).toBe(7);
 });
@@ -23,6 +30,10 @@ test.each([
   [{ port: '8000x' }, /port \(from file\)/],
   [{ 'log-level': 'loud' }, /log-level \(from file\)/],
   [{ constructor: 1 }, /unknown key 'constructor'/],
+  [{ 'shared-folder': 's3://bucket' }, /begin with https:/],
+  [{ 'shared-folder': 'https://host.lan/' }, /has no bucket/],
+  [{ 'shared-folder': 'https://key:secret@host.lan/bucket' }, /must not have a key in it/],
+  [{ 'shared-folder': 'https://host.lan/bucket?versionId=1' }, /ends with its bucket/],
 ])('%o is refused, naming key and source', (values, message) => {
   expect(() => parseConfig([BASE, { name: 'file', values }])).toThrow(message);
 });

@@ -4,7 +4,8 @@
  * file.
  */
 import { z } from 'zod';
-import { DEVICES_PATTERN, listOfDevices } from './device.js';
+import { bucketAddressFault } from './bucket-address.js';
+import { DEVICES_PATTERN, listOfDevices, repeatedCard } from './device.js';
 import { CodedError } from './errors.js';
 import { STEPS_MAX } from './job-request.js';
 import { type ChildRole, WORKERS_MAX } from './status.js';
@@ -35,8 +36,13 @@ export const configSchema = z.strictObject({
     .meta({ takesEffect: 'start' }),
   'shared-folder': z
     .string()
+    .refine((text) => bucketAddressFault(text) === null, {
+      error: (issue) => bucketAddressFault(String(issue.input)) ?? '',
+    })
     .default('')
-    .describe('Folder that all machines of a shared store have mounted: there each finds the pictures of the others')
+    .describe(
+      'Where each machine of a shared store finds the pictures of the others: a folder that all have mounted, or the address of a bucket (S3), https://HOST/BUCKET, with its key in AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY',
+    )
     .meta({ takesEffect: 'start' }),
   host: z
     .string()
@@ -318,12 +324,6 @@ export const WHEN: Record<TakesEffect, string> = {
   api: 'Takes effect with a reload, which restarts the API',
   start: 'Takes effect with the next start',
 };
-
-/** The first card that is in the list twice; null if none is. */
-function repeatedCard(text: string): string | null {
-  const cards = listOfDevices(text).filter((device) => device !== 'cpu');
-  return cards.find((card, index) => cards.indexOf(card) < index) ?? null;
-}
 
 /** What is known about one key, for flags, docs and the example file. */
 export function describeKey(key: ConfigKey): { doc: string; default: string | number | undefined; numeric: boolean } {

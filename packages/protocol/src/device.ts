@@ -13,6 +13,12 @@ export function listOfDevices(text: string): string[] {
   return text.split(',').map((one) => one.trim());
 }
 
+/** The first card that is in the list twice; null if none is. */
+export function repeatedCard(text: string): string | null {
+  const cards = listOfDevices(text).filter((device) => device !== 'cpu');
+  return cards.find((card, index) => cards.indexOf(card) < index) ?? null;
+}
+
 export function firstDevice(text: string): string {
   return listOfDevices(text)[0] as string;
 }

@@ -180,8 +180,8 @@ export const ERRORS = {
     "install Node 22.12 or newer, or use store = 'sqlite', which every supported Node can",
     500, 71, 'environment'),
   SHARED_FOLDER_UNREACHABLE: row(
-    'the folder that all machines share cannot be read or written',
-    "mount it, or mend its permissions; what it needs in it 'qwen-supervisor store migrate' makes, once",
+    'the folder or bucket that all machines share cannot be read or written',
+    "mount it, or mend its permissions; what it needs in it 'qwen-supervisor store migrate' makes, once. Of a bucket look at address, AWS_ACCESS_KEY_ID and AWS_REGION",
     503, 71, 'environment', true),
   MACHINE_NOT_FOUND: row(
     'there is no machine of this name that shares the queue',

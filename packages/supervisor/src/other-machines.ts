@@ -6,7 +6,7 @@ import { isUp, type MachineReport, type MachineStatus } from '@qwen-supervisor/p
 import type { Core, JobDesk } from './jobs/job-desk.js';
 import type { JobStore } from './jobs/job-store.js';
 import type { ClaimHooks, JobNews } from './jobs/postgres-claims.js';
-import type { SharedFolder } from './jobs/shared-folder.js';
+import type { SharedFiles } from './jobs/shared-files.js';
 import type { EventLog } from './records/event-log.js';
 import type { Log } from './records/log.js';
 
@@ -19,7 +19,7 @@ interface Here {
   events: EventLog;
   log: Log;
   store: JobStore;
-  shared: SharedFolder | null;
+  shared: SharedFiles | null;
 }
 
 /** Heard by a store that is opened before there is anybody who could do something about it. */

@@ -1,7 +1,7 @@
 import type { ApiKey } from '@qwen-supervisor/protocol/api-keys';
 import type { Config } from '@qwen-supervisor/protocol/config';
 import type { JobStore } from './jobs/job-store.js';
-import type { SharedFolder } from './jobs/shared-folder.js';
+import type { SharedFiles } from './jobs/shared-files.js';
 import type { HttpPort } from './machine/http-port.js';
 import type { OtherMachines } from './other-machines.js';
 import type { PlannedModels } from './planned-models.js';
@@ -17,7 +17,7 @@ export interface Parts {
   store: JobStore;
   others: OtherMachines;
   /** Where the machines of a shared store find the pictures of each other. */
-  shared: SharedFolder | null;
+  shared: SharedFiles | null;
   httpPort: HttpPort;
   log: Log;
   socket: string;

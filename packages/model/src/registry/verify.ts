@@ -7,8 +7,8 @@ import { openForReading, readAt, readSafetensorsHeader } from '../safetensors.js
 const PIECE_BYTES = 8 << 20;
 
 /**
- * Names of the tensors of a prepared file whose bytes have another checksum. `onBytes` hears how many were read, piece by
- * piece. @throws CodedError MODEL_*
+ * Names of the tensors of a prepared file whose bytes have another checksum. `onBytes` hears how many were read, each
+ * piece alone. @throws CodedError MODEL_*
  */
 export function damagedTensors(file: string, onBytes: (count: number) => void): string[] {
   const { sha256 } = readPreparedHeader(file);

@@ -4,6 +4,7 @@ import { fileURLToPath } from 'node:url';
 import { readKernelFile } from '@qwen-supervisor/files/kernel-file';
 import { processorQuota } from '@qwen-supervisor/files/processor-quota';
 import { availableMemory } from '@qwen-supervisor/model/plan/memory';
+import { isBucketAddress } from '@qwen-supervisor/protocol/bucket-address';
 import type { Config } from '@qwen-supervisor/protocol/config';
 import { CodedError } from '@qwen-supervisor/protocol/errors';
 import type { SystemStatus } from '@qwen-supervisor/protocol/status';
@@ -27,7 +28,8 @@ import { portFinding } from '../doctor/port.js';
 import { nodeFinding, packagesFinding, toolsFinding } from '../doctor/program.js';
 import { databaseServerFindings, machinesFinding, sharedFolderFinding } from '../doctor/shared.js';
 import { serviceFinding, supervisorFinding } from '../doctor/supervisor.js';
-import { SharedFolder } from '../jobs/shared-folder.js';
+import { openBlobs } from '../jobs/blobs.js';
+import { SharedFiles } from '../jobs/shared-files.js';
 import { DATABASE_VERSION } from '../jobs/sqlite-database.js';
 import { fileSystemOf } from '../machine/file-system.js';
 import { hasColours } from '../records/log-line.js';
@@ -143,9 +145,9 @@ async function sharedLook(config: Config, status: SystemStatus | null): Promise<
   const { store, 'shared-folder': folder, 'data-dir': dataDir } = config;
   const { lookAtServer } = await import('../jobs/open-postgres.js');
   const server = await known(() => lookAtServer(store));
-  const found =
-    folder === '' ? null : await known(() => new SharedFolder(folder, dataDir, { warn() {} }).requireThere());
-  const fileSystem = folder === '' || found?.error ? null : fileSystemOf(folder);
+  const reach = async () => new SharedFiles(await openBlobs(folder), dataDir, { warn() {} }).requireThere();
+  const found = folder === '' ? null : await known(reach);
+  const fileSystem = folder === '' || isBucketAddress(folder) || found?.error ? null : fileSystemOf(folder);
   return [
     ...(server.value ? databaseServerFindings(server.value.facts, server.value.schema) : [server.finding as Finding]),
     sharedFolderFinding(folder, found?.error ?? null, fileSystem),

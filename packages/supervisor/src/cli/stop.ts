@@ -21,8 +21,8 @@ export function addStop(program: Command): void {
         link.onClose = resolve;
       });
       await answered(pid, link.request('stop', {}));
-      // The running job may be let end first. A supervisor of another version may have other words for it.
-      link.request('subscribe', { since: null }).catch(() => {});
+      // The running job may be let end first. A supervisor of another version may know no such request.
+      void Promise.allSettled([link.request('subscribe', { since: null })]);
       await whileWaiting(() => doing, closed);
       print(options.json ? JSON.stringify({ stopped: pid }) : 'stopped');
     });

@@ -1,6 +1,7 @@
 import { CodedError } from '@qwen-supervisor/protocol/errors';
 import type { Command } from 'commander';
-import { SharedFolder } from '../jobs/shared-folder.js';
+import { openBlobs } from '../jobs/blobs.js';
+import { SharedFiles } from '../jobs/shared-files.js';
 import { explained } from './client.js';
 import { print, printError } from './printer.js';
 import { type Settings, withSettings } from './settings.js';
@@ -19,7 +20,7 @@ export function addStore(program: Command): void {
           "store is 'sqlite', which brings itself up to date: name a shared database with --store postgres://…",
         );
       const { migratePostgres } = await import('../jobs/open-postgres.js');
-      if (folder !== '') await new SharedFolder(folder, dataDir, { warn: printError }).make();
+      if (folder !== '') await new SharedFiles(await openBlobs(folder), dataDir, { warn: printError }).make();
       const changed = await whileWaiting(() => 'the tables are being made', migratePostgres(url));
       const says = changed ? 'the tables were made or changed' : 'the tables are up to date';
       print(json ? JSON.stringify({ changed }) : says);

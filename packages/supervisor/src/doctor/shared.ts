@@ -71,7 +71,7 @@ export function databaseServerFindings(facts: ServerFacts, schema: CodedError | 
   return findings.length > 0 ? findings : [pass(about, who)];
 }
 
-/** `fileSystem`: what the folder lies on, where it is there. */
+/** `fileSystem`: what the folder lies on, where it is there; null of a bucket. */
 export function sharedFolderFinding(
   folder: string,
   problem: CodedError | null,
@@ -81,11 +81,12 @@ export function sharedFolderFinding(
   if (folder === '')
     return warn(about, 'none: pictures can be had from the machine alone that has drawn them', "set 'shared-folder'");
   if (problem) return fail(about, `${problem.code}: ${problem.message}`, problem.hint);
+  if (fileSystem === null) return pass(about, `${folder} answers`);
   // Those of the network lock badly, and hardly any other does.
-  if (!fileSystem?.locksBadly)
+  if (!fileSystem.locksBadly)
     return warn(
       about,
-      `${folder} is on a disk of this machine (${fileSystem?.name})`,
+      `${folder} is on a disk of this machine (${fileSystem.name})`,
       'let the other machines mount it, if they do not: on them this line names NFS or SMB',
     );
   return pass(about, `${folder}, on ${fileSystem.name}`);

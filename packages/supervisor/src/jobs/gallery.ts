@@ -9,7 +9,7 @@ import type { Logger } from 'pino';
 import type { EventLog } from '../records/event-log.js';
 import type { Expired, JobStore } from './job-store.js';
 import type { OrderedWrites } from './ordered-writes.js';
-import type { SharedFolder } from './shared-folder.js';
+import type { SharedFiles } from './shared-files.js';
 import { INPUT_AGE_MS, removeInputs, removePicture, tidily } from './stored-pictures.js';
 
 const DAY_MS = 86_400_000;
@@ -26,7 +26,7 @@ export interface Keep {
 interface Parts {
   dataDir: string;
   store: JobStore;
-  shared: SharedFolder | null;
+  shared: SharedFiles | null;
   log: Logger;
   events: EventLog;
   writes: OrderedWrites;

@@ -28,7 +28,7 @@ import type { JobStore, Taker } from './job-store.js';
 import { liveJob, type Others } from './live-job.js';
 import { OrderedWrites } from './ordered-writes.js';
 import { QueueLine } from './queue-line.js';
-import type { SharedFolder } from './shared-folder.js';
+import type { SharedFiles } from './shared-files.js';
 import { removeInputs, removePicture, tidily } from './stored-pictures.js';
 
 /** What is known of a queue of days may be otherwise in an hour. */
@@ -54,7 +54,7 @@ export interface Bounds extends Keep {
 interface DeskParts {
   dataDir: string;
   store: JobStore;
-  shared: SharedFolder | null;
+  shared: SharedFiles | null;
   others: Others;
   log: Logger;
   events: EventLog;
@@ -73,7 +73,7 @@ export class JobDesk {
   readonly #writes: OrderedWrites;
   readonly #line: QueueLine;
   /** Null where all that is drawn is drawn here. */
-  readonly #shared: SharedFolder | null;
+  readonly #shared: SharedFiles | null;
   readonly #others: Others;
 
   constructor(parts: DeskParts, core: Core) {

@@ -82,6 +82,8 @@ export function spawnChild(options: SpawnOptions): SpawnedChild | null {
       ...QUIET,
       // The way to the job database is the supervisor's alone.
       PGPASSWORD: undefined,
+      AWS_ACCESS_KEY_ID: undefined,
+      AWS_SECRET_ACCESS_KEY: undefined,
       QWEN_SUPERVISOR_STORE: undefined,
       ...(options.name === 'api' ? {} : GIVES_BACK),
       ...options.env,

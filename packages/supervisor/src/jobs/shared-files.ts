@@ -1,9 +1,10 @@
 /**
- * Pictures where all machines find them: a folder that each of them has mounted. It is never the truth: the row of a
- * job names what is wanted, and what nobody names is only in the way.
+ * Pictures, and what is needed to draw them, where all machines find them. What lies there is never the truth: the row
+ * of a job names what is wanted, and what nobody names is only in the way.
  */
-import { createHash, randomUUID } from 'node:crypto';
-import { access, constants, mkdir, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
+import { createHash } from 'node:crypto';
+import { existsSync } from 'node:fs';
+import { readdir, readFile } from 'node:fs/promises';
 import { basename, join } from 'node:path';
 import { replaceFile } from '@qwen-supervisor/files/replace-file';
 import {
@@ -17,47 +18,37 @@ import { CodedError } from '@qwen-supervisor/protocol/errors';
 import type { Job } from '@qwen-supervisor/protocol/job';
 import type { JobRequest } from '@qwen-supervisor/protocol/job-request';
 import type { Logger } from 'pino';
+import type { Blobs } from './blobs.js';
 
 /** From one copy of a job's checkpoint to the next. */
 const SAVE_MS = 5000;
-/** A folder of the network that is gone may hang for ever, and be there again a moment later. */
-const ANSWER_MS = 10_000;
 /** What jobs look like that are being drawn: only here, and only the newest of each. */
 const PREVIEWS_FOLDER = 'previews';
 const FOLDERS = [IMAGES_FOLDER, INPUTS_FOLDER, CHECKPOINTS_FOLDER, PREVIEWS_FOLDER];
 
-export class SharedFolder {
+export class SharedFiles {
   readonly #log: Pick<Logger, 'warn'>;
-  readonly #root: string;
+  readonly #blobs: Blobs;
   readonly #dataDir: string;
-  #isSaving = false;
-  /** What was asked of it and has not been answered, long after it should have been. */
-  #hanging = 0;
+  /** The copy of a checkpoint that is under way; null without one. */
+  #saving: Promise<void> | null = null;
   /** By job: when its checkpoint was last copied. */
   readonly #savedAtMs = new Map<string, number>();
 
-  constructor(root: string, dataDir: string, log: Pick<Logger, 'warn'>) {
+  constructor(blobs: Blobs, dataDir: string, log: Pick<Logger, 'warn'>) {
     this.#log = log;
-    this.#root = root;
+    this.#blobs = blobs;
     this.#dataDir = dataDir;
   }
 
-  /**
-   * Makes what it needs, once: where it is not there later the folder is not mounted, and nothing may be written to the
-   * disk below. @throws CodedError SHARED_FOLDER_UNREACHABLE
-   */
-  async make(): Promise<void> {
-    for (const folder of FOLDERS)
-      await this.#reach(async () => {
-        const path = join(this.#root, folder);
-        if (!(await isThere(path))) await mkdir(path);
-      });
+  /** Once, before the first start of all. @throws CodedError SHARED_FOLDER_UNREACHABLE */
+  make(): Promise<void> {
+    return this.#blobs.make(FOLDERS);
   }
 
   /** @throws CodedError SHARED_FOLDER_UNREACHABLE */
-  async requireThere(): Promise<void> {
-    for (const folder of FOLDERS)
-      await this.#reach(() => access(join(this.#root, folder), constants.R_OK | constants.W_OK));
+  requireThere(): Promise<void> {
+    return this.#blobs.requireThere(FOLDERS);
   }
 
   /** A finished picture, whose row is written after it. @throws CodedError SHARED_FOLDER_UNREACHABLE */
@@ -87,13 +78,12 @@ export class SharedFolder {
 
   /** @throws CodedError SHARED_FOLDER_UNREACHABLE */
   putPreview(jobId: string, png: Uint8Array): Promise<void> {
-    return this.#reach(() => replaceFile(join(this.#root, PREVIEWS_FOLDER, `${jobId}.png`), png));
+    return this.#blobs.put(previewFile(jobId), png);
   }
 
   /** Null where it is gone already. @throws CodedError SHARED_FOLDER_UNREACHABLE */
   getPreview(jobId: string): Promise<Uint8Array | null> {
-    const file = join(this.#root, PREVIEWS_FOLDER, `${jobId}.png`);
-    return this.#reach(async () => ((await isThere(file)) ? readFile(file) : null));
+    return this.#blobs.get(previewFile(jobId));
   }
 
   /** A step was completed: another machine may have to go on from there. */
@@ -104,8 +94,10 @@ export class SharedFolder {
   /** Jobs of which something is there: most of them run. None where it does not answer: they are seen the next time. */
   async begun(): Promise<string[]> {
     try {
-      const names = [...(await this.#names(CHECKPOINTS_FOLDER)), ...(await this.#names(PREVIEWS_FOLDER))];
-      return [...new Set(names.map((name) => name.split('.')[0] as string))];
+      const traces = await Promise.all(
+        [CHECKPOINTS_FOLDER, PREVIEWS_FOLDER].map((folder) => this.#blobs.list(folder, '')),
+      );
+      return [...new Set(traces.flat().map((name) => name.split('.')[0] as string))];
     } catch (error) {
       const { code, message } = error as CodedError;
       this.#log.warn({ code }, message);
@@ -128,24 +120,27 @@ export class SharedFolder {
    */
   async #putCheckpoint(jobId: string): Promise<void> {
     const nowMs = performance.now();
-    if (this.#isSaving || nowMs - (this.#savedAtMs.get(jobId) ?? Number.NEGATIVE_INFINITY) < SAVE_MS) return;
+    if (this.#saving || nowMs - (this.#savedAtMs.get(jobId) ?? Number.NEGATIVE_INFINITY) < SAVE_MS) return;
     this.#savedAtMs.set(jobId, nowMs);
-    this.#isSaving = true;
-    await this.#saveCheckpoint(jobId).finally(() => {
-      this.#isSaving = false;
+    this.#saving = this.#saveCheckpoint(jobId).finally(() => {
+      this.#saving = null;
     });
+    await this.#saving;
   }
 
   async #saveCheckpoint(jobId: string): Promise<void> {
     const newest = newestOf(await readdir(join(this.#dataDir, CHECKPOINTS_FOLDER)), jobId);
     if (newest === null) return;
     await this.#put(checkpointFile(newest), checkpointFile(newest));
-    const older = (await this.#names(CHECKPOINTS_FOLDER)).filter((name) => name !== newest && isOf(name, jobId));
-    await this.#remove(CHECKPOINTS_FOLDER, older);
+    const own = await this.#blobs.list(CHECKPOINTS_FOLDER, `${jobId}.`);
+    await this.#remove(
+      CHECKPOINTS_FOLDER,
+      own.filter((name) => name !== newest && isOf(name, jobId)),
+    );
   }
 
   async #getCheckpoint(jobId: string): Promise<void> {
-    const there = newestOf(await this.#names(CHECKPOINTS_FOLDER), jobId);
+    const there = newestOf(await this.#blobs.list(CHECKPOINTS_FOLDER, `${jobId}.`), jobId);
     const here = newestOf(await readdir(join(this.#dataDir, CHECKPOINTS_FOLDER)), jobId);
     if (there !== null && stepOf(there) > stepOf(here))
       await this.#get(checkpointFile(there), checkpointFile(there), null);
@@ -154,20 +149,18 @@ export class SharedFolder {
   /** What was kept of a job while it ran. @throws CodedError SHARED_FOLDER_UNREACHABLE */
   async #removeTraces(jobId: string): Promise<void> {
     this.#savedAtMs.delete(jobId);
-    for (const folder of [CHECKPOINTS_FOLDER, PREVIEWS_FOLDER]) {
-      const names = await this.#names(folder);
-      // Also what was only half written.
-      await this.#remove(
-        folder,
-        names.filter((name) => name.startsWith(`${jobId}.`)),
-      );
-    }
+    // A copy that arrives later would stay. Whoever makes it hears how it fails.
+    await Promise.allSettled([this.#saving]);
+    // Also what was only half written.
+    for (const folder of [CHECKPOINTS_FOLDER, PREVIEWS_FOLDER])
+      await this.#remove(folder, await this.#blobs.list(folder, `${jobId}.`));
   }
 
   /** Of jobs that nobody wants any more. @throws CodedError SHARED_FOLDER_UNREACHABLE */
   async removePictures(files: string[]): Promise<void> {
     const unwanted = new Set(files.map((file) => basename(file, '.png')));
-    const names = await this.#names(IMAGES_FOLDER);
+    // There may be very many others.
+    const names = await this.#blobs.list(IMAGES_FOLDER, commonBeginning([...unwanted]));
     await this.#remove(
       IMAGES_FOLDER,
       names.filter((name) => unwanted.has(name.split('.')[0] as string)),
@@ -180,41 +173,29 @@ export class SharedFolder {
    * @throws CodedError SHARED_FOLDER_UNREACHABLE
    */
   async removeInputs(wanted: Set<string>, ageMs: number): Promise<void> {
-    const unwanted = (await this.#names(INPUTS_FOLDER)).filter((name) => !wanted.has(name.split('.')[0] as string));
-    if (unwanted.length === 0) return;
-    const pathOf = (name: string) => join(this.#root, INPUTS_FOLDER, name);
-    const writtenMs = (name: string) => this.#reach(async () => (await stat(pathOf(name))).mtimeMs);
-    const probe = `clock-${randomUUID()}`;
-    await this.#reach(() => writeFile(pathOf(probe), ''));
-    const nowMs = await writtenMs(probe);
-    const old = [probe];
-    for (const name of unwanted) if (nowMs - (await writtenMs(name)) > ageMs) old.push(name);
+    const isWanted = (name: string) => wanted.has(name.split('.')[0] as string);
+    const names = await this.#blobs.list(INPUTS_FOLDER, '');
+    if (names.every(isWanted)) return;
+    const ages = [...(await this.#blobs.ages(INPUTS_FOLDER))];
+    const old = ages.filter(([name, age]) => !isWanted(name) && age > ageMs).map(([name]) => name);
     await this.#remove(INPUTS_FOLDER, old);
   }
 
   #remove(folder: string, names: string[]): Promise<void> {
-    return this.#reach(async () => {
-      for (const name of names) await rm(join(this.#root, folder, name), { force: true });
-    });
-  }
-
-  #names(folder: string): Promise<string[]> {
-    return this.#reach(() => readdir(join(this.#root, folder)));
+    return this.#blobs.remove(names.map((name) => `${folder}/${name}`));
   }
 
   async #put(file: string, key: string): Promise<void> {
-    if (!(await this.#reach(() => isThere(join(this.#root, key))))) await this.#write(file, key);
+    if (!(await this.#blobs.has(key))) await this.#write(file, key);
   }
 
-  #write(file: string, key: string): Promise<void> {
-    return this.#reach(async () => {
-      const bytes = await readFile(join(this.#dataDir, file)).catch((error: NodeJS.ErrnoException) => {
-        // A checkpoint gives way to a newer one at any time.
-        if (error.code === 'ENOENT') return null;
-        throw error;
-      });
-      if (bytes !== null) await replaceFile(join(this.#root, key), bytes);
+  async #write(file: string, key: string): Promise<void> {
+    const bytes = await readFile(join(this.#dataDir, file)).catch((error: NodeJS.ErrnoException) => {
+      // A checkpoint gives way to a newer one at any time.
+      if (error.code === 'ENOENT') return null;
+      throw error;
     });
+    if (bytes !== null) await this.#blobs.put(key, bytes);
   }
 
   /**
@@ -223,49 +204,14 @@ export class SharedFolder {
    */
   async #get(key: string, file: string, sha256: string | null): Promise<void> {
     const to = join(this.#dataDir, file);
-    if (await isThere(to)) return;
-    const from = join(this.#root, key);
+    if (existsSync(to)) return;
     await this.requireThere();
-    const bytes = await this.#reach(async () => ((await isThere(from)) ? readFile(from) : null));
+    const bytes = await this.#blobs.get(key);
     if (bytes === null) return;
     if (sha256 !== null && createHash('sha256').update(bytes).digest('hex') !== sha256) return;
     await replaceFile(to, bytes).catch((cause: Error) => {
       throw new CodedError('DISK_FULL', cause.message, { cause });
     });
-  }
-
-  async #reach<T>(act: () => Promise<T>): Promise<T> {
-    if (this.#hanging > 0) throw new CodedError('SHARED_FOLDER_UNREACHABLE', `${this.#root} does not answer`);
-    let timer: NodeJS.Timeout | undefined;
-    const acting = act();
-    const limit = new Promise<never>((_, reject) => {
-      timer = setTimeout(() => {
-        // Each that hangs takes one of the few threads that all files, and names of machines, need.
-        this.#hanging++;
-        const over = () => {
-          this.#hanging--;
-        };
-        acting.then(over, over);
-        reject(new Error(`no answer for ${ANSWER_MS / 1000} s`));
-      }, ANSWER_MS);
-    });
-    try {
-      return await Promise.race([acting, limit]);
-    } catch (cause) {
-      throw new CodedError('SHARED_FOLDER_UNREACHABLE', `${this.#root}: ${(cause as Error).message}`, { cause });
-    } finally {
-      clearTimeout(timer);
-    }
-  }
-}
-
-async function isThere(path: string): Promise<boolean> {
-  try {
-    await access(path);
-    return true;
-  } catch (error) {
-    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return false;
-    throw error;
   }
 }
 
@@ -274,6 +220,7 @@ function pictureKey({ file, sha256 }: { file: string; sha256: string }): string 
   return file.replace(/\.png$/, `.${sha256.slice(0, 16)}.png`);
 }
 
+const previewFile = (jobId: string) => `${PREVIEWS_FOLDER}/${jobId}.png`;
 const checkpointFile = (name: string) => `${CHECKPOINTS_FOLDER}/${name}`;
 const isOf = (name: string, jobId: string) => parseCheckpointName(name)?.jobId === jobId;
 const stepOf = (name: string | null) => (name === null ? 0 : (parseCheckpointName(name)?.step ?? 0));
@@ -281,6 +228,11 @@ const stepOf = (name: string | null) => (name === null ? 0 : (parseCheckpointNam
 function newestOf(names: string[], jobId: string): string | null {
   const own = names.filter((name) => isOf(name, jobId));
   return own.sort((a, b) => stepOf(b) - stepOf(a))[0] ?? null;
+}
+
+function commonBeginning([first = '', ...others]: string[]): string {
+  const differsAt = [...first].findIndex((character, i) => others.some((other) => other[i] !== character));
+  return differsAt < 0 ? first : first.slice(0, differsAt);
 }
 
 function inputsOf({ initImage, mask }: JobRequest): string[] {

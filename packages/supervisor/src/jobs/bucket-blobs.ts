@@ -1,0 +1,132 @@
+/**
+ * Blobs in a bucket: Amazon's S3, or one of the many servers that speak its protocol. Reference: Amazon S3 API,
+ * signature version 4.
+ */
+import { CodedError } from '@qwen-supervisor/protocol/errors';
+import { S3mini } from 's3mini';
+import type { Blobs } from './blobs.js';
+
+/** A server that is gone may leave requests open for ever. */
+const ANSWER_MS = 10_000;
+/** A picture, or what a picture is drawn over, on a slow line. */
+const BODY_MS = 60_000;
+/** Where nobody says which: what servers of one's own go by. */
+const REGION = 'us-east-1';
+
+/**
+ * `address`: `https://HOST/BUCKET`, perhaps with `/PREFIX`. The key that it is opened with is in `env`, as everything
+ * that speaks S3 has it there. @throws CodedError CONFIG_INVALID
+ */
+export function openBucket(address: string, env: NodeJS.ProcessEnv): BucketBlobs {
+  const { AWS_ACCESS_KEY_ID: accessKeyId, AWS_SECRET_ACCESS_KEY: secretAccessKey, AWS_REGION: region = REGION } = env;
+  if (!accessKeyId || !secretAccessKey)
+    throw new CodedError(
+      'CONFIG_INVALID',
+      'shared-folder: for a bucket AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY have to be in the environment',
+    );
+  const url = new URL(address);
+  const [bucket = '', ...prefix] = url.pathname.split('/').filter((part) => part !== '');
+  const credentials = { accessKeyId, secretAccessKey, region };
+  return new BucketBlobs(`${url.origin}/${bucket}`, prefix.map((part) => `${part}/`).join(''), credentials);
+}
+
+interface Credentials {
+  accessKeyId: string;
+  secretAccessKey: string;
+  region: string;
+}
+
+export class BucketBlobs implements Blobs {
+  readonly #address: string;
+  readonly #prefix: string;
+  readonly #bucket: S3mini;
+  /** What its last answer said that the time is; null before, and where it says nothing. */
+  #nowMs: number | null = null;
+
+  /** `prefix`: of all keys; ends with a slash, or is empty. */
+  constructor(address: string, prefix: string, credentials: Credentials) {
+    this.#address = address;
+    this.#prefix = prefix;
+    this.#bucket = new S3mini({
+      endpoint: address,
+      ...credentials,
+      fetch: async (input, init) => {
+        const hasBody = init?.method === 'PUT' || init?.method === 'GET';
+        const response = await fetch(input, { ...init, signal: AbortSignal.timeout(hasBody ? BODY_MS : ANSWER_MS) });
+        this.#nowMs = Date.parse(response.headers.get('date') ?? '') || null;
+        return response;
+      },
+    });
+  }
+
+  /** A bucket has no folders; itself it is its owner's to make. */
+  make(): Promise<void> {
+    return this.requireThere();
+  }
+
+  requireThere(): Promise<void> {
+    return this.#reach(async () => {
+      if ((await this.#bucket.listObjects('/', this.#prefix, 1)) === null) throw new Error('there is no such bucket');
+    });
+  }
+
+  put(key: string, bytes: Uint8Array): Promise<void> {
+    return this.#reach(async () => {
+      await this.#bucket.putObject(this.#prefix + key, Buffer.from(bytes));
+    });
+  }
+
+  get(key: string): Promise<Buffer | null> {
+    return this.#reach(async () => {
+      const bytes = await this.#bucket.getObjectArrayBuffer(this.#prefix + key);
+      return bytes === null ? null : Buffer.from(bytes);
+    });
+  }
+
+  has(key: string): Promise<boolean> {
+    return this.#reach(async () => (await this.#bucket.objectExists(this.#prefix + key)) === true);
+  }
+
+  async list(folder: string, beginning: string): Promise<string[]> {
+    return [...(await this.#entries(folder, beginning)).keys()];
+  }
+
+  async ages(folder: string): Promise<Map<string, number>> {
+    const entries = await this.#entries(folder, '');
+    // Where it does not tell the time, none is old.
+    const age = (writtenMs: number) => (this.#nowMs === null ? 0 : this.#nowMs - writtenMs);
+    return new Map([...entries].map(([name, writtenMs]) => [name, age(writtenMs)]));
+  }
+
+  remove(keys: readonly string[]): Promise<void> {
+    return this.#reach(async () => {
+      // One by one: the request for many at once is what servers differ in.
+      for (const key of keys) await this.#bucket.deleteObject(this.#prefix + key);
+    });
+  }
+
+  /** When each was written, by its name. */
+  #entries(folder: string, beginning: string): Promise<Map<string, number>> {
+    const inFolder = `${this.#prefix}${folder}/`;
+    return this.#reach(async () => {
+      const objects = await this.#bucket.listObjects('/', inFolder + beginning);
+      if (objects === null) throw new Error('there is no such bucket');
+      return new Map(
+        objects.map(({ Key, LastModified }) => [Key.slice(inFolder.length), Number(new Date(LastModified))]),
+      );
+    });
+  }
+
+  async #reach<T>(act: () => Promise<T>): Promise<T> {
+    try {
+      return await act();
+    } catch (cause) {
+      throw new CodedError('SHARED_FOLDER_UNREACHABLE', `${this.#address}: ${reasonOf(cause as Error)}`, { cause });
+    }
+  }
+}
+
+/** Of a request that came nowhere the innermost cause says most. */
+function reasonOf({ message, cause }: Error): string {
+  return cause instanceof Error && cause.message !== '' ? reasonOf(cause) : message;
+}

@@ -1,0 +1,106 @@
+/** Blobs in a folder that all machines have mounted. */
+import { randomUUID } from 'node:crypto';
+import { access, constants, mkdir, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises';
+import { join } from 'node:path';
+import { replaceFile } from '@qwen-supervisor/files/replace-file';
+import { CodedError } from '@qwen-supervisor/protocol/errors';
+import type { Blobs } from './blobs.js';
+
+/** A folder of the network that is gone may hang for ever, and be there again a moment later. */
+const ANSWER_MS = 10_000;
+
+export class FolderBlobs implements Blobs {
+  readonly #root: string;
+  /** What was asked of it and has not been answered, long after it should have been. */
+  #hanging = 0;
+
+  constructor(root: string) {
+    this.#root = root;
+  }
+
+  /** Where they are not there later the folder is not mounted, and nothing may be written to the disk below. */
+  async make(folders: readonly string[]): Promise<void> {
+    for (const folder of folders)
+      await this.#reach(async () => {
+        const path = join(this.#root, folder);
+        if (!(await isThere(path))) await mkdir(path);
+      });
+  }
+
+  async requireThere(folders: readonly string[]): Promise<void> {
+    for (const folder of folders)
+      await this.#reach(() => access(join(this.#root, folder), constants.R_OK | constants.W_OK));
+  }
+
+  put(key: string, bytes: Uint8Array): Promise<void> {
+    return this.#reach(() => replaceFile(join(this.#root, key), bytes));
+  }
+
+  get(key: string): Promise<Buffer | null> {
+    const path = join(this.#root, key);
+    return this.#reach(async () => ((await isThere(path)) ? readFile(path) : null));
+  }
+
+  has(key: string): Promise<boolean> {
+    return this.#reach(() => isThere(join(this.#root, key)));
+  }
+
+  async list(folder: string, beginning: string): Promise<string[]> {
+    const names = await this.#reach(() => readdir(join(this.#root, folder)));
+    return names.filter((name) => name.startsWith(beginning));
+  }
+
+  async ages(folder: string): Promise<Map<string, number>> {
+    const pathOf = (name: string) => join(this.#root, folder, name);
+    const writtenMs = (name: string) => this.#reach(async () => (await stat(pathOf(name))).mtimeMs);
+    const names = await this.list(folder, '');
+    if (names.length === 0) return new Map();
+    const probe = `clock-${randomUUID()}`;
+    await this.#reach(() => writeFile(pathOf(probe), ''));
+    const nowMs = await writtenMs(probe);
+    await this.remove([`${folder}/${probe}`]);
+    const ages = new Map<string, number>();
+    for (const name of names) ages.set(name, nowMs - (await writtenMs(name)));
+    return ages;
+  }
+
+  remove(keys: readonly string[]): Promise<void> {
+    return this.#reach(async () => {
+      for (const key of keys) await rm(join(this.#root, key), { force: true });
+    });
+  }
+
+  async #reach<T>(act: () => Promise<T>): Promise<T> {
+    if (this.#hanging > 0) throw new CodedError('SHARED_FOLDER_UNREACHABLE', `${this.#root} does not answer`);
+    let timer: NodeJS.Timeout | undefined;
+    const acting = act();
+    const limit = new Promise<never>((_, reject) => {
+      timer = setTimeout(() => {
+        // Each that hangs takes one of the few threads that all files, and names of machines, need.
+        this.#hanging++;
+        const over = () => {
+          this.#hanging--;
+        };
+        acting.then(over, over);
+        reject(new Error(`no answer for ${ANSWER_MS / 1000} s`));
+      }, ANSWER_MS);
+    });
+    try {
+      return await Promise.race([acting, limit]);
+    } catch (cause) {
+      throw new CodedError('SHARED_FOLDER_UNREACHABLE', `${this.#root}: ${(cause as Error).message}`, { cause });
+    } finally {
+      clearTimeout(timer);
+    }
+  }
+}
+
+async function isThere(path: string): Promise<boolean> {
+  try {
+    await access(path);
+    return true;
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return false;
+    throw error;
+  }
+}
