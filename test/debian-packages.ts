@@ -1,4 +1,4 @@
-/** What tests need of Debian, once, before all: a browser, systemd, PostgreSQL, pip, and what the first hour types. */
+/** What tests need of Debian, once, before all: a browser, systemd, PostgreSQL, pip, wrong clocks, and what the first hour types. */
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { execaSync } from 'execa';
@@ -14,6 +14,7 @@ const PACKAGES: [file: string, packages: string[]][] = [
   ['/usr/bin/pkill', ['procps']],
   [join(POSTGRES, 'initdb'), ['postgresql-15']],
   ['/usr/bin/pip3', ['python3-pip']],
+  ['/usr/bin/faketime', ['faketime']],
 ];
 
 export default function install(): void {

@@ -11,6 +11,7 @@ import { afterAll, beforeAll, describe, expect, onTestFinished, test, vi } from 
 import { POSTGRES } from '../debian-packages.js';
 import { REPOSITORY } from '../fixture-files.js';
 import { hasPostgres, privateCluster } from '../supervisor/jobs/postgres-engines.js';
+import { Line } from './line.js';
 import { NettedMachine, type Shared, twinOf } from './netted-machine.js';
 import { canHaveNetworks, makeNetwork, type Network } from './network.js';
 import { installNode } from './other-node.js';
@@ -22,6 +23,7 @@ const isPossible = hasPostgres() && canHaveNetworks();
 const node = isPossible ? await installNode(24, folder) : null;
 const NOWHERE: Network = { address: '', addresses: '', machines: [], remove() {} };
 const STEP_MS = 50;
+const FAKETIME = `/usr/lib/${process.arch === 'arm64' ? 'aarch64' : 'x86_64'}-linux-gnu/faketime/libfaketimeMT.so.1`;
 // Of a test that repeats what it does.
 if (FULL) vi.setConfig({ testTimeout: 3_600_000 });
 const sleep = (ms: number) => new Promise((resolve) => setTimeout(resolve, ms));
@@ -71,6 +73,19 @@ describe.skipIf(node === null)('machines on a network that fails', () => {
   const everyone = async (devices = 'cpu') => {
     for (const machine of machines) machine.start({ devices });
     await Promise.all(machines.map((machine) => machine.ready()));
+  };
+
+  /** Another supervisor in the place of this one, whose way to the database is a line of its own. */
+  const lined = async ({ net }: NettedMachine) => {
+    const line = new Line(join(postgres.folder(), '.s.PGSQL.5432'));
+    onTestFinished(() => line.close());
+    const port = await line.listen(network.address);
+    const machine = new NettedMachine(net, {
+      ...shared,
+      store: `postgres://postgres@${network.address}:${port}/postgres`,
+    });
+    onTestFinished(() => machine.stop());
+    return { line, machine };
   };
 
   beforeAll(async () => {
@@ -196,6 +211,73 @@ describe.skipIf(node === null)('machines on a network that fails', () => {
       const [ended] = await expectTwins(prompt, [job as Job]);
       expect(ended?.attempts).toBe(2);
     }
+  });
+
+  test('a machine that dies between its claim and the commit of it: nobody had the job, and another one draws it', async () => {
+    const [dying, other] = [at(0), at(1)];
+    await Promise.all(machines.map((machine) => machine.stop()));
+    const { line, machine } = await lined(dying);
+    for (const one of [machine, other]) one.start();
+    await Promise.all([machine.ready(), other.ready()]);
+    // Out of service: else it may be the first.
+    const nameHere = async () => (await other.status()).machines.find(({ isHere }) => isHere)?.name ?? null;
+    const name = await until(nameHere);
+    await other.call('drainMachine', { name, isDrained: true });
+    const held = line.holdCommitOf('SKIP LOCKED');
+    const [job] = await machine.submit(1, 20, 'claimed by the dead');
+    await held;
+    machine.net.cut('both');
+    machine.die();
+    const diedMs = performance.now();
+    await other.call('drainMachine', { name, isDrained: false });
+    await until(async () => ((await jobs('claimed by the dead'))[0]?.status === 'queued' ? null : true));
+    console.log(`claimed again after ${((performance.now() - diedMs) / 1000).toFixed(1)} s`);
+    const [ended] = await expectTwins('claimed by the dead', [job as Job]);
+    expect(ended?.attempts, 'the first one never was').toBe(1);
+    machine.net.heal();
+    await other.stop();
+    await everyone();
+  });
+
+  test('lines on which everything takes a third of a second and some of it more than one: nobody loses a job for it, and each is drawn once', async () => {
+    await Promise.all(machines.map((machine) => machine.stop()));
+    const far = await Promise.all(machines.map((machine) => lined(machine)));
+    for (const { line, machine } of far) {
+      // Half a round trip is 100 to 500 ms; of twenty pieces one is lost, and sent again a second later.
+      line.delay = () => 100 + Math.random() * 400 + (Math.random() < 0.05 ? 1000 : 0);
+      machine.start();
+    }
+    await Promise.all(far.map(({ machine }) => machine.ready()));
+    const [first] = far;
+    const asked = (await first?.machine.submit(FULL ? 100 : 6, 20, 'far away')) as Job[];
+    const ended = await expectTwins('far away', asked);
+    expect(ended.filter(({ attempts }) => attempts > 1)).toEqual([]);
+    expect(new Set(ended.map(({ machine }) => machine)).size, 'all have drawn').toBe(machines.length);
+    await Promise.all(far.map(({ machine }) => machine.stop()));
+    await everyone();
+  });
+
+  test('clocks that are wrong by hours and days: nobody takes a job that lives for one that is lost, and one that is lost is drawn', async () => {
+    await Promise.all(machines.map((machine) => machine.stop()));
+    const clocks = ['-1h', '+1h', '+3d'];
+    for (const [i, machine] of machines.entries()) {
+      const clock = clocks[i % clocks.length] as string;
+      machine.start({ env: { LD_PRELOAD: FAKETIME, FAKETIME: clock, FAKETIME_DONT_FAKE_MONOTONIC: '1' } });
+    }
+    await Promise.all(machines.map((machine) => machine.ready()));
+    const asked = await at(0).submit(FULL ? 100 : 12, 40, 'another time');
+    const ended = await expectTwins('another time', asked);
+    expect(ended.filter(({ attempts }) => attempts > 1)).toEqual([]);
+    const { machines: known } = await at(1).status();
+    const isNear = (at: string) => Math.abs(Date.parse(at) - Date.now()) < 60_000;
+    expect(known.filter(({ state, seenAt }) => state === 'up' && isNear(seenAt)).length).toBe(machines.length);
+    const [lost] = await at(0).submit(1, 120, 'lost in time');
+    const machine = await drawerOf((lost as Job).id);
+    machine.die();
+    const [again] = await expectTwins('lost in time', [lost as Job]);
+    expect(again?.attempts).toBe(2);
+    await Promise.all(machines.map((one) => one.stop()));
+    await everyone();
   });
 
   test.runIf(FULL)(
