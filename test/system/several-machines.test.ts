@@ -6,6 +6,7 @@ import { join } from 'node:path';
 import type { Job } from '@qwen-supervisor/protocol/job';
 import { execa } from 'execa';
 import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { POSTGRES } from '../debian-packages.js';
 import { REPOSITORY } from '../fixture-files.js';
 import { hasPostgres, privateCluster } from '../supervisor/jobs/postgres-engines.js';
 import { readEvents } from './event-reader.js';
@@ -188,6 +189,29 @@ describe.skipIf(node === null)('several machines', () => {
     for (const { id } of jobs) await until(async () => ((await here().job(id)).status === 'running' ? true : null));
     for (const { id } of jobs) await there().call(`/api/v1/jobs/${id}/cancel`, {});
     for (const { id } of jobs) expect(await here().ended(id)).toMatchObject({ status: 'cancelled' });
+  });
+
+  test('tables of an older version: a start is refused, and while machines draw they are brought up to date, and nobody is stuck', async () => {
+    const psql = (query: string) =>
+      execa(join(POSTGRES, 'psql'), ['-h', postgres.folder(), '-U', 'postgres', '-c', query]);
+    // As the migration before the last one left them.
+    await psql(
+      'ALTER TABLE qwen_supervisor.jobs DROP COLUMN bytes; UPDATE qwen_supervisor.version SET version = version - 1',
+    );
+    const args = ['--store', address, '--shared-folder', shared];
+    const early = await program(['start', ...args, '--port', '0', '--data-dir', join(folder, 'too-early')]);
+    expect(early.stderr).toMatch(/STORE_SCHEMA_OLD/);
+    const jobs = await Promise.all(
+      Array.from({ length: 12 }, (_, seed) => here().submit({ prompt: 'meanwhile', numInferenceSteps: 60, seed })),
+    );
+    await until(async () => ((await here().job(jobs[0]?.id as string)).status === 'running' ? true : null));
+    const migrated = await Promise.all([1, 2, 3].map(() => program(['store', 'migrate', ...args])));
+    expect(migrated.map(({ stdout }) => stdout).toSorted()).toEqual([
+      'the tables are up to date',
+      'the tables are up to date',
+      'the tables were made or changed',
+    ]);
+    for (const { id } of jobs) expect(await there().ended(id)).toMatchObject({ status: 'done', attempts: 1 });
   });
 
   test('while the database is away nothing is accepted that could be lost, what is drawn is kept, and all goes on by itself', async () => {

@@ -37,13 +37,14 @@ export async function probeBlock(
   say: (line: string) => void,
 ): Promise<BlockProbe> {
   const threads = threadCount(wanted);
-  const ability = await abilityOf(device);
+  const { refused, ...ability } = await abilityOf(device);
   const runtime = `qwen-supervisor ${VERSION}, onnxruntime ${env.versions.node}, ${processorName()}, ${threads} threads`;
   say(`${device} ${name}${driver === null ? '' : `, ${driver}`}; ${runtime}`);
   const peak = await measurePeak(device, threads, ((sides[0] as number) / 16) ** 2);
   say(
     `attention ${ability.attention}, blocks in ${ability.compute}; one product in float32: ${(peak / 1e12).toFixed(2)} TFLOPS`,
   );
+  for (const one of refused) say(`not in ${one}`);
   // Rounded to eight bits two devices differ in what they round: exactly they are compared without.
   const difference = device === 'cpu' ? null : await compare(device, ability, threads, folder);
   if (difference !== null) say(`differs from the processor by ${difference.toExponential(1)}`);

@@ -41,7 +41,7 @@ export interface ChosenDevice {
   reason: string;
 }
 
-/** What the check of a device comes to. */
+/** How a device computes. */
 export interface DeviceAbility {
   /** How attention comes out right there: as one operator, or taken apart. */
   attention: 'fused' | 'decomposed';
@@ -49,5 +49,11 @@ export interface DeviceAbility {
   compute: 'float32' | 'float16' | 'bfloat16';
 }
 
+/** With what it might compute in and does not. */
+export interface CheckedAbility extends DeviceAbility {
+  /** A type each, and why not. */
+  refused: string[];
+}
+
 /** As the process that checks tells it. */
-export type DeviceAnswer = DeviceAbility | { error: ErrorObject };
+export type DeviceAnswer = CheckedAbility | { error: ErrorObject };

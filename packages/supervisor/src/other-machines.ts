@@ -3,6 +3,7 @@ import { CodedError } from '@qwen-supervisor/protocol/errors';
 import type { PictureChange } from '@qwen-supervisor/protocol/events';
 import type { Job, JobEvent, JobProgress } from '@qwen-supervisor/protocol/job';
 import { isUp, type MachineReport, type MachineStatus } from '@qwen-supervisor/protocol/status';
+import { type State, whyGivenUp } from './core/state.js';
 import type { Core, JobDesk } from './jobs/job-desk.js';
 import type { JobStore } from './jobs/job-store.js';
 import type { ClaimHooks, JobNews } from './jobs/postgres-claims.js';
@@ -14,7 +15,7 @@ import type { Log } from './records/log.js';
 const TELL_MS = 1000;
 
 interface Here {
-  core: Core & { report(): MachineReport };
+  core: Core & { report(): MachineReport; state(): State };
   jobs: JobDesk;
   events: EventLog;
   log: Log;
@@ -67,7 +68,11 @@ export class OtherMachines implements ClaimHooks {
       if (!isHere && before && before.state !== state)
         this.#here?.log.logger.info({ machine: name }, `machine ${name} is ${state}, and was ${before.state}`);
     }
+    const couldDraw = this.workers > 0;
     this.#machines = machines;
+    // Who waits for a picture was told nothing when our own workers were given up: there were these.
+    const reason = couldDraw && this.workers === 0 && this.#here ? whyGivenUp(this.#here.core.state()) : null;
+    if (reason !== null) this.#here?.events.announceFailure(reason);
     if (isNews) this.#here?.events.publish({ type: 'machines', machines });
   }
 

@@ -9,7 +9,7 @@ import { type AttentionKind, attention, type Compute } from '@qwen-supervisor/mo
 import { OnnxGraph } from '@qwen-supervisor/model/onnx';
 import { SMALL, syntheticBlock } from '@qwen-supervisor/model/synthetic-block';
 import { placeWeights } from '@qwen-supervisor/model/weights';
-import { type DeviceAbility, parseDevice } from '@qwen-supervisor/protocol/device';
+import { type CheckedAbility, type DeviceAbility, parseDevice } from '@qwen-supervisor/protocol/device';
 import { deviceFault } from '@qwen-supervisor/protocol/device-fault';
 import { CodedError } from '@qwen-supervisor/protocol/errors';
 import { CHILD_ENV } from '@qwen-supervisor/protocol/messages';
@@ -25,6 +25,8 @@ const SHAPES = [
 const LIMIT = 1e-3;
 /** Of a block in 16 bits: bfloat16 has eight bits of them for a number's digits. */
 const SIXTEEN_BITS_LIMIT = 3e-2;
+/** Of what a driver says. */
+const WORDS_MAX = 200;
 /** How large the modulation makes values: with the second the block's streams grow beyond what float16 holds. */
 const MODULATIONS = [1, 1000];
 /** Tokens of a side: enough for the kernels that draw. For few there are others. */
@@ -57,27 +59,34 @@ export async function attentionFor(device: string): Promise<AttentionKind> {
  * What `device` computes the transformer in: the first of the types that it may, in which a block agrees with the
  * processor's float32. @throws CodedError as `attentionFor`
  */
-export async function abilityOf(device: string): Promise<DeviceAbility> {
+export async function abilityOf(device: string): Promise<CheckedAbility> {
   const attention = await attentionFor(device);
   const may = (process.env[CHILD_ENV.compute] ?? '').split(' ').filter((one) => one !== '') as Compute[];
-  if (device === 'cpu' || may.length === 0) return { attention, compute: 'float32' };
+  const refused: string[] = [];
+  if (device === 'cpu' || may.length === 0) return { attention, compute: 'float32', refused };
   const folder = mkdtempSync(join(tmpdir(), 'qwen-supervisor-device-'));
   try {
     const expected = await blocks('cpu', { attention: 'fused', compute: 'float32' }, folder);
     for (const compute of may) {
-      const actual = await blocks(device, { attention, compute }, folder).catch(notAble);
-      const isRight = actual?.every((one, i) => difference(one, expected[i] as Float32Array) <= SIXTEEN_BITS_LIMIT);
-      if (isRight) return { attention, compute };
+      const problem = await blocks(device, { attention, compute }, folder).then(
+        (actual) => problemOf(actual, expected),
+        // Drivers refuse a type in words of their own. Where the device is lost float32 will not work either, and says so.
+        (error: Error) => error.message.replace(/\s+/g, ' ').slice(0, WORDS_MAX),
+      );
+      if (problem === null) return { attention, compute, refused };
+      refused.push(`${compute}: ${problem}`);
     }
-    return { attention, compute: 'float32' };
+    return { attention, compute: 'float32', refused };
   } finally {
     rmSync(folder, { recursive: true, force: true });
   }
 }
 
-/** Drivers refuse a type in words of their own. Where the device is lost float32 will not work either, and says so. */
-function notAble(): null {
-  return null;
+/** What is wrong with what a device has computed; null where it is near enough to what is right. */
+function problemOf(actual: Float32Array[], expected: Float32Array[]): string | null {
+  const worst = Math.max(...actual.map((one, i) => difference(one, expected[i] as Float32Array)));
+  if (worst <= SIXTEEN_BITS_LIMIT) return null;
+  return worst < 10 ? `off by ${(100 * worst).toFixed(1)} %` : 'gives what is no number, or nowhere near';
 }
 
 /** What a small block of the transformer gives, of usual values and of values as large as Qwen-Image's. */

@@ -1,7 +1,7 @@
 /** Whether a device computes, and computes right: asked of a process of its own, for a driver may take it down. */
 import { fileURLToPath } from 'node:url';
 import type { Room } from '@qwen-supervisor/model/plan/plan';
-import type { DeviceAbility, DeviceAnswer } from '@qwen-supervisor/protocol/device';
+import type { CheckedAbility, DeviceAnswer } from '@qwen-supervisor/protocol/device';
 import { deviceFault } from '@qwen-supervisor/protocol/device-fault';
 import { CodedError } from '@qwen-supervisor/protocol/errors';
 import { execa } from 'execa';
@@ -15,7 +15,7 @@ const LIMIT_MS = 60_000;
 export async function checkDevice(
   { device, env }: Pick<Device, 'device' | 'env'>,
   signal?: AbortSignal,
-): Promise<DeviceAbility> {
+): Promise<CheckedAbility> {
   const entry = fileURLToPath(import.meta.resolve('@qwen-supervisor/inference/device-check-main'));
   const result = await execa(process.execPath, [entry, device], {
     env: { ...QUIET, ...env },
@@ -48,10 +48,10 @@ export async function checkDevice(
  */
 export async function cardOf(device: Device, heldBytes: number, signal?: AbortSignal): Promise<Room['card']> {
   if (device.device === 'cpu') return null;
-  const ability = await checkDevice(device, signal);
+  const { attention, compute } = await checkDevice(device, signal);
   const { memoryBytes, freeBytes } = device;
   const bytes = freeBytes === null ? memoryBytes : freeBytes + heldBytes;
-  return bytes === null ? null : { bytes, ...ability };
+  return bytes === null ? null : { bytes, attention, compute };
 }
 
 /**

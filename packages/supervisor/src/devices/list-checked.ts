@@ -1,6 +1,6 @@
 /** Every device of a machine, tried. */
 import type { Config } from '@qwen-supervisor/protocol/config';
-import { type DeviceAbility, listOfDevices } from '@qwen-supervisor/protocol/device';
+import { type CheckedAbility, listOfDevices } from '@qwen-supervisor/protocol/device';
 import { CodedError } from '@qwen-supervisor/protocol/errors';
 import { checkDevice } from './check-device.js';
 import { candidatesFor, type Device, listDevices } from './devices.js';
@@ -8,7 +8,7 @@ import { findDevices } from './find-devices.js';
 
 export interface CheckedDevice
   extends Pick<Device, 'device' | 'name' | 'driver' | 'memoryBytes' | 'freeBytes' | 'nvidia'>,
-    Partial<DeviceAbility> {
+    Partial<CheckedAbility> {
   works: boolean;
   missing: string | null;
   step: string | null;
@@ -33,8 +33,8 @@ export async function listChecked(config: Config): Promise<CheckedDevice[]> {
 }
 
 async function tried(
-  check: () => Promise<DeviceAbility>,
-): Promise<Pick<CheckedDevice, 'works' | 'missing' | 'step' | keyof DeviceAbility>> {
+  check: () => Promise<CheckedAbility>,
+): Promise<Pick<CheckedDevice, 'works' | 'missing' | 'step' | keyof CheckedAbility>> {
   try {
     return { works: true, ...(await check()), missing: null, step: null };
   } catch (error) {

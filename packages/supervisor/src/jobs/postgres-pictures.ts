@@ -28,7 +28,14 @@ type Operations = Pick<JobStore, 'pictures' | 'facets' | 'mark' | 'inputs' | 'fi
 export function postgresPictures(database: PostgresDatabase, notices: PostgresNotices): Operations {
   const jobs = `${database.schema}.jobs`;
   const all = <R>(query: string, ...values: unknown[]) => database.alone.all<R>(query, ...values);
-  const bytes = `coalesce((image::json ->> 'bytes')::float8, 0)`;
+  /** All pictures together. */
+  const areLarger = async (keepBytes: number | null) => {
+    if (keepBytes === null) return false;
+    const [all] = await database.alone.all<{ bytes: number }>(
+      `SELECT coalesce(sum(bytes), 0) AS bytes FROM ${jobs} WHERE image IS NOT NULL`,
+    );
+    return Number(all?.bytes) > keepBytes;
+  };
 
   return {
     async pictures({ search, starred, trashed, model, width: wide, height: high }, cursor, limit) {
@@ -92,9 +99,13 @@ export function postgresPictures(database: PostgresDatabase, notices: PostgresNo
       return { file, sha256 };
     },
     async expired({ finishedBefore, trashedBefore, keepBytes }) {
+      // Asked with each picture: so that what is kept, however much it is, is read where it is too large alone.
+      const gone = `SELECT id, image::json ->> 'file' AS file FROM ${jobs}
+        WHERE (starred = 0 AND finished_at < $1) OR trashed_at < $2 ORDER BY finished_at, position`;
+      if (!(await areLarger(keepBytes))) return all<Expired>(gone, finishedBefore, trashedBefore);
       // What goes for another reason makes room already; of the rest the oldest go until what is newer is small enough.
       const query = `WITH looked AS (
-          SELECT id, position, finished_at, starred, image, ${bytes} AS bytes,
+          SELECT id, position, finished_at, starred, image, bytes,
             (starred = 0 AND finished_at < $1) IS TRUE OR (trashed_at < $2) IS TRUE AS gone
           FROM ${jobs} WHERE finished_at IS NOT NULL
         ), kept AS (
