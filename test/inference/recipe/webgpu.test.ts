@@ -15,6 +15,7 @@ import { swiftShader } from '../../swiftshader.js';
 interface Answer {
   attention: string;
   compute: string;
+  refused: string[];
   /** Where the values lie that the first part of the transformer gives. */
   locations: string[];
   /** Relative to the processor's, by graph. */
@@ -41,6 +42,7 @@ test.each([
     if (!answer) return;
     expect(answer.attention).toBe('decomposed');
     expect(answer.compute, 'it has no float16').toBe('float32');
+    expect(answer.refused).toEqual([expect.stringMatching(/^float16: .*(f16|float16)/i)]);
     expect(answer.locations).toEqual(['gpu-buffer', 'gpu-buffer']);
     expect(Object.keys(answer.errors)).toEqual(['transformer', 'vae_decoder', 'vae_encoder', 'parts']);
     for (const [graph, error] of Object.entries(answer.errors)) expect(error, graph).toBeLessThan(1e-4);

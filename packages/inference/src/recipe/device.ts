@@ -71,7 +71,11 @@ export async function abilityOf(device: string): Promise<CheckedAbility> {
       const problem = await blocks(device, { attention, compute }, folder).then(
         (actual) => problemOf(actual, expected),
         // Drivers refuse a type in words of their own. Where the device is lost float32 will not work either, and says so.
-        (error: Error) => error.message.replace(/\s+/g, ' ').slice(0, WORDS_MAX),
+        ({ message }: Error) =>
+          message
+            .replace(/^.*Status Message: /s, '')
+            .replace(/\s+/g, ' ')
+            .slice(0, WORDS_MAX),
       );
       if (problem === null) return { attention, compute, refused };
       refused.push(`${compute}: ${problem}`);
