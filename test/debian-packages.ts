@@ -1,4 +1,7 @@
-/** What tests need of Debian, once, before all: a browser, systemd, PostgreSQL, pip, wrong clocks, and what the first hour types. */
+/**
+ * What tests need of Debian, once, before all: a browser, systemd, PostgreSQL, pip, wrong clocks, and what the first
+ * hour types.
+ */
 import { existsSync } from 'node:fs';
 import { join } from 'node:path';
 import { execaSync } from 'execa';

@@ -1,6 +1,6 @@
 /**
  * What more machines are worth, what they cost the database while nothing is drawn, and what a claim takes among many
- * finished jobs. usage: npm run bench:machines, with Node 22.12 or newer and Debian's postgresql-15 (about five minutes).
+ * finished jobs. usage: npm run bench:machines, with Node 22.12 or newer and Debian's postgresql-15 (ten minutes).
  * Results are recorded in docs/benchmarks.md.
  */
 import { execFileSync, spawn } from 'node:child_process';

@@ -32,8 +32,8 @@ export class Line {
   }
 
   /**
-   * The commit of the next transaction with this text in it never arrives, nor does anything after it on its connection;
-   * resolves when that is so.
+   * The commit of the next transaction with this text in it never arrives, nor does anything after it on its
+   * connection; resolves when that is so.
    */
   holdCommitOf(transaction: string): Promise<void> {
     return new Promise((tell) => {

@@ -70,7 +70,7 @@ export async function abilityOf(device: string): Promise<CheckedAbility> {
     for (const compute of may) {
       const problem = await blocks(device, { attention, compute }, folder).then(
         (actual) => problemOf(actual, expected),
-        // Drivers refuse a type in words of their own. Where the device is lost float32 will not work either, and says so.
+        // In the words of the driver. Where the device is lost float32 will not work either, and says so.
         ({ message }: Error) =>
           message
             .replace(/^.*Status Message: /s, '')
