@@ -1,12 +1,22 @@
 /** What is known here of the machines that share the queue, and whom it concerns. */
 import type { ChildState, MachineStatus } from '@qwen-supervisor/protocol/status';
 import { OtherMachines } from '@qwen-supervisor/supervisor/other-machines';
-import { expect, test, vi } from 'vitest';
+import { expect, onTestFinished, test, vi } from 'vitest';
 
 function machine(name: string, isHere: boolean, state: MachineStatus['state'], worker: ChildState): MachineStatus {
   const workers = [{ name: 'inference' as const, state: worker, device: 'cuda:0', job: null, reason: worker }];
   const seenAt = '2026-01-01T00:00:00.000Z';
   return { name, isHere, state, isDrained: false, version: '1', url: 'http://h', model: 'm', workers, seenAt };
+}
+
+/** As signs of life are told. */
+function lookEvery3s(others: OtherMachines): (machines: MachineStatus[]) => void {
+  vi.useFakeTimers({ toFake: ['performance'] });
+  onTestFinished(() => void vi.useRealTimers());
+  return (machines) => {
+    vi.advanceTimersByTime(3000);
+    others.onMachines(machines);
+  };
 }
 
 /** One machine whose own worker is in this phase. */
@@ -24,16 +34,39 @@ function attended(phase: string) {
 test('who waits is told that nothing will be drawn when the last other machine falls away, once', () => {
   const { others, announceFailure } = attended('failed');
   const here = machine('here', true, 'up', 'failed');
-  others.onMachines([here, machine('other', false, 'up', 'busy')]);
+  const look = lookEvery3s(others);
+  // All are silent for a moment after a time without the database; a worker that dies is loaded anew.
+  for (const [state, worker] of [
+    ['up', 'busy'],
+    ['silent', 'busy'],
+    ['up', 'loading'],
+    ['up', 'loading'],
+    ['up', 'busy'],
+  ] as const)
+    look([here, machine('other', false, state, worker)]);
+  for (let i = 0; i < 3; i++) look([here, machine('other', false, 'silent', 'busy')]);
   expect(announceFailure).not.toHaveBeenCalled();
-  for (let i = 0; i < 2; i++) others.onMachines([here, machine('other', false, 'silent', 'busy')]);
+  for (let i = 0; i < 5; i++) look([here, machine('other', false, 'silent', 'busy')]);
   expect(announceFailure.mock.calls).toEqual([['no driver']]);
+});
+
+test('a machine that is drained ends what it draws: it is waited for, and for no other', () => {
+  const { others, announceFailure } = attended('failed');
+  const look = lookEvery3s(others);
+  const here = machine('here', true, 'up', 'failed');
+  const drained = { ...machine('other', false, 'up', 'busy'), isDrained: true };
+  const [worker] = drained.workers;
+  for (let i = 0; i < 6; i++) look([here, { ...drained, workers: [{ ...worker, job: 'job_1' }] } as MachineStatus]);
+  expect(announceFailure).not.toHaveBeenCalled();
+  for (let i = 0; i < 6; i++) look([here, drained]);
+  expect(announceFailure).toHaveBeenCalledOnce();
 });
 
 test('as long as our own worker comes back by itself, nobody is told anything', () => {
   const { others, announceFailure } = attended('backing-off');
   const here = machine('here', true, 'up', 'backing-off');
-  others.onMachines([here, machine('other', false, 'up', 'ready')]);
-  others.onMachines([here]);
+  const look = lookEvery3s(others);
+  look([here, machine('other', false, 'up', 'ready')]);
+  for (let i = 0; i < 6; i++) look([here]);
   expect(announceFailure).not.toHaveBeenCalled();
 });

@@ -2,7 +2,7 @@
  * Several machines on a network that fails: cables that are pulled, machines that die, databases that stand still.
  * Short here; FULL=1 repeats it, and takes most of an hour (npm run test:machines).
  */
-import { mkdirSync, mkdtempSync, readdirSync, rmSync } from 'node:fs';
+import { mkdirSync, mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { isTerminal, type Job } from '@qwen-supervisor/protocol/job';
@@ -23,6 +23,8 @@ const isPossible = hasPostgres() && canHaveNetworks();
 const node = isPossible ? await installNode(24, folder) : null;
 const NOWHERE: Network = { address: '', addresses: '', machines: [], remove() {} };
 const STEP_MS = 50;
+const CLOCKS = ['-1h', '+1h', '+3d'];
+const OFF_MS = [-1, 1, 72].map((hours) => hours * 3_600_000);
 const FAKETIME = `/usr/lib/${process.arch === 'arm64' ? 'aarch64' : 'x86_64'}-linux-gnu/faketime/libfaketimeMT.so.1`;
 // Of a test that repeats what it does.
 if (FULL) vi.setConfig({ testTimeout: 3_600_000 });
@@ -259,12 +261,16 @@ describe.skipIf(node === null)('machines on a network that fails', () => {
 
   test('clocks that are wrong by hours and days: nobody takes a job that lives for one that is lost, and one that is lost is drawn', async () => {
     await Promise.all(machines.map((machine) => machine.stop()));
-    const clocks = ['-1h', '+1h', '+3d'];
     for (const [i, machine] of machines.entries()) {
-      const clock = clocks[i % clocks.length] as string;
+      const clock = CLOCKS[i % CLOCKS.length] as string;
       machine.start({ env: { LD_PRELOAD: FAKETIME, FAKETIME: clock, FAKETIME_DONT_FAKE_MONOTONIC: '1' } });
     }
     await Promise.all(machines.map((machine) => machine.ready()));
+    for (const [i, { dataDir }] of machines.entries()) {
+      const line = readFileSync(join(dataDir, 'logs/supervisor.log'), 'utf8').trimEnd().split('\n').at(-1) as string;
+      const off = Date.parse(JSON.parse(line).time) - Date.now();
+      expect(Math.abs(off - (OFF_MS[i % OFF_MS.length] as number)), 'its clock is wrong').toBeLessThan(300_000);
+    }
     const asked = await at(0).submit(FULL ? 100 : 12, 40, 'another time');
     const ended = await expectTwins('another time', asked);
     expect(ended.filter(({ attempts }) => attempts > 1)).toEqual([]);

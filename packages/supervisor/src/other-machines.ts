@@ -13,6 +13,8 @@ import type { Log } from './records/log.js';
 
 /** From one word of how far a job is to the next: each goes to every machine. */
 const TELL_MS = 1000;
+/** After a time without the database all others seem silent, until each has said again that it lives. */
+const ALONE_MS = 10_000;
 
 interface Here {
   core: Core & { report(): MachineReport; state(): State };
@@ -23,12 +25,22 @@ interface Here {
   shared: SharedFiles | null;
 }
 
+/** Another one that draws, or will again: its worker may be loading, and what it draws it ends also when drained. */
+function mayDraw({ isHere, isDrained, state, workers }: MachineStatus): boolean {
+  return !isHere && state === 'up' && workers.some((one) => one.job !== null || (!isDrained && one.state !== 'failed'));
+}
+
 /** Heard by a store that is opened before there is anybody who could do something about it. */
 export class OtherMachines implements ClaimHooks {
   #here: Here | null = null;
   /** What is heard is done one after the other, as it happened. */
   #hearing: Promise<void> = Promise.resolve();
   #machines: MachineStatus[] = [];
+  /** Whether there were others that could draw, and since when there are none. */
+  #hadOthers = false;
+  #aloneSinceMs: number | null = null;
+  /** Jobs whose preview is on its way from where others put it. */
+  readonly #fetching = new Set<string>();
   /** By job: how far those are that others draw. */
   readonly #progress = new Map<string, JobProgress>();
   /** By job: when the others were last told how far it is here. */
@@ -68,12 +80,22 @@ export class OtherMachines implements ClaimHooks {
       if (!isHere && before && before.state !== state)
         this.#here?.log.logger.info({ machine: name }, `machine ${name} is ${state}, and was ${before.state}`);
     }
-    const couldDraw = this.workers > 0;
     this.#machines = machines;
-    // Who waits for a picture was told nothing when our own workers were given up: there were these.
-    const reason = couldDraw && this.workers === 0 && this.#here ? whyGivenUp(this.#here.core.state()) : null;
-    if (reason !== null) this.#here?.events.announceFailure(reason);
+    this.#noteAlone(machines.some(mayDraw));
     if (isNews) this.#here?.events.publish({ type: 'machines', machines });
+  }
+
+  /** Who waits for a picture was told nothing when our own workers were given up: there were these. */
+  #noteAlone(areOthers: boolean): void {
+    const nowMs = performance.now();
+    if (areOthers) this.#aloneSinceMs = null;
+    else if (this.#hadOthers) this.#aloneSinceMs ??= nowMs;
+    this.#hadOthers ||= areOthers;
+    if (this.#aloneSinceMs === null || nowMs - this.#aloneSinceMs < ALONE_MS || !this.#here) return;
+    this.#hadOthers = false;
+    this.#aloneSinceMs = null;
+    const reason = whyGivenUp(this.#here.core.state());
+    if (reason !== null) this.#here.events.announceFailure(reason);
   }
 
   /** @throws CodedError MACHINE_NOT_FOUND */
@@ -139,12 +161,22 @@ export class OtherMachines implements ClaimHooks {
   }
 
   onProgress(progress: JobProgress, hasPreview: boolean): void {
-    this.#inTurn(async ({ events, shared }) => {
-      this.#progress.set(progress.jobId, progress);
-      const isStep = progress.type === 'step';
-      const preview = isStep && hasPreview ? ((await shared?.getPreview(progress.jobId)) ?? null) : null;
-      await events.relay([isStep ? { ...progress, preview } : progress]);
-    });
+    const { jobId } = progress;
+    const relay = (told: JobProgress) => this.#inTurn(({ events }) => events.relay([told]));
+    this.#inTurn(async () => void this.#progress.set(jobId, progress));
+    const shared = this.#here?.shared;
+    if (progress.type !== 'step') return relay(progress);
+    // Where previews come more slowly than steps some steps go without.
+    if (!hasPreview || !shared || this.#fetching.has(jobId)) return relay({ ...progress, preview: null });
+    this.#fetching.add(jobId);
+    const fetched = (preview: Uint8Array | null) => {
+      this.#fetching.delete(jobId);
+      const newest = this.#progress.get(jobId);
+      // The job may have ended meanwhile, or got further.
+      if (newest && newest.type !== 'decoding' && newest.step <= progress.step) relay({ ...progress, preview });
+    };
+    // One that cannot be had is none.
+    shared.getPreview(jobId).then(fetched, () => fetched(null));
   }
 
   onPictures(ids: string[], change: PictureChange, files: string[]): void {

@@ -9,9 +9,11 @@ export function addStop(program: Command): void {
     .option('--json', 'print one JSON object')
     .action(async (options: { dataDir?: string; json?: boolean }) => {
       let doing = 'stopping';
+      let own: (string | null)[] = [];
       const on: Listener = {
         event(event) {
-          if (event.type === 'step') doing = `a picture ends first: step ${event.step} of ${event.steps}`;
+          if (event.type === 'step' && own.includes(event.jobId))
+            doing = `a picture ends first: step ${event.step} of ${event.steps}`;
         },
         missed() {},
         workerFailed() {},
@@ -22,7 +24,11 @@ export function addStop(program: Command): void {
       });
       await answered(pid, link.request('stop', {}));
       // The running job may be let end first. A supervisor of another version may know no such request.
-      void Promise.allSettled([link.request('subscribe', { since: null })]);
+      const learn = async () => {
+        own = (await link.request('status', {})).children.map(({ job }) => job);
+        await link.request('subscribe', { since: null });
+      };
+      void Promise.allSettled([learn()]);
       await whileWaiting(() => doing, closed);
       print(options.json ? JSON.stringify({ stopped: pid }) : 'stopped');
     });

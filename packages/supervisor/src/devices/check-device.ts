@@ -5,7 +5,7 @@ import type { CheckedAbility, DeviceAnswer } from '@qwen-supervisor/protocol/dev
 import { deviceFault } from '@qwen-supervisor/protocol/device-fault';
 import { CodedError } from '@qwen-supervisor/protocol/errors';
 import { execa } from 'execa';
-import { QUIET } from '../processes/spawn-child.js';
+import { QUIET, WITHOUT_KEYS } from '../processes/spawn-child.js';
 import type { Candidate, Device } from './devices.js';
 
 /** The first use of a card may compile shaders, and wake the card. */
@@ -18,7 +18,7 @@ export async function checkDevice(
 ): Promise<CheckedAbility> {
   const entry = fileURLToPath(import.meta.resolve('@qwen-supervisor/inference/device-check-main'));
   const result = await execa(process.execPath, [entry, device], {
-    env: { ...QUIET, ...env },
+    env: { ...WITHOUT_KEYS, ...QUIET, ...env },
     stdin: 'ignore',
     reject: false,
     timeout: LIMIT_MS,

@@ -18,8 +18,8 @@ export interface Blobs {
   has(key: string): Promise<boolean>;
   /** Names in a folder, of those that begin so. */
   list(folder: string, beginning: string): Promise<string[]>;
-  /** Names in a folder, with the milliseconds since each was written, by the clock of the store. */
-  ages(folder: string): Promise<Map<string, number>>;
+  /** Milliseconds since each of these was written, by the clock of the store; without those that are gone. */
+  ages(folder: string, names: readonly string[]): Promise<Map<string, number>>;
   /** Those that are not there are gone already. */
   remove(keys: readonly string[]): Promise<void>;
 }

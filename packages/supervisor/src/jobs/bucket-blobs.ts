@@ -10,6 +10,8 @@ import type { Blobs } from './blobs.js';
 const ANSWER_MS = 10_000;
 /** A picture, or what a picture is drawn over, on a slow line. */
 const BODY_MS = 60_000;
+/** Requests at a time. */
+const REMOVED_AT_ONCE = 16;
 /** Where nobody says which: what servers of one's own go by. */
 const REGION = 'us-east-1';
 
@@ -25,7 +27,9 @@ export function openBucket(address: string, env: NodeJS.ProcessEnv): BucketBlobs
       'shared-folder: for a bucket AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY have to be in the environment',
     );
   const url = new URL(address);
-  const [bucket = '', ...prefix] = url.pathname.split('/').filter((part) => part !== '');
+  const [bucket = '', ...prefix] = decodeURIComponent(url.pathname)
+    .split('/')
+    .filter((part) => part !== '');
   const credentials = { accessKeyId, secretAccessKey, region };
   return new BucketBlobs(`${url.origin}/${bucket}`, prefix.map((part) => `${part}/`).join(''), credentials);
 }
@@ -51,7 +55,8 @@ export class BucketBlobs implements Blobs {
       endpoint: address,
       ...credentials,
       fetch: async (input, init) => {
-        const hasBody = init?.method === 'PUT' || init?.method === 'GET';
+        const isList = String(input).includes('list-type=');
+        const hasBody = init?.method === 'PUT' || (init?.method === 'GET' && !isList);
         const response = await fetch(input, { ...init, signal: AbortSignal.timeout(hasBody ? BODY_MS : ANSWER_MS) });
         this.#nowMs = Date.parse(response.headers.get('date') ?? '') || null;
         return response;
@@ -91,17 +96,22 @@ export class BucketBlobs implements Blobs {
     return [...(await this.#entries(folder, beginning)).keys()];
   }
 
-  async ages(folder: string): Promise<Map<string, number>> {
+  async ages(folder: string, names: readonly string[]): Promise<Map<string, number>> {
+    if (names.length === 0) return new Map();
     const entries = await this.#entries(folder, '');
     // Where it does not tell the time, none is old.
     const age = (writtenMs: number) => (this.#nowMs === null ? 0 : this.#nowMs - writtenMs);
-    return new Map([...entries].map(([name, writtenMs]) => [name, age(writtenMs)]));
+    const asked = new Set(names);
+    return new Map([...entries].flatMap(([name, writtenMs]) => (asked.has(name) ? [[name, age(writtenMs)]] : [])));
   }
 
   remove(keys: readonly string[]): Promise<void> {
     return this.#reach(async () => {
-      // One by one: the request for many at once is what servers differ in.
-      for (const key of keys) await this.#bucket.deleteObject(this.#prefix + key);
+      // Each alone: the request for many at once is what servers differ in.
+      for (let at = 0; at < keys.length; at += REMOVED_AT_ONCE)
+        await Promise.all(
+          keys.slice(at, at + REMOVED_AT_ONCE).map((key) => this.#bucket.deleteObject(this.#prefix + key)),
+        );
     });
   }
 

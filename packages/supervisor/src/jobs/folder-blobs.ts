@@ -50,17 +50,19 @@ export class FolderBlobs implements Blobs {
     return names.filter((name) => name.startsWith(beginning));
   }
 
-  async ages(folder: string): Promise<Map<string, number>> {
+  async ages(folder: string, names: readonly string[]): Promise<Map<string, number>> {
+    const ages = new Map<string, number>();
+    if (names.length === 0) return ages;
     const pathOf = (name: string) => join(this.#root, folder, name);
-    const writtenMs = (name: string) => this.#reach(async () => (await stat(pathOf(name))).mtimeMs);
-    const names = await this.list(folder, '');
-    if (names.length === 0) return new Map();
+    const writtenMs = (name: string) => this.#reach(() => modifiedMs(pathOf(name)));
     const probe = `clock-${randomUUID()}`;
     await this.#reach(() => writeFile(pathOf(probe), ''));
     const nowMs = await writtenMs(probe);
     await this.remove([`${folder}/${probe}`]);
-    const ages = new Map<string, number>();
-    for (const name of names) ages.set(name, nowMs - (await writtenMs(name)));
+    for (const name of names) {
+      const atMs = await writtenMs(name);
+      if (nowMs !== null && atMs !== null) ages.set(name, nowMs - atMs);
+    }
     return ages;
   }
 
@@ -92,6 +94,16 @@ export class FolderBlobs implements Blobs {
     } finally {
       clearTimeout(timer);
     }
+  }
+}
+
+/** Null where it is gone: others remove things, too. */
+async function modifiedMs(path: string): Promise<number | null> {
+  try {
+    return (await stat(path)).mtimeMs;
+  } catch (error) {
+    if ((error as NodeJS.ErrnoException).code === 'ENOENT') return null;
+    throw error;
   }
 }
 

@@ -7,6 +7,8 @@ import type { PostgresNotices } from './postgres-notices.js';
 
 /** Newest pictures that are kept whatever their size. */
 const NEVER_TOO_LARGE = 10;
+/** Pictures that are looked at in one statement. */
+const LOOKED_AT_ONCE = 100;
 
 /** One page of what `sql` selects (it ends in its conditions), newest first; rows have their `position`. */
 export async function postgresPage<R extends { position: number; request?: string }>(
@@ -28,15 +30,6 @@ type Operations = Pick<JobStore, 'pictures' | 'facets' | 'mark' | 'inputs' | 'fi
 export function postgresPictures(database: PostgresDatabase, notices: PostgresNotices): Operations {
   const jobs = `${database.schema}.jobs`;
   const all = <R>(query: string, ...values: unknown[]) => database.alone.all<R>(query, ...values);
-  /** All pictures together. */
-  const areLarger = async (keepBytes: number | null) => {
-    if (keepBytes === null) return false;
-    const [all] = await database.alone.all<{ bytes: number }>(
-      `SELECT coalesce(sum(bytes), 0) AS bytes FROM ${jobs} WHERE image IS NOT NULL`,
-    );
-    return Number(all?.bytes) > keepBytes;
-  };
-
   return {
     async pictures({ search, starred, trashed, model, width: wide, height: high }, cursor, limit) {
       const query = `SELECT position, image::json ->> 'id' AS id, width, height, finished_at, starred
@@ -99,25 +92,36 @@ export function postgresPictures(database: PostgresDatabase, notices: PostgresNo
       return { file, sha256 };
     },
     async expired({ finishedBefore, trashedBefore, keepBytes }) {
-      // Asked with each picture: so that what is kept, however much it is, is read where it is too large alone.
-      const gone = `SELECT id, image::json ->> 'file' AS file FROM ${jobs}
-        WHERE (starred = 0 AND finished_at < $1) OR trashed_at < $2 ORDER BY finished_at, position`;
-      if (!(await areLarger(keepBytes))) return all<Expired>(gone, finishedBefore, trashedBefore);
-      // What goes for another reason makes room already; of the rest the oldest go until what is newer is small enough.
-      const query = `WITH looked AS (
-          SELECT id, position, finished_at, starred, image, bytes,
-            (starred = 0 AND finished_at < $1) IS TRUE OR (trashed_at < $2) IS TRUE AS gone
-          FROM ${jobs} WHERE finished_at IS NOT NULL
-        ), kept AS (
-          SELECT id, row_number() OVER newer AS place,
-            sum(bytes) OVER newer + (SELECT coalesce(sum(bytes), 0) FROM looked WHERE starred = 1 AND NOT gone) AS total
-          FROM looked WHERE NOT gone AND starred = 0 AND image IS NOT NULL
-          WINDOW newer AS (ORDER BY finished_at DESC, position DESC)
-        )
-        SELECT id, image::json ->> 'file' AS file FROM looked
-        WHERE gone OR id IN (SELECT id FROM kept WHERE total > $3::float8 AND place > ${NEVER_TOO_LARGE})
-        ORDER BY finished_at, position`;
-      return all<Expired>(query, finishedBefore, trashedBefore, keepBytes);
+      const found = `SELECT id, image::json ->> 'file' AS file, bytes, image IS NOT NULL AND starred = 0 AS counts FROM ${jobs}`;
+      type Found = Expired & { bytes: number; counts: boolean };
+      const old = `${found} WHERE (starred = 0 AND finished_at < $1) OR trashed_at < $2 ORDER BY finished_at, position`;
+      const gone = await all<Found>(old, finishedBefore, trashedBefore);
+      const expired = new Map(gone.map(({ id, file }) => [id, { id, file }]));
+      if (keepBytes === null) return [...expired.values()];
+      const sizes = `SELECT coalesce(sum(bytes), 0) AS bytes, (count(*) FILTER (WHERE starred = 0))::int AS pictures
+        FROM ${jobs} WHERE image IS NOT NULL`;
+      const [kept] = await all<{ bytes: number; pictures: number }>(sizes);
+      let { bytes, pictures } = kept as { bytes: number; pictures: number };
+      // What goes for another reason makes room already.
+      for (const one of gone) {
+        bytes -= one.bytes;
+        if (one.counts) pictures--;
+      }
+      // From the oldest on, until the rest is small enough: what is kept is not read, however much it is.
+      const oldest = `${found} WHERE finished_at IS NOT NULL AND image IS NOT NULL AND starred = 0
+        ORDER BY finished_at, position LIMIT ${LOOKED_AT_ONCE} OFFSET $1`;
+      for (let offset = 0; bytes > keepBytes && pictures > NEVER_TOO_LARGE; offset += LOOKED_AT_ONCE) {
+        const rows = await all<Found>(oldest, offset);
+        for (const row of rows) {
+          if (bytes <= keepBytes || pictures <= NEVER_TOO_LARGE) break;
+          if (expired.has(row.id)) continue;
+          bytes -= row.bytes;
+          pictures--;
+          expired.set(row.id, { id: row.id, file: row.file });
+        }
+        if (rows.length < LOOKED_AT_ONCE) break;
+      }
+      return [...expired.values()];
     },
   };
 }

@@ -158,6 +158,7 @@ export class SharedFiles {
 
   /** Of jobs that nobody wants any more. @throws CodedError SHARED_FOLDER_UNREACHABLE */
   async removePictures(files: string[]): Promise<void> {
+    if (files.length === 0) return;
     const unwanted = new Set(files.map((file) => basename(file, '.png')));
     // There may be very many others.
     const names = await this.#blobs.list(IMAGES_FOLDER, commonBeginning([...unwanted]));
@@ -174,11 +175,12 @@ export class SharedFiles {
    */
   async removeInputs(wanted: Set<string>, ageMs: number): Promise<void> {
     const isWanted = (name: string) => wanted.has(name.split('.')[0] as string);
-    const names = await this.#blobs.list(INPUTS_FOLDER, '');
-    if (names.every(isWanted)) return;
-    const ages = [...(await this.#blobs.ages(INPUTS_FOLDER))];
-    const old = ages.filter(([name, age]) => !isWanted(name) && age > ageMs).map(([name]) => name);
-    await this.#remove(INPUTS_FOLDER, old);
+    const unwanted = (await this.#blobs.list(INPUTS_FOLDER, '')).filter((name) => !isWanted(name));
+    const ages = [...(await this.#blobs.ages(INPUTS_FOLDER, unwanted))];
+    await this.#remove(
+      INPUTS_FOLDER,
+      ages.filter(([, age]) => age > ageMs).map(([name]) => name),
+    );
   }
 
   #remove(folder: string, names: string[]): Promise<void> {
@@ -193,7 +195,7 @@ export class SharedFiles {
     const bytes = await readFile(join(this.#dataDir, file)).catch((error: NodeJS.ErrnoException) => {
       // A checkpoint gives way to a newer one at any time.
       if (error.code === 'ENOENT') return null;
-      throw error;
+      throw new CodedError('SHARED_FOLDER_UNREACHABLE', `${file} cannot be copied: ${error.message}`, { cause: error });
     });
     if (bytes !== null) await this.#blobs.put(key, bytes);
   }

@@ -51,6 +51,14 @@ export const QUIET = { ORT_DISABLE_TELEMETRY: '1' };
  */
 const GIVES_BACK = { MALLOC_MMAP_THRESHOLD_: '262144' };
 
+/** The way to the job database and to the bucket is the supervisor's alone. */
+export const WITHOUT_KEYS = {
+  PGPASSWORD: undefined,
+  QWEN_SUPERVISOR_STORE: undefined,
+  AWS_ACCESS_KEY_ID: undefined,
+  AWS_SECRET_ACCESS_KEY: undefined,
+};
+
 /** The first of `fds` in the child. */
 export const INHERITED_FD = 3;
 
@@ -80,11 +88,7 @@ export function spawnChild(options: SpawnOptions): SpawnedChild | null {
     stdio: ['ignore', 'pipe', 'pipe', ...options.fds.map((fd) => fd as unknown as 'inherit')],
     env: {
       ...QUIET,
-      // The way to the job database is the supervisor's alone.
-      PGPASSWORD: undefined,
-      AWS_ACCESS_KEY_ID: undefined,
-      AWS_SECRET_ACCESS_KEY: undefined,
-      QWEN_SUPERVISOR_STORE: undefined,
+      ...WITHOUT_KEYS,
       ...(options.name === 'api' ? {} : GIVES_BACK),
       ...options.env,
       TMPDIR: join(options.dataDir, TEMPORARY_FOLDER),
