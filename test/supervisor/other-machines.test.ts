@@ -62,6 +62,30 @@ test('a machine that is drained ends what it draws: it is waited for, and for no
   expect(announceFailure).toHaveBeenCalledOnce();
 });
 
+test('a preview that comes more slowly than the steps goes with the next one, and holds up no notice', async () => {
+  const told: unknown[] = [];
+  const answers: ((png: Uint8Array) => void)[] = [];
+  const others = new OtherMachines();
+  others.attend({
+    events: { relay: async (events: unknown[]) => void told.push(...events) },
+    shared: { getPreview: () => new Promise((resolve) => answers.push(resolve)) },
+  } as never);
+  const step = (step: number) => ({ type: 'step' as const, jobId: 'job_1', step, steps: 9, preview: null, eta: null });
+  const png = Uint8Array.of(1);
+  others.onProgress(step(1), true);
+  others.onProgress(step(2), true);
+  await vi.waitFor(() => expect(told).toEqual([step(2)]));
+  answers[0]?.(png);
+  await Promise.resolve();
+  others.onProgress(step(3), false);
+  await vi.waitFor(() => expect(told.at(-1)).toEqual({ ...step(3), preview: png }));
+  others.onProgress(step(4), true);
+  await vi.waitFor(() => expect(answers).toHaveLength(2));
+  answers[1]?.(png);
+  await vi.waitFor(() => expect(told.at(-1)).toEqual({ ...step(4), preview: png }));
+  expect(told).toHaveLength(3);
+});
+
 test('as long as our own worker comes back by itself, nobody is told anything', () => {
   const { others, announceFailure } = attended('backing-off');
   const here = machine('here', true, 'up', 'backing-off');

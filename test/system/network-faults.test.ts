@@ -289,6 +289,14 @@ describe.skipIf(node === null)('machines on a network that fails', () => {
   test.runIf(FULL)(
     'a database that stands still, loses all its connections, restarts, or is away for half a minute, under load',
     async () => {
+      const standStill = async (ms: number) => {
+        const postmaster = readFileSync(join(postgres.folder(), 'data/postmaster.pid'), 'utf8').split('\n', 1);
+        const others = (await psql('SELECT pid FROM pg_stat_activity WHERE pid <> pg_backend_pid()')).split('\n');
+        const pids = [...postmaster, ...others].map(Number);
+        for (const pid of pids) process.kill(pid, 'SIGSTOP');
+        await sleep(ms);
+        for (const pid of pids) process.kill(pid, 'SIGCONT');
+      };
       const faults: [string, () => Promise<unknown>][] = [
         [
           'all cut',
@@ -297,6 +305,7 @@ describe.skipIf(node === null)('machines on a network that fails', () => {
               "SELECT count(pg_terminate_backend(pid)) FROM pg_stat_activity WHERE pid <> pg_backend_pid() AND backend_type = 'client backend'",
             ),
         ],
+        ['stands still', () => standStill(15_000)],
         ['restarts', () => postgres.control('restart', '-m', 'fast')],
         ['dies', () => postgres.control('stop', '-m', 'immediate').then(() => postgres.control('start'))],
         [

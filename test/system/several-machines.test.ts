@@ -82,6 +82,26 @@ describe.skipIf(node === null)('several machines', () => {
     expect(readdirSync(join(there().dataDir, 'images')).length, 'the other has drawn, too').toBeGreaterThan(before);
   });
 
+  test('fifty clients with one key, at both machines, whose connections break at any moment, make one job', async () => {
+    const body = JSON.stringify({ prompt: 'asked for fifty times', numInferenceSteps: 2 });
+    const headers = { 'content-type': 'application/json', 'idempotency-key': 'fifty' };
+    const ask = async (i: number): Promise<string> => {
+      const product = [here(), there()][i % 2] as Product;
+      const breaks = AbortSignal.timeout(Math.ceil(Math.random() * 60));
+      const answer = await product.fetch('/api/v1/jobs', { method: 'POST', body, headers, signal: breaks }).then(
+        (response) => response.json() as Promise<Job>,
+        () => null,
+      );
+      return answer?.id ?? ask(i);
+    };
+    const ids = new Set(await Promise.all(Array.from({ length: 50 }, (_, i) => ask(i))));
+    expect(ids.size).toBe(1);
+    const { json } = await here().call('/api/v1/jobs?limit=100');
+    const same = (json as { jobs: Job[] }).jobs.filter(({ prompt }) => prompt === 'asked for fifty times');
+    expect(same).toHaveLength(1);
+    await there().ended(same[0]?.id as string);
+  });
+
   test('any of them tells of all: a machine that takes no more jobs, and how far a picture of the other is', async () => {
     const machines = await both();
     const [mine, other] = [machines.find(({ isHere }) => isHere)?.name, machines.find(({ isHere }) => !isHere)?.name];

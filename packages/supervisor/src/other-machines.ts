@@ -41,6 +41,8 @@ export class OtherMachines implements ClaimHooks {
   #aloneSinceMs: number | null = null;
   /** Jobs whose preview is on its way from where others put it. */
   readonly #fetching = new Set<string>();
+  /** By job: one that came when the next step had been told. */
+  readonly #arrived = new Map<string, Uint8Array>();
   /** By job: how far those are that others draw. */
   readonly #progress = new Map<string, JobProgress>();
   /** By job: when the others were last told how far it is here. */
@@ -133,6 +135,7 @@ export class OtherMachines implements ClaimHooks {
     this.#toldAtMs.delete(jobId);
     this.#untold.delete(jobId);
     this.#progress.delete(jobId);
+    this.#arrived.delete(jobId);
   }
 
   onWork(): void {
@@ -166,14 +169,17 @@ export class OtherMachines implements ClaimHooks {
     this.#inTurn(async () => void this.#progress.set(jobId, progress));
     const shared = this.#here?.shared;
     if (progress.type !== 'step') return relay(progress);
-    // Where previews come more slowly than steps some steps go without.
-    if (!hasPreview || !shared || this.#fetching.has(jobId)) return relay({ ...progress, preview: null });
+    const arrived = this.#arrived.get(jobId) ?? null;
+    this.#arrived.delete(jobId);
+    if (!hasPreview || !shared || this.#fetching.has(jobId)) return relay({ ...progress, preview: arrived });
     this.#fetching.add(jobId);
     const fetched = (preview: Uint8Array | null) => {
       this.#fetching.delete(jobId);
       const newest = this.#progress.get(jobId);
-      // The job may have ended meanwhile, or got further.
-      if (newest && newest.type !== 'decoding' && newest.step <= progress.step) relay({ ...progress, preview });
+      if (!newest || newest.type === 'decoding') return;
+      if (newest.step <= progress.step) relay({ ...progress, preview });
+      // Previews come more slowly than steps: this one goes with the next.
+      else if (preview) this.#arrived.set(jobId, preview);
     };
     // One that cannot be had is none.
     shared.getPreview(jobId).then(fetched, () => fetched(null));

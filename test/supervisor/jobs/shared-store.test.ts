@@ -6,8 +6,22 @@ import { usable } from '@qwen-supervisor/supervisor/jobs/open-postgres';
 import type { ClaimHooks } from '@qwen-supervisor/supervisor/jobs/postgres-claims';
 import { describe, expect, onTestFinished, test, vi } from 'vitest';
 import { until } from '../../system/product.js';
-import { DONE, FAILED, MANY, order, put, TAKES_ANY } from './job-store-cases.js';
+import { ANY, DONE, FAILED, MANY, order, put, TAKES_ANY } from './job-store-cases.js';
 import { DEAF, hasPostgres, privateCluster } from './postgres-engines.js';
+
+const SEEDS = Array.from({ length: process.env.FULL === '1' ? 1000 : 20 }, (_, i) => 20_261_128 + i);
+
+/** Of the queue: by priority, then in the order of arrival, however often it was begun and given back. */
+async function firstOf(store: JobStore, accepted: string[]): Promise<string | null> {
+  const queued: Job[] = [];
+  for (let cursor: number | null = null, more = true; more; more = cursor !== null) {
+    const page: { jobs: Job[]; next: number | null } = await store.list({ ...ANY, status: 'queued' }, cursor, 100);
+    queued.push(...page.jobs);
+    cursor = page.next;
+  }
+  queued.sort((a, b) => b.priority - a.priority || accepted.indexOf(a.id) - accepted.indexOf(b.id));
+  return queued[0]?.id ?? null;
+}
 
 describe.skipIf(!hasPostgres())('a shared job store', () => {
   const postgres = privateCluster();
@@ -246,55 +260,60 @@ describe.skipIf(!hasPostgres())('a shared job store', () => {
     await expect(usable(database, 'a', DEAF)).rejects.toMatchObject({ code: 'STORE_SCHEMA_OLD' });
   });
 
-  test('whatever three supervisors do in whatever order, two of them one that was frozen and started anew, no job is lost or ends twice', async () => {
-    const name = fresh();
-    const stores = [await opened(name, 'a'), await opened(name, 'a'), await opened(name, 'b')] as const;
-    let seed = 20_261_128;
-    const random = (below: number) => {
-      seed = (seed * 1_103_515_245 + 12_345) % 2 ** 31;
-      return Math.floor((seed / 2 ** 31) * below);
-    };
-    const accepted: string[] = [];
-    const held: { by: number; job: Job }[] = [];
-    const ends = new Map<string, number>();
-    const end = (job: Job | null) => {
-      if (job && ['done', 'failed', 'cancelled'].includes(job.status)) ends.set(job.id, (ends.get(job.id) ?? 0) + 1);
-    };
-    const acts = [
-      async (by: number) => void accepted.push((await put(stores[by] as JobStore, random(3))).id),
-      async (by: number) => {
-        const job = await (stores[by] as JobStore).claim(TAKES_ANY);
-        if (job) held.push({ by, job });
-      },
-      async () => {
-        const [run] = held.splice(random(held.length), 1);
-        if (run)
-          end(
-            await (stores[run.by] as JobStore).finish(run.job.id, run.job.attempts, 20, {
-              ...DONE,
-              imageId: run.job.id,
-            } as never),
-          );
-      },
-      async () => {
-        const [run] = held.splice(random(held.length), 1);
-        if (run) end(await (stores[run.by] as JobStore).release(run.job.id, run.job.attempts, 'none', random(20)));
-      },
-      async (by: number) => {
-        const before = await (stores[by] as JobStore).get(accepted[random(accepted.length)] ?? '');
-        if (before?.status === 'queued') end(await (stores[by] as JobStore).cancel(before.id));
-      },
-      // The one that was frozen goes on with what it held.
-      async () => (await stores[1].recover(() => 0)).forEach(end),
-    ];
-    for (let i = 0; i < 300; i++) await acts[random(acts.length)]?.(random(3));
-    for (const store of stores) (await store.recover(() => 0)).forEach(end);
-    for (let job = await stores[2].claim(TAKES_ANY); job; job = await stores[2].claim(TAKES_ANY))
-      end(await stores[2].finish(job.id, job.attempts, 20, { ...DONE, imageId: job.id } as never));
-    expect(await stores[0].counts()).toEqual({ queued: 0, running: 0 });
-    for (const id of accepted) {
-      expect((await stores[0].get(id))?.status).toMatch(/done|failed|cancelled/);
-      expect(ends.get(id) ?? 0, `${id} ends once`).toBe(1);
-    }
-  });
+  test.each(SEEDS)(
+    'whatever three supervisors do in whatever order, two of them one that was frozen and started anew, no job is lost or ends twice, and each claim takes the first (%i)',
+    async (first) => {
+      const name = fresh();
+      const stores = [await opened(name, 'a'), await opened(name, 'a'), await opened(name, 'b')] as const;
+      let seed = first;
+      const random = (below: number) => {
+        seed = (seed * 1_103_515_245 + 12_345) % 2 ** 31;
+        return Math.floor((seed / 2 ** 31) * below);
+      };
+      const accepted: string[] = [];
+      const held: { by: number; job: Job }[] = [];
+      const ends = new Map<string, number>();
+      const end = (job: Job | null) => {
+        if (job && ['done', 'failed', 'cancelled'].includes(job.status)) ends.set(job.id, (ends.get(job.id) ?? 0) + 1);
+      };
+      const acts = [
+        async (by: number) => void accepted.push((await put(stores[by] as JobStore, random(3))).id),
+        async (by: number) => {
+          const next = await firstOf(stores[by] as JobStore, accepted);
+          const job = await (stores[by] as JobStore).claim(TAKES_ANY);
+          expect(job?.id ?? null).toBe(next);
+          if (job) held.push({ by, job });
+        },
+        async () => {
+          const [run] = held.splice(random(held.length), 1);
+          if (run)
+            end(
+              await (stores[run.by] as JobStore).finish(run.job.id, run.job.attempts, 20, {
+                ...DONE,
+                imageId: run.job.id,
+              } as never),
+            );
+        },
+        async () => {
+          const [run] = held.splice(random(held.length), 1);
+          if (run) end(await (stores[run.by] as JobStore).release(run.job.id, run.job.attempts, 'none', random(20)));
+        },
+        async (by: number) => {
+          const before = await (stores[by] as JobStore).get(accepted[random(accepted.length)] ?? '');
+          if (before?.status === 'queued') end(await (stores[by] as JobStore).cancel(before.id));
+        },
+        // The one that was frozen goes on with what it held.
+        async () => (await stores[1].recover(() => 0)).forEach(end),
+      ];
+      for (let i = 0; i < 300; i++) await acts[random(acts.length)]?.(random(3));
+      for (const store of stores) (await store.recover(() => 0)).forEach(end);
+      for (let job = await stores[2].claim(TAKES_ANY); job; job = await stores[2].claim(TAKES_ANY))
+        end(await stores[2].finish(job.id, job.attempts, 20, { ...DONE, imageId: job.id } as never));
+      expect(await stores[0].counts()).toEqual({ queued: 0, running: 0 });
+      for (const id of accepted) {
+        expect((await stores[0].get(id))?.status).toMatch(/done|failed|cancelled/);
+        expect(ends.get(id) ?? 0, `${id} ends once`).toBe(1);
+      }
+    },
+  );
 });
