@@ -1,14 +1,10 @@
 /** The pictures in the job store on PostgreSQL: a job that is done has one, and the marks on it. */
 import type { PictureChange } from '@qwen-supervisor/protocol/events';
 import { fittingPage, type StoredImage, wordsOf } from './job-row.js';
-import type { Expired, JobStore } from './job-store.js';
+import type { JobStore } from './job-store.js';
 import type { PostgresDatabase, Sql } from './postgres-database.js';
 import type { PostgresNotices } from './postgres-notices.js';
-
-/** Newest pictures that are kept whatever their size. */
-const NEVER_TOO_LARGE = 10;
-/** Pictures that are looked at in one statement. */
-const LOOKED_AT_ONCE = 100;
+import { expiredOf, type Found, type Kept, LOOKED_AT_ONCE } from './retention.js';
 
 /** One page of what `sql` selects (it ends in its conditions), newest first; rows have their `position`. */
 export async function postgresPage<R extends { position: number; request?: string }>(
@@ -93,35 +89,15 @@ export function postgresPictures(database: PostgresDatabase, notices: PostgresNo
     },
     async expired({ finishedBefore, trashedBefore, keepBytes }) {
       const found = `SELECT id, image::json ->> 'file' AS file, bytes, image IS NOT NULL AND starred = 0 AS counts FROM ${jobs}`;
-      type Found = Expired & { bytes: number; counts: boolean };
       const old = `${found} WHERE (starred = 0 AND finished_at < $1) OR trashed_at < $2 ORDER BY finished_at, position`;
       const gone = await all<Found>(old, finishedBefore, trashedBefore);
-      const expired = new Map(gone.map(({ id, file }) => [id, { id, file }]));
-      if (keepBytes === null) return [...expired.values()];
+      if (keepBytes === null) return gone.map(({ id, file }) => ({ id, file }));
       const sizes = `SELECT coalesce(sum(bytes), 0) AS bytes, (count(*) FILTER (WHERE starred = 0))::int AS pictures
         FROM ${jobs} WHERE image IS NOT NULL`;
-      const [kept] = await all<{ bytes: number; pictures: number }>(sizes);
-      let { bytes, pictures } = kept as { bytes: number; pictures: number };
-      // What goes for another reason makes room already.
-      for (const one of gone) {
-        bytes -= one.bytes;
-        if (one.counts) pictures--;
-      }
-      // From the oldest on, until the rest is small enough: what is kept is not read, however much it is.
+      const [kept] = (await all<Kept>(sizes)) as [Kept];
       const oldest = `${found} WHERE finished_at IS NOT NULL AND image IS NOT NULL AND starred = 0
         ORDER BY finished_at, position LIMIT ${LOOKED_AT_ONCE} OFFSET $1`;
-      for (let offset = 0; bytes > keepBytes && pictures > NEVER_TOO_LARGE; offset += LOOKED_AT_ONCE) {
-        const rows = await all<Found>(oldest, offset);
-        for (const row of rows) {
-          if (bytes <= keepBytes || pictures <= NEVER_TOO_LARGE) break;
-          if (expired.has(row.id)) continue;
-          bytes -= row.bytes;
-          pictures--;
-          expired.set(row.id, { id: row.id, file: row.file });
-        }
-        if (rows.length < LOOKED_AT_ONCE) break;
-      }
-      return [...expired.values()];
+      return expiredOf(gone, kept, keepBytes, (offset) => all<Found>(oldest, offset));
     },
   };
 }

@@ -1,13 +1,9 @@
 /** The pictures in the job store on SQLite: a job that is done has one, and the marks on it. */
 import type { PictureFilter, PictureMarks } from '@qwen-supervisor/protocol/job';
 import { type StoredImage, wordsOf } from './job-row.js';
-import type { Expired, JobStore } from './job-store.js';
+import type { JobStore } from './job-store.js';
+import { expiredOf, type Found, type Kept, LOOKED_AT_ONCE } from './retention.js';
 import type { SqliteStatements } from './sqlite-statements.js';
-
-/** Pictures that are looked at together for what is to be removed. */
-const LOOKED_AT_ONCE = 100;
-/** Newest pictures that are kept whatever their size. */
-const NEVER_TOO_LARGE = 10;
 
 interface SqlitePictures {
   operations: Pick<JobStore, 'pictures' | 'facets' | 'mark' | 'inputs' | 'findImage' | 'expired'>;
@@ -23,11 +19,11 @@ export function sqlitePictures(statements: SqliteStatements): SqlitePictures {
    * Bytes of all pictures, and how many of them have no star: summed up when it is first asked for and after changes,
    * else kept up to date.
    */
-  let known: { bytes: number; pictures: number } | null = null;
+  let known: Kept | null = null;
   const kept = () => {
     const sql = `SELECT coalesce(sum(image ->> 'bytes'), 0) AS bytes, count(*) FILTER (WHERE starred = 0) AS pictures FROM jobs
       WHERE finished_at IS NOT NULL AND image IS NOT NULL`;
-    const [sum] = known ? [known] : all<{ bytes: number; pictures: number }>(sql);
+    const [sum] = known ? [known] : all<Kept>(sql);
     known = { bytes: sum?.bytes ?? 0, pictures: sum?.pictures ?? 0 };
     return known;
   };
@@ -96,38 +92,20 @@ export function sqlitePictures(statements: SqliteStatements): SqlitePictures {
         return { file, sha256 };
       },
       async expired({ finishedBefore, trashedBefore, keepBytes }) {
-        const file = `SELECT id, image ->> 'file' AS file, coalesce(image ->> 'bytes', 0) AS bytes, image, starred`;
-        type Found = Expired & { bytes: number; image: string | null; starred: number };
-        const old = `${file} FROM jobs WHERE finished_at < ? AND starred = 0 ORDER BY finished_at`;
-        const trash = `${file} FROM jobs WHERE trashed_at < ?`;
+        const found = `SELECT id, image ->> 'file' AS file, coalesce(image ->> 'bytes', 0) AS bytes,
+          image IS NOT NULL AND starred = 0 AS counts FROM jobs`;
+        const old = `${found} WHERE finished_at < ? AND starred = 0 ORDER BY finished_at`;
+        const trash = `${found} WHERE trashed_at < ?`;
         const gone = [
           ...(finishedBefore === null ? [] : all<Found>(old, finishedBefore)),
           ...(trashedBefore === null ? [] : all<Found>(trash, trashedBefore)),
         ];
-        const expired = new Map(gone.map(({ id, file }) => [id, { id, file }]));
-        if (keepBytes === null) return [...expired.values()];
-        // From the oldest on, until the rest is small enough: what is kept is not read, however much it is.
-        let { bytes, pictures } = kept();
-        // What goes for another reason makes room already.
-        for (const { bytes: own, image, starred } of new Map(gone.map((one) => [one.id, one])).values()) {
-          bytes -= own;
-          if (image !== null && starred === 0) pictures--;
-        }
-        const oldest = `${file} FROM jobs
-          WHERE finished_at IS NOT NULL AND image IS NOT NULL AND starred = 0
-          ORDER BY finished_at, position LIMIT ? OFFSET ?`;
+        // Without a bound nothing is summed up.
+        if (keepBytes === null) return [...new Map(gone.map(({ id, file }) => [id, { id, file }])).values()];
+        const oldest = `${found} WHERE finished_at IS NOT NULL AND image IS NOT NULL AND starred = 0
+          ORDER BY finished_at, position LIMIT ${LOOKED_AT_ONCE} OFFSET ?`;
         // In pages: a statement that is left in the middle keeps the database open for reading.
-        for (let offset = 0; ; offset += LOOKED_AT_ONCE) {
-          const rows = all<Found>(oldest, LOOKED_AT_ONCE, offset);
-          for (const row of rows) {
-            if (bytes <= keepBytes || pictures <= NEVER_TOO_LARGE) return [...expired.values()];
-            if (expired.has(row.id)) continue;
-            bytes -= row.bytes;
-            pictures--;
-            expired.set(row.id, { id: row.id, file: row.file });
-          }
-          if (rows.length < LOOKED_AT_ONCE) return [...expired.values()];
-        }
+        return expiredOf(gone, kept(), keepBytes, (offset) => all<Found>(oldest, offset));
       },
     },
   };
