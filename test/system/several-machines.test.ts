@@ -211,9 +211,14 @@ describe.skipIf(node === null)('several machines', () => {
     for (const { id } of jobs) expect(await here().ended(id)).toMatchObject({ status: 'cancelled' });
   });
 
-  test('tables of an older version: a start is refused, and while machines draw they are brought up to date, and nobody is stuck', async () => {
-    const psql = (query: string) =>
-      execa(join(POSTGRES, 'psql'), ['-h', postgres.folder(), '-U', 'postgres', '-c', query]);
+  const psql = (query: string) =>
+    execa(join(POSTGRES, 'psql'), ['-h', postgres.folder(), '-U', 'postgres', '-v', 'ON_ERROR_STOP=1', '-c', query]);
+  const migrate = () => program(['store', 'migrate', '--store', address, '--shared-folder', shared]);
+  /** Until a machine waits for the tables. */
+  const waitsForTables = (product: Product) =>
+    until(async () => ((await product.status()).queue.problem?.includes('does not exist') ? true : null));
+
+  test('tables of an older version: a start is refused, and those that draw wait until they are brought up to date, and nobody is stuck', async () => {
     // As the migration before the last one left them.
     await psql(
       'ALTER TABLE qwen_supervisor.jobs DROP COLUMN bytes; UPDATE qwen_supervisor.version SET version = version - 1',
@@ -222,15 +227,31 @@ describe.skipIf(node === null)('several machines', () => {
     const early = await program(['start', ...args, '--port', '0', '--data-dir', join(folder, 'too-early')]);
     expect(early.stderr).toMatch(/STORE_SCHEMA_OLD/);
     const jobs = await Promise.all(
-      Array.from({ length: 12 }, (_, seed) => here().submit({ prompt: 'meanwhile', numInferenceSteps: 60, seed })),
+      Array.from({ length: 12 }, (_, seed) => here().submit({ prompt: 'meanwhile', numInferenceSteps: 4, seed })),
     );
-    await until(async () => ((await here().job(jobs[0]?.id as string)).status === 'running' ? true : null));
-    const migrated = await Promise.all([1, 2, 3].map(() => program(['store', 'migrate', ...args])));
+    await Promise.all([waitsForTables(here()), waitsForTables(there())]);
+    const migrated = await Promise.all([migrate(), migrate(), migrate()]);
     expect(migrated.map(({ stdout }) => stdout).toSorted()).toEqual([
       'the tables are up to date',
       'the tables are up to date',
       'the tables were made or changed',
     ]);
+    for (const { id } of jobs) expect(await there().ended(id)).toMatchObject({ status: 'done', attempts: 1 });
+  });
+
+  test('tables that somebody has thrown away while machines draw: these wait, say what to do, and go on when there are new ones', async () => {
+    const lost = await here().submit({ prompt: 'in no backup', numInferenceSteps: 400 });
+    await until(async () => ((await here().job(lost.id)).status === 'running' ? true : null));
+    await psql('DROP SCHEMA qwen_supervisor CASCADE; DROP SCHEMA qwen_supervisor_queue CASCADE');
+    await Promise.all([waitsForTables(here()), waitsForTables(there())]);
+    const refused = await here().call('/api/v1/jobs', { prompt: 'lost?' });
+    expect([refused.status, refused.json]).toEqual([
+      503,
+      { error: expect.objectContaining({ code: 'STORE_SCHEMA_OLD', hint: expect.stringContaining('store migrate') }) },
+    ]);
+    expect((await migrate()).stdout).toBe('the tables were made or changed');
+    await both();
+    const jobs = await Promise.all([1, 2, 3, 4].map((seed) => here().submit({ prompt: 'new', seed })));
     for (const { id } of jobs) expect(await there().ended(id)).toMatchObject({ status: 'done', attempts: 1 });
   });
 
@@ -243,6 +264,11 @@ describe.skipIf(node === null)('several machines', () => {
       503,
       { error: expect.objectContaining({ code: 'STORE_UNREACHABLE' }) },
     ]);
+    const { stdout } = await program(['status', '--data-dir', here().dataDir]);
+    expect(stdout, 'how it is can be asked all the same').toMatch(
+      /^inference +\S+ +pid (.|\n)*^queue .*the job database/m,
+    );
+    expect((await here().fetch('/metrics')).status).toBe(200);
     await postgres.control('start');
     expect(
       await until(() =>
@@ -306,6 +332,7 @@ describe.skipIf(node === null)('several machines', () => {
     expect(done[lost]?.resumedAtStep).toBeGreaterThanOrEqual(copied[lost] as number);
     expect(done[1 - lost]).toMatchObject({ status: 'done', attempts: 1 });
     expect(done[lost]?.images[0]?.sha256).toBe(done[1 - lost]?.images[0]?.sha256);
-    await until(async () => (readdirSync(checkpoints).length === 0 ? true : null));
+    const left = () => readdirSync(checkpoints).filter((name) => jobs.some(({ id }) => name.startsWith(id)));
+    await until(async () => (left().length === 0 ? true : null));
   });
 });

@@ -165,12 +165,12 @@ export const ERRORS = {
     507, 94, 'environment', true),
   STORE_UNREACHABLE: row(
     'the shared job database does not answer',
-    'start it, or mend the network to it; what was accepted before is kept, and all goes on by itself',
+    'start it, or mend its address or the network to it; what was accepted before is kept, and all goes on by itself',
     503, 71, 'environment', true),
   STORE_SCHEMA_OLD: row(
     "the shared job database was not made for this version, or not yet made",
-    "run 'qwen-supervisor store migrate' once, on one machine",
-    500, 71, 'environment'),
+    "run 'qwen-supervisor store migrate' once, on one machine; what was accepted before is kept",
+    503, 71, 'environment', true),
   STORE_SCHEMA_NEWER: row(
     'the shared job database was changed by a newer version of qwen-supervisor',
     'install that version on this machine, too; nothing was changed',

@@ -48,7 +48,7 @@ export async function statusOf(
   const machine = { memoryBytes: totalmem(), availableBytes: freemem() };
   const model = { id: models.info.id, folder: config.model };
   const deviceOf = (name: WorkerName) => models.of(name).device(config);
-  const queue = { ...(await now.jobs.counts()), problem: now.jobs.problem };
+  const queue = await now.jobs.standing();
   const system = describeSystem(now.state(), { supervisor, machine }, deviceOf, model, queue, now.nowMs());
   return { ...system, machines: others.machines };
 }

@@ -3,8 +3,8 @@
  * tell of them. The decisions themselves are the core's.
  */
 import { CodedError } from '@qwen-supervisor/protocol/errors';
-import type { AttemptStart } from '@qwen-supervisor/protocol/job';
 import {
+  type AttemptStart,
   type CancelScope,
   type Idempotency,
   isTerminal,
@@ -94,12 +94,12 @@ export class JobDesk {
       },
     });
     this.gallery = new Gallery({ ...parts, writes: this.#writes }, () => this.bounds);
-    this.#line = new QueueLine((limit) => this.#writes.inOurErrors(parts.store.waiting(limit)));
+    this.#line = new QueueLine(parts.store, this.#writes);
   }
 
-  /** Why decided operations wait; null if they do not. */
-  get problem(): string | null {
-    return this.#writes.problem;
+  /** How many jobs there are, and why nothing gets on. */
+  standing(): ReturnType<QueueLine['standing']> {
+    return this.#line.standing();
   }
 
   /**

@@ -157,6 +157,6 @@ export interface JobStore {
   /** Those that share it; null where it is this machine's own. */
   machines: Machines | null;
   /** What to call it where the operation that failed so may succeed later; null where it will not. */
-  whenAway(error: unknown): 'DISK_FULL' | 'STORE_UNREACHABLE' | null;
+  whenAway(error: unknown): 'DISK_FULL' | 'STORE_UNREACHABLE' | 'STORE_SCHEMA_OLD' | null;
   close(): Promise<void>;
 }

@@ -3,7 +3,7 @@ import { CodedError } from '@qwen-supervisor/protocol/errors';
 import type { ConstructorOptions } from 'pg-boss';
 import type { JobStore } from './job-store.js';
 import type { ClaimHooks } from './postgres-claims.js';
-import { isAway, PostgresDatabase } from './postgres-database.js';
+import { PostgresDatabase, whyAway } from './postgres-database.js';
 import { PostgresEngine } from './postgres-engine.js';
 import { factsOf, type ServerFacts } from './postgres-facts.js';
 import { postgresJobStore } from './postgres-job-store.js';
@@ -157,7 +157,8 @@ async function inOurWords<T>(act: () => Promise<T>): Promise<T> {
   try {
     return await act();
   } catch (cause) {
-    if (cause instanceof CodedError || !isAway(cause)) throw cause;
-    throw new CodedError('STORE_UNREACHABLE', `the shared job database: ${(cause as Error).message}`, { cause });
+    const code = cause instanceof CodedError ? null : whyAway(cause);
+    if (code === null) throw cause;
+    throw new CodedError(code, `the shared job database: ${(cause as Error).message}`, { cause });
   }
 }

@@ -9,7 +9,7 @@ import type { Logger } from 'pino';
 const RETRY_MS = 1000;
 
 /** What may be there again a moment later. */
-const AWAY: ErrorCode[] = ['DISK_FULL', 'STORE_UNREACHABLE', 'SHARED_FOLDER_UNREACHABLE'];
+const AWAY: ErrorCode[] = ['DISK_FULL', 'STORE_UNREACHABLE', 'STORE_SCHEMA_OLD', 'SHARED_FOLDER_UNREACHABLE'];
 
 export interface WriteHooks {
   /** What to call it where the operation that failed so may succeed later; null where it will not. */

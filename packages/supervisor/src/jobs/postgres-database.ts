@@ -66,16 +66,27 @@ export class PostgresDatabase {
   }
 }
 
-/** SQLSTATE of what no waiting mends: what we send is wrong, or what is there is not ours. */
-const LASTING = /^(0A|2[0-4]|25(?!006|P0[34])|3[D-F]|42|XX00[12])/;
+/** SQLSTATE of what no waiting mends: what we send is wrong, or what is there is damaged. */
+const LASTING = /^(0A|2[0-4]|25(?!006|P0[34])|3[EF]|42(?!501)|XX00[12])/;
+/**
+ * SQLSTATE of what was not found where our tables are, and what pg-boss says then: a backup of an older version was
+ * brought back, or is just being brought back.
+ */
+const UNMADE = /^(3F000|42P01|42703|42883|PGBOSS_QUEUE_NOT_FOUND)$/;
 /** What node-postgres says of its connections, which has no code. */
 const AWAY = /connect|timeout|terminat|not queryable|ssl|tls|certificate/i;
 
-/** Whether what failed so may succeed later: the database is away, restarts, is full, or lets nobody write. */
-export function isAway(error: unknown): boolean {
-  if (error instanceof CommitUnknown) return true;
-  const { code, message = '', path } = error as { code?: string; message?: string; path?: string };
-  if (code !== undefined && /^[0-9A-Z]{5}$/.test(code) && /\d/.test(code)) return !LASTING.test(code);
-  // Of the system, but not of a file; the rest has no code.
-  return path === undefined && (/^(E|CERT_|ERR_)[A-Z_]+$/.test(code ?? '') || AWAY.test(message));
+/**
+ * What to call it where what failed so may succeed later: the database is away, restarts, is full, or lets nobody in, or
+ * its tables are yet to be made or changed. Null where it will not.
+ */
+export function whyAway(error: unknown): 'STORE_UNREACHABLE' | 'STORE_SCHEMA_OLD' | null {
+  if (error instanceof CommitUnknown) return 'STORE_UNREACHABLE';
+  const { code = '', message = '', path } = error as { code?: string; message?: string; path?: string };
+  if (UNMADE.test(code)) return 'STORE_SCHEMA_OLD';
+  const isAway = /^(?=.*\d)[0-9A-Z]{5}$/.test(code)
+    ? !LASTING.test(code)
+    : // Of the system, but not of a file; the rest has no code.
+      path === undefined && (/^(E|CERT_|ERR_)[A-Z_]+$/.test(code) || AWAY.test(message));
+  return isAway ? 'STORE_UNREACHABLE' : null;
 }

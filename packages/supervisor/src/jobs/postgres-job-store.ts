@@ -10,7 +10,7 @@ import type { Death } from '../core/attempt.js';
 import { errorOf, imageOf, newId, type Row, toJob } from './job-row.js';
 import { afterDeath, type Expired, type JobStore, requireRoom, type Waiting } from './job-store.js';
 import { type ClaimHooks, type JobNews, PostgresClaims } from './postgres-claims.js';
-import { CommitUnknown, isAway, type PostgresDatabase, type Sql } from './postgres-database.js';
+import { CommitUnknown, type PostgresDatabase, type Sql, whyAway } from './postgres-database.js';
 import type { PostgresEngine } from './postgres-engine.js';
 import { PostgresMachines } from './postgres-machines.js';
 import { PostgresNotices } from './postgres-notices.js';
@@ -354,7 +354,7 @@ export async function postgresJobStore({ database, engine, hooks, host }: Postgr
         return isKnown;
       },
     },
-    whenAway: (error) => (isAway(error) ? 'STORE_UNREACHABLE' : null),
+    whenAway: whyAway,
     async close() {
       await claims.close();
       const closing = machines

@@ -1,5 +1,8 @@
 /** Who waits where: the place of queued jobs and the work before them, read from the store only when it has changed. */
-import type { Waiting } from './job-store.js';
+import type { CodedError } from '@qwen-supervisor/protocol/errors';
+import type { QueueStatus } from '@qwen-supervisor/protocol/status';
+import type { JobStore } from './job-store.js';
+import type { OrderedWrites } from './ordered-writes.js';
 
 /** Jobs in line whose place is known. */
 const LINE_MAX = 1000;
@@ -12,13 +15,26 @@ export interface Place {
 }
 
 export class QueueLine {
-  readonly #read: (limit: number) => Promise<Waiting[]>;
+  readonly #store: JobStore;
+  readonly #writes: OrderedWrites;
+  #counted = { queued: 0, running: 0 };
   #places: Map<string, Place> | null = null;
   /** Counts the changes: what was read before one is not kept after it. */
   #changes = 0;
 
-  constructor(read: (limit: number) => Promise<Waiting[]>) {
-    this.#read = read;
+  constructor(store: JobStore, writes: OrderedWrites) {
+    this.#store = store;
+    this.#writes = writes;
+  }
+
+  /** How many there are; while the store does not answer as last known: a status is wanted then above all. */
+  async standing(): Promise<Pick<QueueStatus, 'queued' | 'running' | 'problem'>> {
+    try {
+      this.#counted = await this.#writes.inOurErrors(this.#store.counts());
+      return { ...this.#counted, problem: this.#writes.problem };
+    } catch (error) {
+      return { ...this.#counted, problem: this.#writes.problem ?? (error as CodedError).message };
+    }
   }
 
   changed(): void {
@@ -32,7 +48,7 @@ export class QueueLine {
     const changes = this.#changes;
     let workAhead = 0;
     const places = new Map<string, Place>();
-    for (const [index, { id, work }] of (await this.#read(LINE_MAX)).entries()) {
+    for (const [index, { id, work }] of (await this.#writes.inOurErrors(this.#store.waiting(LINE_MAX))).entries()) {
       places.set(id, { position: index + 1, work, workAhead });
       workAhead += work;
     }
