@@ -8,6 +8,8 @@ const LONG = [
   'test/api/event-stream.test.ts',
   'test/supervisor/jobs/*-store*.test.ts',
 ];
+/** Minutes of networks in processes of their own: what they compute is ONNX Runtime's, under whatever Node. */
+const NETWORKS = ['test/inference/recipe/webgpu.test.ts', 'test/inference/recipe/parts.test.ts'];
 /** The page in a real browser, served by the whole system. */
 const BROWSER = 'test/web/browser/*.test.ts';
 const HISTORIES = 'test/supervisor/core/simulation.test.ts';
@@ -28,7 +30,7 @@ export default defineConfig({
         test: {
           name: 'unit',
           include: ['test/!(system|full-width)/**/*.test.ts'],
-          exclude: [...LONG, BROWSER],
+          exclude: [...LONG, BROWSER, ...(process.env.SHORT ? NETWORKS : [])],
           env: { HISTORIES: '10' },
         },
       },
