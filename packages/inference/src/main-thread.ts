@@ -10,7 +10,7 @@ import { Worker } from 'node:worker_threads';
 import { RELEASE } from '@qwen-supervisor/ipc/version';
 import { fingerprint } from '@qwen-supervisor/model/checkpoint';
 import { openModel } from '@qwen-supervisor/model/registry/open-model';
-import { CodedError, ERRORS, toCodedError } from '@qwen-supervisor/protocol/errors';
+import { CodedError, ERRORS } from '@qwen-supervisor/protocol/errors';
 import { type JobRequest, requireDrawable, stepsOf, tokensOf } from '@qwen-supervisor/protocol/job-request';
 import { CHILD_ENV, type JobOutcome, type WorkerSettings } from '@qwen-supervisor/protocol/messages';
 import { pictureTexts } from '@qwen-supervisor/protocol/picture-text';
@@ -74,6 +74,8 @@ interface Model {
   fingerprint: string;
 }
 
+/** Whether a picture was finished in this process. */
+let hasDrawn = false;
 const model = await load();
 if (model) await drawUntilStopped(model);
 
@@ -103,7 +105,7 @@ async function load(): Promise<Model | null> {
     tell({ type: 'loaded', seconds: (performance.now() - start) / 1000, msPerToken });
     return { sessions, colours, fingerprint: fingerprint(checkpoint) };
   } catch (error) {
-    const coded = toCodedError(error);
+    const coded = fromRuntime(error, 'INTERNAL', 'the model was being loaded');
     // A file that is wrong stays wrong; anything else may be better next time.
     const permanent = coded.code !== 'INTERNAL' && !ERRORS[coded.code].retryable;
     tell({ type: 'fatal', error: coded.toObject(), permanent, exitCode: ERRORS[coded.code].exit });
@@ -224,17 +226,21 @@ async function attempt(run: Run, { sessions, colours, fingerprint: modelFingerpr
     if (!picture) return { status: 'cancelled' };
     const texts = settings.embedsMetadata ? pictureTexts(request, settings.model) : {};
     const file = await writePicture(picture, texts, settings.dataDir, run.jobId);
+    hasDrawn = true;
     return { status: 'done', step: picture.step, imageId: run.jobId, ...file };
   } catch (error) {
     const coded = fromRuntime(error, 'INFERENCE_FAILED', 'drawing');
-    if (coded.code === 'DEVICE_LOST') return giveUp(coded);
+    // What pictures before this one have left on a card, or others have taken since, a new process finds free, or plans
+    // without. One that has drawn nothing yet finds no more.
+    const isFull = coded.code === 'DEVICE_MEMORY_EXHAUSTED' && settings.device !== 'cpu' && hasDrawn;
+    if (coded.code === 'DEVICE_LOST' || isFull) return giveUp(coded);
     return { status: 'failed', error: coded.toObject() };
   } finally {
     Atomics.store(flags, FLAG.stepShare, 0);
   }
 }
 
-/** Every session on a lost device is dead: another process goes on with the job. Never resolves. */
+/** Sessions on a lost device are dead, and a full one stays full: another process goes on with the job. Never resolves. */
 function giveUp(error: CodedError): Promise<never> {
   tell({ type: 'fatal', error: error.toObject(), permanent: false, exitCode: ERRORS[error.code].exit });
   return new Promise(() => {});

@@ -12,6 +12,7 @@ const NVIDIA: Card = {
   driver: 'nvidia 580.65.06',
   memoryBytes: 24e9,
   freeBytes: 23e9,
+  closedNode: null,
   cuda: { index: 0, number: 0, computeCapability: 8.9, driver: '580.65.06' },
 };
 const AMD: Card = {
@@ -22,10 +23,14 @@ const AMD: Card = {
   driver: 'amdgpu',
   memoryBytes: 16e9,
   freeBytes: 15e9,
+  closedNode: null,
   cuda: null,
 };
 const INTEL: Card = { ...AMD, slot: '0000:00:02.0', vendorId: '8086', name: 'Intel 9bc5', memoryBytes: null };
-const VULKAN = { hasLoader: true, drivers: [{ library: 'libvulkan_radeon.so', isSoftware: false }] };
+const RADEON = { manifest: '/icd.d/radeon.json', library: 'libvulkan_radeon.so', isSoftware: false };
+const LAVAPIPE = { manifest: '/icd.d/lvp.json', library: 'libvulkan_lvp.so', isSoftware: true };
+const VULKAN = { hasLoader: true, drivers: [LAVAPIPE, RADEON] };
+const CHOSEN_DRIVERS = { VK_DRIVER_FILES: RADEON.manifest, VK_ICD_FILENAMES: RADEON.manifest };
 const FOUND: Found = {
   cards: [],
   hidesCards: false,
@@ -54,6 +59,7 @@ describe('auto', () => {
     expect(candidates[0]?.env).toEqual({
       MESA_VK_DEVICE_SELECT: '10de:2684!',
       VK_LOADER_DEVICE_SELECT: '10de:2684',
+      ...CHOSEN_DRIVERS,
       [CHILD_ENV.compute]: 'float16',
     });
   });
@@ -62,8 +68,10 @@ describe('auto', () => {
     expect(choose('auto', { cards: [INTEL] }).passedOver).toEqual([
       'webgpu:0 Intel 9bc5: has no memory of its own that is known',
     ]);
-    const software = { hasLoader: true, drivers: [{ library: 'libvulkan_lvp.so', isSoftware: true }] };
-    expect(order('auto', { cards: [AMD], vulkan: software })).toEqual(['cpu']);
+    expect(order('auto', { cards: [AMD], vulkan: { hasLoader: true, drivers: [LAVAPIPE] } })).toEqual(['cpu']);
+    const closed = choose('auto', { cards: [{ ...AMD, closedNode: '/dev/dri/renderD128' }] });
+    expect(closed.passedOver).toEqual(['webgpu:0 AMD 744c: this user may not open /dev/dri/renderD128']);
+    expect(closed.candidates.map(({ device }) => device)).toEqual(['cpu']);
   });
 });
 
@@ -93,7 +101,15 @@ test('a card may compute in bfloat16 from RTX 30 on, in float16 before that and 
   expect(may({ cards: [NVIDIA] }, 'cpu')).toBeUndefined();
 });
 
+test('beside the driver of a card that of the processor is not shown to Vulkan, which would give it out in its place', () => {
+  const envOf = (found: Partial<Found>) => choose('webgpu', { cards: [AMD], ...found }).candidates[0]?.env;
+  expect(envOf({})).toMatchObject(CHOSEN_DRIVERS);
+  // Whoever asks for it by name gets it.
+  expect(Object.keys(envOf({ vulkan: { hasLoader: true, drivers: [LAVAPIPE] } }) ?? {})).toEqual([CHILD_ENV.compute]);
+});
+
 test.each<[Partial<Found>, string]>([
+  [{ cards: [{ ...AMD, closedNode: '/dev/dri/renderD128' }] }, 'usermod -aG render'],
   [{ cards: [AMD], vulkan: { hasLoader: false, drivers: [] } }, 'apt install libvulkan1'],
   [{ cards: [AMD], vulkan: { hasLoader: true, drivers: [] } }, 'apt install mesa-vulkan-drivers'],
 ])('Vulkan that is not whole is listed with the package that is missing', (found, step) => {

@@ -34,6 +34,7 @@ const AMDGPU = {
   'sys/class/drm/renderD128/device/uevent': 'DRIVER=amdgpu\nPCI_CLASS=30000\nPCI_SLOT_NAME=0000:03:00.0\n',
   'sys/class/drm/renderD128/device/mem_info_vram_total': '25753026560\n',
   'sys/class/drm/renderD128/device/mem_info_vram_used': '1073741824\n',
+  'dev/dri/renderD128': '',
 };
 const NOUVEAU = {
   'sys/class/drm/renderD129/device/vendor': '0x10de\n',
@@ -55,6 +56,7 @@ test("a card is what the kernel shows, with NVIDIA's numbers where its tool know
       driver: 'nvidia 580.65.06',
       memoryBytes: 24564 * 2 ** 20,
       freeBytes: 23000 * 2 ** 20,
+      closedNode: null,
       cuda: { index: 0, number: 0, computeCapability: 8.9, driver: '580.65.06' },
     },
     {
@@ -65,6 +67,7 @@ test("a card is what the kernel shows, with NVIDIA's numbers where its tool know
       driver: 'amdgpu',
       memoryBytes: 25753026560,
       freeBytes: 25753026560 - 1073741824,
+      closedNode: null,
       cuda: null,
     },
   ]);
@@ -105,6 +108,13 @@ test('a machine without cards, or with a simulated one, has none', async () => {
   expect(await readCards({}, write(temporaryFolder(), vgem))).toEqual([]);
 });
 
+test("a card whose node in /dev is not there, as in a container, or not this user's, is told apart", async () => {
+  install('nvidia-smi', 'exit 127');
+  const { 'dev/dri/renderD128': node, ...without } = AMDGPU;
+  const root = write(temporaryFolder(), without);
+  expect(await readCards({}, root)).toMatchObject([{ closedNode: join(root, 'dev/dri/renderD128') }]);
+});
+
 test('Vulkan is its loader and its drivers, those in software told apart', () => {
   const manifest = (library: string) => JSON.stringify({ ICD: { library_path: library, api_version: '1.3' } });
   const root = write(temporaryFolder(), {
@@ -116,15 +126,16 @@ test('Vulkan is its loader and its drivers, those in software told apart', () =>
   expect(readVulkan({}, root)).toMatchObject({ hasLoader: false });
   symlinkSync('libvulkan.so.1.3.239', join(root, 'usr/lib/x86_64-linux-gnu/libvulkan.so.1'));
   writeFileSync(join(root, 'usr/lib/x86_64-linux-gnu/libvulkan.so.1.3.239'), '');
+  const folder = join(root, 'usr/share/vulkan/icd.d');
+  const named = join(folder, 'lvp_icd.x86_64.json');
   expect(readVulkan({}, root)).toEqual({
     hasLoader: true,
     drivers: [
-      { library: 'libvulkan_lvp.so', isSoftware: true },
-      { library: 'libvulkan_radeon.so', isSoftware: false },
+      { manifest: named, library: 'libvulkan_lvp.so', isSoftware: true },
+      { manifest: join(folder, 'radeon_icd.x86_64.json'), library: 'libvulkan_radeon.so', isSoftware: false },
     ],
   });
-  const named = join(root, 'usr/share/vulkan/icd.d/lvp_icd.x86_64.json');
   expect(readVulkan({ VK_DRIVER_FILES: named }, root).drivers).toEqual([
-    { library: 'libvulkan_lvp.so', isSoftware: true },
+    { manifest: named, library: 'libvulkan_lvp.so', isSoftware: true },
   ]);
 });

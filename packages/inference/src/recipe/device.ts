@@ -124,6 +124,9 @@ async function attend(
   try {
     const { out } = await session.run(feeds);
     return (out as Tensor).data as Float32Array;
+  } catch (cause) {
+    // Compilers of shaders fail here, and cards for which there are no kernels.
+    throw Object.assign(deviceFault(device, (cause as Error).message), { cause });
   } finally {
     await session.release();
   }

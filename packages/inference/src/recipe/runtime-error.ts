@@ -5,8 +5,12 @@ import { CodedError, type ErrorCode } from '@qwen-supervisor/protocol/errors';
 const OUT_OF_MEMORY =
   /failed to allocate memory|out of memory|CUDA_ERROR_OUT_OF_MEMORY|CUBLAS_STATUS_ALLOC_FAILED|CUDNN_STATUS_ALLOC_FAILED|bad_alloc|bad allocation|available memory of/i;
 
-/** How Dawn and Vulkan say that the driver has reset the card, or that it is gone. */
-const DEVICE_LOST = /device (?:is |was )?lost|DEVICE_LOST/i;
+/**
+ * How Dawn and Vulkan say that the driver has reset the card, or that it is gone; and whatever else CUDA and its
+ * libraries fail with: after most of it the process can compute nothing any more. Reference: CUDA runtime API,
+ * `cudaErrorIllegalAddress`: "the process must be terminated and relaunched".
+ */
+const DEVICE_LOST = /device (?:is |was )?lost|DEVICE_LOST|\b(?:CUDA|CUBLAS|CUDNN) failure \d+/i;
 
 /** `fallback`: the code where it is not for want of memory. `what` says what was tried. */
 export function fromRuntime(error: unknown, fallback: ErrorCode, what: string): CodedError {

@@ -3,7 +3,7 @@
  *
  * Sources: `/sys/class/drm/renderD*`, one for each card that can compute; amdgpu's `mem_info_vram_total`; `nvidia-smi`.
  */
-import { readdirSync, readFileSync } from 'node:fs';
+import { accessSync, constants, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
 import { askNvidia } from './nvidia-smi.js';
 
@@ -19,6 +19,8 @@ export interface Card {
   /** Of its own, bytes; null where it has none, or does not tell. */
   memoryBytes: number | null;
   freeBytes: number | null;
+  /** What the kernel's driver is asked through, where this user may not open it; NVIDIA's own driver asks otherwise. */
+  closedNode: string | null;
   /**
    * What CUDA needs to know; null where it is no NVIDIA card, or NVIDIA's driver does not answer. CUDA knows it by
    * `index`, NVIDIA's tool by `number`.
@@ -63,10 +65,21 @@ function drmCards(root: string): Card[] {
         driver: /^DRIVER=(\S+)$/m.exec(uevent)?.[1] ?? null,
         memoryBytes: Number.isFinite(total) ? total : null,
         freeBytes: Number.isFinite(total - used) ? total - used : null,
+        closedNode: mayOpen(join(root, 'dev/dri', name)) ? null : join(root, 'dev/dri', name),
         cuda: null,
       },
     ];
   });
+}
+
+function mayOpen(node: string): boolean {
+  try {
+    accessSync(node, constants.R_OK | constants.W_OK);
+    return true;
+  } catch {
+    // Not ours, or not there, as in a container that was not given it.
+    return false;
+  }
 }
 
 /** Numbers that a card does not tell are `[N/A]`. */
@@ -87,6 +100,7 @@ async function nvidiaCards(): Promise<{ uuid: string; card: Card }[]> {
       driver: `nvidia ${driver}`,
       memoryBytes: bytes(total),
       freeBytes: bytes(free),
+      closedNode: null,
       cuda: { ...cuda, driver: driver ?? '' },
     };
     return [{ uuid, card }];

@@ -1,4 +1,5 @@
 /** What a machine could compute pictures with, and what is missing where it cannot. Pure. */
+import { delimiter } from 'node:path';
 import { parseDevice } from '@qwen-supervisor/protocol/device';
 import { CHILD_ENV } from '@qwen-supervisor/protocol/messages';
 import type { Card } from './cards.js';
@@ -115,12 +116,21 @@ function webgpuDevice(card: Card, index: number, { cards, hidesCards, vulkan, pr
           what: 'no Vulkan driver for it is installed',
           step: vendorId === '10de' ? "install NVIDIA's driver" : 'apt install mesa-vulkan-drivers',
         }
-      : null;
+      : card.closedNode !== null
+        ? {
+            what: `this user may not open ${card.closedNode}`,
+            step: "'sudo usermod -aG render USER' and log in anew; in a container give it --device /dev/dri",
+          }
+        : null;
   // Of several cards the loader, or Mesa's layer, shows the chosen one alone.
   const chosen = modelOf(card);
   const shown: Record<string, string> =
     cards.length > 1 || hidesCards ? { MESA_VK_DEVICE_SELECT: `${chosen}!`, VK_LOADER_DEVICE_SELECT: chosen } : {};
-  const env = { ...shown, ...sixteenBits(precision) };
+  // Where the card's own driver may not open it the loader would show the processor's in its place.
+  const real = vulkan.drivers.filter(({ isSoftware }) => !isSoftware).map(({ manifest }) => manifest);
+  const files = real.join(delimiter);
+  const drivers: Record<string, string> = real.length > 0 ? { VK_DRIVER_FILES: files, VK_ICD_FILENAMES: files } : {};
+  const env = { ...shown, ...drivers, ...sixteenBits(precision) };
   const nvidia = card.cuda?.number ?? null;
   return { device: `webgpu:${index}`, name, driver, memoryBytes, freeBytes, missing, env, slot, model: chosen, nvidia };
 }

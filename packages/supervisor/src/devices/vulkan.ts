@@ -10,7 +10,8 @@ import { basename, delimiter, join } from 'node:path';
 export interface Vulkan {
   /** Whether the loader, `libvulkan.so.1`, was found. */
   hasLoader: boolean;
-  drivers: { library: string; isSoftware: boolean }[];
+  /** `manifest`: the file by which the loader knows it. */
+  drivers: { manifest: string; library: string; isSoftware: boolean }[];
 }
 
 const LOADER = 'libvulkan.so.1';
@@ -22,7 +23,12 @@ const LIBRARY_FOLDERS = [
   'usr/local/lib',
   'run/opengl-driver/lib',
 ];
-const MANIFEST_FOLDERS = ['etc/vulkan/icd.d', 'usr/share/vulkan/icd.d', 'usr/local/share/vulkan/icd.d'];
+const MANIFEST_FOLDERS = [
+  'etc/vulkan/icd.d',
+  'usr/share/vulkan/icd.d',
+  'usr/local/share/vulkan/icd.d',
+  'run/opengl-driver/share/vulkan/icd.d',
+];
 /** Drivers that compute on the processor. */
 const SOFTWARE = /lvp|lavapipe|llvmpipe|swiftshader|swrast/i;
 
@@ -39,7 +45,9 @@ export function readVulkan(env: NodeJS.ProcessEnv, root = '/'): Vulkan {
     : [...MANIFEST_FOLDERS.map((folder) => join(root, folder)), own].flatMap(manifestsIn);
   return {
     hasLoader: folders.some((folder) => existsSync(join(folder, LOADER))),
-    drivers: manifests.flatMap(libraryOf).map((library) => ({ library, isSoftware: SOFTWARE.test(library) })),
+    drivers: manifests.flatMap((manifest) =>
+      libraryOf(manifest).map((library) => ({ manifest, library, isSoftware: SOFTWARE.test(library) })),
+    ),
   };
 }
 
