@@ -68,7 +68,12 @@ describe('Qwen-Image', () => {
       gigabytes: number,
       attention: 'fused' | 'decomposed' = 'fused',
       compute: 'float32' | 'float16' = 'float32',
-    ) => planModel(int4, { machineBytes: 16e9, card: { bytes: gigabytes * 1e9, attention, compute } }, OWN_SIZE);
+    ) =>
+      planModel(
+        int4,
+        { machineBytes: 16e9, card: { kind: 'webgpu', bytes: gigabytes * 1e9, attention, compute } },
+        OWN_SIZE,
+      );
     expect(on(8)).toBeNull();
     expect(on(12)?.largestPixels).toBeGreaterThan(768 * 768);
     expect(on(16)?.largestPixels).toBeGreaterThan(OWN_SIZE);
@@ -80,8 +85,34 @@ describe('Qwen-Image', () => {
     // Scales of 16 bits are half a gigabyte less.
     expect(on(11)).toBeNull();
     expect(on(11, 'fused', 'float16')?.largestPixels).toBeGreaterThan(512 * 512);
-    const small = { machineBytes: 2e9, card: { bytes: 24e9, attention: 'fused', compute: 'float32' } } as const;
+    const small = {
+      machineBytes: 2e9,
+      card: { kind: 'cuda', bytes: 24e9, attention: 'fused', compute: 'float32' },
+    } as const;
     expect(planModel(int4, small, OWN_SIZE), 'the machine has no memory for the text').toBeNull();
+  });
+
+  const int4On = (kind: 'cuda' | 'webgpu', gigabytes: number, compute: 'float32' | 'bfloat16' = 'bfloat16') =>
+    planModel(
+      costs('int4'),
+      { machineBytes: 32e9, card: { kind, bytes: gigabytes * 1e9, attention: 'fused', compute } },
+      OWN_SIZE,
+    );
+
+  test('through Vulkan is decoded in tiles beyond what a card binds at once, however much memory it has', () => {
+    expect(int4On('webgpu', 80)).toMatchObject({ tileAbovePixels: 2 ** 20 });
+    expect(int4On('cuda', 80)?.tileAbovePixels).toBeGreaterThan(OWN_SIZE);
+  });
+
+  test('on CUDA has room for what each session keeps, which gives nothing back', () => {
+    for (const gigabytes of [12, 16, 24]) {
+      const [cuda, webgpu] = [int4On('cuda', gigabytes), int4On('webgpu', gigabytes)];
+      expect(cuda?.cardBytes, `${gigabytes} GB`).toBeLessThanOrEqual(gigabytes * 1e9);
+      expect(cuda?.residentPixels ?? 0, `${gigabytes} GB`).toBeLessThanOrEqual(webgpu?.residentPixels ?? 0);
+    }
+    expect(int4On('cuda', 24)?.residentPixels).toBeGreaterThan(OWN_SIZE);
+    // A model whose weights are not quantised is cut into parts, so that they pass through the machine's memory.
+    expect([costs('none').cudaParts, costs('int4').cudaParts]).toEqual([6, 1]);
   });
 
   test('counts its weights by how they are kept', () => {

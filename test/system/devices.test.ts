@@ -155,7 +155,7 @@ test("a block of Qwen-Image's width is measured, whatever the model, and the pla
   expect(other.report.seconds).toBeNull();
   expect(other.lines).toContain('qwen-supervisor bench --probe --device cuda:0');
   // Since then it is to compute in something else.
-  const narrow = { bytes: 24e9, attention: 'fused', compute: 'bfloat16' };
+  const narrow = { kind: 'cuda', bytes: 24e9, attention: 'fused', compute: 'bfloat16' };
   expect((await planFor({ ...card, card: narrow })).report.seconds).toBeNull();
 });
 
@@ -163,7 +163,7 @@ describe('on a graphics card', { timeout: 900_000 }, () => {
   const card = swiftShader();
   const testOnCard = test.skipIf(card === null);
   const on = async (env: Record<string, string> = {}, ...args: string[]) => {
-    // What colours the previews is kept in the data folder: the processor finds it in a second, this card in half a minute.
+    // What colours the previews is kept: the processor finds it in a second, this card in half a minute.
     const dataDir = temporaryFolder();
     const first = await start(['--device', 'cpu', ...args], {}, dataDir);
     first.process.kill('SIGTERM');

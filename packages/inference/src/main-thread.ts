@@ -240,7 +240,7 @@ async function attempt(run: Run, { sessions, colours, fingerprint: modelFingerpr
   }
 }
 
-/** Sessions on a lost device are dead, and a full one stays full: another process goes on with the job. Never resolves. */
+/** What is lost is dead, and what is full stays full: another process goes on with the job. Never resolves. */
 function giveUp(error: CodedError): Promise<never> {
   tell({ type: 'fatal', error: error.toObject(), permanent: false, exitCode: ERRORS[error.code].exit });
   return new Promise(() => {});

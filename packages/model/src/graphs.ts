@@ -30,6 +30,11 @@ export interface GraphOptions {
   compute?: Compute;
 }
 
+/** Whether weights of it are quantised: a card takes them as they lie in the file. */
+export function hasCodes({ weights }: OnnxGraph): boolean {
+  return weights.some(({ type }) => type === 'uint8');
+}
+
 /** @throws CodedError MODEL_INVALID, naming the tensor */
 export function buildGraphs(
   { architecture, tensors, lightning }: Checkpoint,

@@ -5,7 +5,7 @@ import { RELEASE } from '@qwen-supervisor/ipc/version';
 import type { Architecture } from '@qwen-supervisor/model/architecture';
 import { type Checkpoint, fingerprint } from '@qwen-supervisor/model/checkpoint';
 import { EmbeddingTable } from '@qwen-supervisor/model/embedding-table';
-import { buildGraphs } from '@qwen-supervisor/model/graphs';
+import { buildGraphs, hasCodes } from '@qwen-supervisor/model/graphs';
 import type { OnnxGraph } from '@qwen-supervisor/model/onnx';
 import { TILE_SIDE } from '@qwen-supervisor/model/plan/plan';
 import { textRotary } from '@qwen-supervisor/model/text-encoder';
@@ -88,7 +88,8 @@ export async function loadSessions(
   const { tileAbovePixels } = plan;
   const { attention, compute } = await abilityOf(device);
   const accuracy = accuracyFor(plan, 0);
-  const graphs = buildGraphs(checkpoint, { accuracy, blocksPerPart, attention, compute });
+  const options = { blocksPerPart: blocksPerPart ?? partOn(device, checkpoint), attention, compute };
+  const graphs = buildGraphs(checkpoint, { accuracy, ...options });
   const byStage = {
     text_encoder: [graphs.textEncoder],
     transformer: graphs.transformer.map(({ graph }) => graph),
@@ -117,8 +118,7 @@ export async function loadSessions(
   let thrifty: OnnxGraph[] | null = null;
   const transformerFor = (pixels: number) => {
     if (accuracyFor(plan, pixels) === accuracy) return byStage.transformer;
-    const built = () => buildGraphs(checkpoint, { accuracy: 0, blocksPerPart, attention, compute }).transformer;
-    thrifty ??= built().map(({ graph }) => graph);
+    thrifty ??= buildGraphs(checkpoint, { accuracy: 0, ...options }).transformer.map(({ graph }) => graph);
     return thrifty;
   };
   const stages = await openStages(byStage, {
@@ -205,6 +205,17 @@ export async function loadSessions(
       embeddings.close();
     },
   };
+}
+
+/**
+ * Blocks of the transformer to a session: all of them on CUDA, where each session keeps the memory that its runs have
+ * taken. Weights that the card does not take as they lie pass through the machine's memory, and do so in parts.
+ */
+export function partOn(device: string, checkpoint: Checkpoint): number | undefined {
+  const isQuantised = () => buildGraphs(checkpoint).transformer.some(({ graph }) => hasCodes(graph));
+  return parseDevice(device).kind === 'cuda' && isQuantised()
+    ? checkpoint.architecture.transformer.numLayers
+    : undefined;
 }
 
 /** Encoder or decoder of pictures. */

@@ -1,6 +1,6 @@
 /** What a model needs of memory: counted from its graphs, with factors that were measured. */
 import type { Architecture } from '../architecture.js';
-import type { Graphs } from '../graphs.js';
+import { type Graphs, hasCodes } from '../graphs.js';
 import type { Accuracy, Compute } from '../layers.js';
 import type { OnnxGraph } from '../onnx.js';
 import { precisionOf, type Quantisation } from '../prepare/precision.js';
@@ -24,6 +24,10 @@ export interface ModelCosts {
   activations(stage: Stage, pixels: number, accuracy: Accuracy): number;
   /** Bytes beyond that where attention is not one operator: the scores of one block, and their softmax. */
   scoreBytes(pixels: number): number;
+  /** The same of the VAE, whose one head is wider than fused operators may take. */
+  decodedScoreBytes(pixels: number): number;
+  /** Into how many sessions the transformer is cut on CUDA, each of which keeps what its runs have taken. */
+  cudaParts: number;
   /** Multiplications and additions of one pass of the transformer for a picture of so many pixels. */
   operations(pixels: number): number;
   /** The same of the decoder. */
@@ -53,6 +57,8 @@ const TEXT_TOKENS = 64;
 const TEXT_TOKENS_MAX = 1060;
 /** Pixels of a token's side. */
 const TOKEN_SIDE = 16;
+/** Pixels of a latent's side, over which the VAE attends. */
+const LATENT_SIDE = 8;
 
 /** `quantisation`: what float32 weights will be prepared to; 'none' for a model as it lies there. */
 export function costsOf(
@@ -81,6 +87,8 @@ export function costsOf(
       return WIDTHS_PER_TOKEN * dim * 4 * (tokensOf(pixels) + TEXT_TOKENS_MAX) + unpacked;
     },
     scoreBytes: (pixels) => (2 * 4 * dim * (tokensOf(pixels) + TEXT_TOKENS_MAX) ** 2) / transformer.headDim,
+    decodedScoreBytes: (pixels) => 2 * 4 * (pixels / LATENT_SIDE ** 2) ** 2,
+    cudaParts: quantisation !== 'none' || parts.some(hasCodes) ? 1 : parts.length,
     operations(pixels) {
       const { float32, int8, int4 } = weights.transformer;
       // Half of the weights are for the image's tokens, the other half for the text's.

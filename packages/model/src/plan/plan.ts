@@ -14,6 +14,8 @@ const SHARE_FOR_LONG = 0.7;
 /** A picture below this size is none of Qwen-Image: 256 x 256. */
 const PIXELS_MIN = 256 * 256;
 const PIXELS_MAX = 4096 * 4096;
+/** Decoded in one run through Vulkan, which binds no more than 2 GB at once: the scores of 1.5 million pixels. */
+const WEBGPU_WHOLE_PIXELS_MAX = 2 ** 20;
 /** Side of a tile, pixels. Reference: diffusers `AutoencoderKLQwenImage.tile_sample_min_height`. */
 export const TILE_SIDE = 256;
 
@@ -27,7 +29,7 @@ const ACCURACIES = [4, 0] as const;
 export interface Room {
   machineBytes: number;
   /** Of the graphics card that computes the transformer and the VAE; null where the processor computes all. */
-  card: { bytes: number; attention: AttentionKind; compute: Compute } | null;
+  card: { kind: 'cuda' | 'webgpu'; bytes: number; attention: AttentionKind; compute: Compute } | null;
 }
 
 /**
@@ -101,9 +103,10 @@ function planWith(places: [Place, ...Place[]], fastPixels: number, room: Room, u
   const residentPixels = resident < Math.max(PIXELS_MIN, Math.min(usualPixels, largestPixels)) ? 0 : resident;
   // Loading anew for each picture costs more than tiles do: what is decoded whole must fit beside all parts.
   const [usual, limit] = residentPixels > 0 ? (['resident', resident] as const) : (['stages', largestPixels] as const);
-  const whole = largest((pixels) => pixels <= limit && fits(usual, pixels, pixels));
+  const wholeMost = room.card?.kind === 'webgpu' ? Math.min(limit, WEBGPU_WHOLE_PIXELS_MAX) : limit;
+  const whole = largest((pixels) => pixels <= wholeMost && fits(usual, pixels, pixels));
   // In whole powers of two: what a picture's bytes depend on must not change with every few megabytes.
-  const isNeverTiled = whole === limit && fits('stages', largestPixels, largestPixels);
+  const isNeverTiled = wholeMost === limit && whole === limit && fits('stages', largestPixels, largestPixels);
   const tileAbovePixels = isNeverTiled ? PIXELS_MAX : whole === 0 ? 0 : 2 ** Math.floor(Math.log2(whole));
   const needed = (place: Place) => {
     const take = (residency: Residency, pixels: number) =>
@@ -141,6 +144,11 @@ interface Place {
   stages: Stage[];
   weights(stage: Stage, accuracy: Accuracy): number;
   activations(stage: Stage, pixels: number, accuracy: Accuracy): number;
+  /**
+   * Whether a session keeps what its runs have taken: CUDA's allocator gives nothing back. That it takes the next power
+   * of two is in what is counted: float32, where cards compute in 16 bits.
+   */
+  keepsActivations: boolean;
 }
 
 /** That of the machine first. */
@@ -151,6 +159,7 @@ function placesIn(costs: ModelCosts, { machineBytes, card }: Room): [Place, ...P
     stages,
     weights: (stage, accuracy) => weightMemory(costs.weights[stage], accuracy),
     activations: costs.activations,
+    keepsActivations: false,
   });
   if (!card) return [ofMachine([...STAGES])];
   const ofCard: Place = {
@@ -159,9 +168,15 @@ function placesIn(costs: ModelCosts, { machineBytes, card }: Room): [Place, ...P
     stages: ['transformer', 'vae'],
     weights: (stage) => cardWeightMemory(costs.weights[stage], stage === 'transformer' ? card.compute : 'float32'),
     activations(stage, pixels, accuracy) {
-      const scores = stage === 'transformer' && card.attention === 'decomposed' ? costs.scoreBytes(pixels) : 0;
-      return costs.activations(stage, pixels, accuracy) + scores;
+      const active = costs.activations(stage, pixels, accuracy);
+      const isDecomposed = card.attention === 'decomposed';
+      // CUDA's fused operator takes heads of any width.
+      if (stage === 'vae')
+        return active + (isDecomposed || card.kind === 'webgpu' ? costs.decodedScoreBytes(pixels) : 0);
+      const scores = isDecomposed ? costs.scoreBytes(pixels) : 0;
+      return (card.kind === 'cuda' ? costs.cudaParts : 1) * (active + scores);
     },
+    keepsActivations: card.kind === 'cuda',
   };
   return [ofMachine(['text_encoder']), ofCard];
 }
@@ -175,7 +190,9 @@ function memoryIn(
 ): number {
   const weights = stages.map((stage) => place.weights(stage, accuracy));
   const active = stages.map((stage) => place.activations(stage, decodedAtOnce(stage, pixels, tileAbove), accuracy));
-  if (residency === 'resident') return besideBytes + weights.reduce((sum, n) => sum + n, 0) + Math.max(...active);
+  const sum = (bytes: number[]) => bytes.reduce((total, n) => total + n, 0);
+  if (residency === 'resident')
+    return besideBytes + sum(weights) + (place.keepsActivations ? sum(active) : Math.max(...active));
   return besideBytes + Math.max(...stages.map((_, i) => (weights[i] as number) + (active[i] as number)));
 }
 

@@ -1,7 +1,7 @@
 /** Whether a device computes, and computes right: asked of a process of its own, for a driver may take it down. */
 import { fileURLToPath } from 'node:url';
 import type { Room } from '@qwen-supervisor/model/plan/plan';
-import type { CheckedAbility, DeviceAnswer } from '@qwen-supervisor/protocol/device';
+import { type CheckedAbility, type DeviceAnswer, parseDevice } from '@qwen-supervisor/protocol/device';
 import { deviceFault } from '@qwen-supervisor/protocol/device-fault';
 import { CodedError } from '@qwen-supervisor/protocol/errors';
 import { execa } from 'execa';
@@ -47,11 +47,12 @@ export async function checkDevice(
  * a worker that will have ended. @throws CodedError as `checkDevice`
  */
 export async function cardOf(device: Device, heldBytes: number, signal?: AbortSignal): Promise<Room['card']> {
-  if (device.device === 'cpu') return null;
+  const { kind } = parseDevice(device.device);
+  if (kind === 'cpu') return null;
   const { attention, compute } = await checkDevice(device, signal);
   const { memoryBytes, freeBytes } = device;
   const bytes = freeBytes === null ? memoryBytes : freeBytes + heldBytes;
-  return bytes === null ? null : { bytes, attention, compute };
+  return bytes === null ? null : { kind, bytes, attention, compute };
 }
 
 /**

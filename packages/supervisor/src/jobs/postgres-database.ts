@@ -77,7 +77,7 @@ const UNMADE = /^(3F000|42P01|42703|42883|PGBOSS_QUEUE_NOT_FOUND)$/;
 const AWAY = /connect|timeout|terminat|not queryable|ssl|tls|certificate/i;
 
 /**
- * What to call it where what failed so may succeed later: the database is away, restarts, is full, or lets nobody in, or
+ * What to call it where what failed so may succeed later: the database is away, restarts, is full, lets nobody in, or
  * its tables are yet to be made or changed. Null where it will not.
  */
 export function whyAway(error: unknown): 'STORE_UNREACHABLE' | 'STORE_SCHEMA_OLD' | null {
