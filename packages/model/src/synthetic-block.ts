@@ -30,19 +30,23 @@ export const SMALL: TransformerConfig = { ...WIDTHS, numHeads: 2, dim: 256, join
 /** Small enough that what goes through a layer stays of its size. */
 const SCALE = 0.004;
 
+/** Of a weight. */
+type Bits = QuantisedWeight['bits'];
+
 /**
- * The blocks in int4, each a part of its own, all with the same weights: in a file in `folder`, of 24 MB if they are as
- * wide as Qwen-Image's.
+ * The blocks in int4 or int8, each a part of its own, all with the same weights: in a file in `folder`, of 24 MB (int4)
+ * if they are as wide as Qwen-Image's.
  */
 export function syntheticBlocks(
   folder: string,
   accuracy: Accuracy,
   { attention, compute }: { attention: AttentionKind; compute: Compute },
   widths = WIDTHS,
+  bits: Bits = 4,
 ): TransformerPart[] {
-  const file = join(folder, `block-${widths.dim}.bin`);
-  writeWeights(file, widths);
-  const tensors = new AnyTensors(file, widths);
+  const file = join(folder, `block-${widths.dim}-${bits}.bin`);
+  writeWeights(file, widths, bits);
+  const tensors = new AnyTensors(file, widths, bits);
   return buildTransformer(widths, tensors, accuracy, { blocksPerPart: 1, kind: attention, compute });
 }
 
@@ -52,17 +56,22 @@ export function syntheticBlock(...args: Parameters<typeof syntheticBlocks>): Tra
 }
 
 /** Codes that repeat, scales, ones. */
-function writeWeights(file: string, widths: TransformerConfig): void {
-  const { codesBytes, scaleCount } = largestOf(widths);
+function writeWeights(file: string, widths: TransformerConfig, bits: Bits): void {
+  const { codesBytes, scaleCount } = largestOf(widths, bits);
   const codes = Uint8Array.from({ length: codesBytes }, (_, i) => Math.imul(i, 2654435761) >>> 24);
-  const scales = new Float32Array(scaleCount).fill(SCALE);
+  const scales = new Float32Array(scaleCount).fill(scaleOf(bits));
   const ones = new Float32Array(widths.jointAttentionDim).fill(1);
   writeFileSync(file, Buffer.concat([codes, bytesOf(scales), bytesOf(ones)]));
 }
 
-/** Of the widest weight: bytes of its codes in 4 bits, and its scales. Those of all others lie in the same place. */
-function largestOf({ dim }: TransformerConfig): { codesBytes: number; scaleCount: number } {
-  return { codesBytes: (4 * dim * dim) / 2, scaleCount: (4 * dim * dim) / BLOCK };
+/** Codes of eight bits are sixteen times as large. */
+function scaleOf(bits: Bits): number {
+  return bits === 4 ? SCALE : SCALE / 16;
+}
+
+/** Of the widest weight: bytes of its codes, and its scales. Those of all others lie in the same place. */
+function largestOf({ dim }: TransformerConfig, bits: Bits): { codesBytes: number; scaleCount: number } {
+  return { codesBytes: (4 * dim * dim * bits) / 8, scaleCount: (4 * dim * dim) / BLOCK };
 }
 
 function bytesOf(values: Float32Array): Uint8Array {
@@ -74,10 +83,12 @@ class AnyTensors extends Tensors {
   readonly #file: string;
   readonly #codesBytes: number;
   readonly #scalesBytes: number;
+  readonly #bits: Bits;
 
-  constructor(file: string, widths: TransformerConfig) {
+  constructor(file: string, widths: TransformerConfig, bits: Bits) {
     super('transformer', new Map());
-    const { codesBytes, scaleCount } = largestOf(widths);
+    this.#bits = bits;
+    const { codesBytes, scaleCount } = largestOf(widths, bits);
     [this.#file, this.#codesBytes, this.#scalesBytes] = [file, codesBytes, 4 * scaleCount];
   }
 
@@ -90,8 +101,8 @@ class AnyTensors extends Tensors {
   override quantised(name: string, [rows, columns]: readonly [number, number]): QuantisedWeight {
     const blocks = columns / BLOCK;
     return {
-      bits: 4,
-      codes: this.#entry(`${name}.codes`, 'U8', [rows, blocks, BLOCK / 2], 0),
+      bits: this.#bits,
+      codes: this.#entry(`${name}.codes`, 'U8', [rows, blocks, (BLOCK * this.#bits) / 8], 0),
       scales: this.#entry(`${name}.scales`, 'F32', [rows * blocks], this.#codesBytes),
     };
   }

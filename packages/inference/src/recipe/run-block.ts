@@ -2,6 +2,7 @@
 import type { TransformerConfig } from '@qwen-supervisor/model/architecture';
 import { jointRotary, type TransformerPart } from '@qwen-supervisor/model/transformer';
 import { type InferenceSession, Tensor } from 'onnxruntime-node';
+import { gaussianNoise } from './noise.js';
 
 /** Of a prompt of some sentences. */
 export const TEXT_TOKENS = 64;
@@ -19,14 +20,15 @@ export async function runBlock(
 ): Promise<Float32Array> {
   const { dim, headDim, inChannels, jointAttentionDim } = widths;
   const { cos, sin } = jointRotary(widths, TEXT_TOKENS, side, side);
-  const waves = (length: number, of = 1) => Float32Array.from({ length }, (_, i) => of * Math.sin(1.3 * i));
+  // No two tokens are alike: what attention leaves out shows.
+  const noise = (seed: number, length: number, of = 1) => gaussianNoise(seed, length).map((value) => of * value);
   const rotary = [1, TEXT_TOKENS + side * side, headDim / 2];
   const { nextImage } = await session.run({
-    latents: new Tensor('float32', waves(side * side * inChannels), [side * side, inChannels]),
-    text: new Tensor('float32', waves(TEXT_TOKENS * jointAttentionDim), [TEXT_TOKENS, jointAttentionDim]),
+    latents: new Tensor('float32', noise(1, side * side * inChannels), [side * side, inChannels]),
+    text: new Tensor('float32', noise(2, TEXT_TOKENS * jointAttentionDim), [TEXT_TOKENS, jointAttentionDim]),
     cos: new Tensor('float32', cos, rotary),
     sin: new Tensor('float32', sin, rotary),
-    modulation: new Tensor('float32', waves(rows * dim, height), [rows * dim]),
+    modulation: new Tensor('float32', noise(3, rows * dim, height), [rows * dim]),
   });
   return (nextImage as Tensor).data as Float32Array;
 }
