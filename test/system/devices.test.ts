@@ -198,18 +198,32 @@ describe('on a graphics card', { timeout: 900_000 }, () => {
     expect(agreement(drawn, same)).toBeGreaterThan(40);
   });
 
-  testOnCard('a worker that hangs on it, or takes too much memory, is ended and started on it again', async () => {
-    const once = { ...NASTY, NASTY_ONCE: join(temporaryFolder(), 'once') };
-    const there = await on(once, '--model', OTHER, '--step-limit-seconds', '20', '--memory-hard-gigabytes', '3');
-    for (const [prompt, cause] of [
-      ['loop', 'hung'],
-      ['hog', 'memory-limit'],
-    ] as const) {
-      const job = await ended(there, (await there.submit({ ...SMALL, prompt, numInferenceSteps: 1 })).id);
-      expect(job).toMatchObject({ status: 'done', attempts: 2, devices: ['webgpu:0'] });
-      expect((await there.status()).children.find(({ name }) => name === 'inference')?.lastExit?.cause).toBe(cause);
-    }
+  testOnCard('one on which nothing can be computed, which shows in its test, is left for the processor', async () => {
+    const fails = { NODE_OPTIONS: `--import ${join(REPOSITORY, 'test/fixtures/children/fails-on-card.mjs')}` };
+    const { status } = await start(['--device', 'webgpu'], { ...card, ...fails });
+    expect((await status()).device).toMatchObject({
+      device: 'cpu',
+      reason: expect.stringMatching(/^webgpu does not work; DEVICE_UNAVAILABLE: webgpu:0: .*no kernel image/),
+    });
   });
+
+  testOnCard(
+    'a worker that hangs on it, takes too much memory, or finds the card full is ended and started on it again',
+    async () => {
+      const once = { ...NASTY, NASTY_ONCE: join(temporaryFolder(), 'once') };
+      const there = await on(once, '--model', OTHER, '--step-limit-seconds', '20', '--memory-hard-gigabytes', '3');
+      for (const [prompt, cause] of [
+        ['loop', 'hung'],
+        ['hog', 'memory-limit'],
+        // Pictures were drawn before, and have left something.
+        ['fill the device', 'device-memory'],
+      ] as const) {
+        const job = await ended(there, (await there.submit({ ...SMALL, prompt, numInferenceSteps: 1 })).id);
+        expect(job).toMatchObject({ status: 'done', attempts: 2, devices: ['webgpu:0'] });
+        expect((await there.status()).children.find(({ name }) => name === 'inference')?.lastExit?.cause).toBe(cause);
+      }
+    },
+  );
 
   testOnCard(
     'a card that is lost twice is left: the job goes on where it was, on the processor, and it is told',

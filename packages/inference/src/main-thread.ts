@@ -85,7 +85,7 @@ async function load(): Promise<Model | null> {
     const { checkpoint, cacheFolder } = openModel(settings.dataDir, settings.modelFolder);
     let total = 0;
     let isLoaded = false;
-    const { plan, device } = settings;
+    const { plan, device, compute } = settings;
     const report = (progress: LoadProgress) => {
       onWork();
       // What comes and goes with a job's stages is part of the job.
@@ -93,7 +93,7 @@ async function load(): Promise<Model | null> {
       total = Math.max(total, progress.bytesTotal);
       tell({ type: 'loading', progress });
     };
-    const sessions = await loadSessions(checkpoint, { cacheFolder, threads, plan, device, report, onWork });
+    const sessions = await loadSessions(checkpoint, { cacheFolder, threads, plan, device, compute, report, onWork });
     const warmingUp = () =>
       tell({ type: 'loading', progress: { component: 'warm-up', bytesDone: total, bytesTotal: total } });
     if (plan.residentPixels > 0) warmingUp();

@@ -3,6 +3,7 @@
  * A method whose result is `void` is a notification: nobody waits for it.
  */
 import type { ApiKey } from './api-keys.js';
+import type { DeviceAbility } from './device.js';
 import type { ErrorObject } from './errors.js';
 import type { NumberedEvent } from './events.js';
 import type {
@@ -237,6 +238,8 @@ export interface WorkerSettings {
   device: string;
   /** What it is, by which equal ones are known: `cuda NVIDIA GeForce RTX 4090`. */
   card: string;
+  /** What it was found to compute the transformer in. */
+  compute: DeviceAbility['compute'];
   /** Whether a picture begun on another kind of card is begun anew. */
   startsOverElsewhere: boolean;
   plan: ModelPlan;

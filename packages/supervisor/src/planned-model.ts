@@ -1,7 +1,7 @@
 /** The model that one worker runs, what computes it, and how it is to be run within the memory that there is. */
 import { lookAtModel } from '@qwen-supervisor/model/preflight';
 import type { Config } from '@qwen-supervisor/protocol/config';
-import { type ChosenDevice, listOfDevices, parseDevice } from '@qwen-supervisor/protocol/device';
+import { type ChosenDevice, type DeviceAbility, listOfDevices, parseDevice } from '@qwen-supervisor/protocol/device';
 import { CodedError, type ErrorCode } from '@qwen-supervisor/protocol/errors';
 import type { ModelInfo } from '@qwen-supervisor/protocol/messages';
 import type { ExitCause, WorkerName } from '@qwen-supervisor/protocol/status';
@@ -40,6 +40,8 @@ export interface Room {
 interface Plan {
   info: ModelInfo;
   device: ChosenDevice;
+  /** What the device computes the transformer in. */
+  compute: DeviceAbility['compute'];
   candidate: Candidate;
 }
 
@@ -99,7 +101,7 @@ export class PlannedModel {
   }
 
   /** What a worker is started with. @throws CodedError why there is none */
-  requirePlan(): Pick<Plan, 'info' | 'device' | 'candidate'> {
+  requirePlan(): Plan {
     if (this.#now) return this.#now;
     throw this.#refusal ?? new CodedError('DEVICE_UNAVAILABLE');
   }
@@ -211,9 +213,9 @@ async function plan(
     }
     try {
       requireUntaken(candidate, room.taken);
-      const card = await cardOf(candidate, room.heldOn(candidate), stopping);
+      const { compute, card } = await cardOf(candidate, room.heldOn(candidate), stopping);
       const info = await lookAtModel({ ...modelQuestion(config, room.machineBytes, room.sharers), card }, stopping);
-      return { info, device: described(candidate, notes), candidate };
+      return { info, device: described(candidate, notes), compute, candidate };
     } catch (error) {
       if (!isOfDevice(error)) throw error;
       refusals.push(error);

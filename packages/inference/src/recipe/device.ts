@@ -17,7 +17,7 @@ import { InferenceSession, Tensor } from 'onnxruntime-node';
 import { gaussianNoise } from './noise.js';
 import { runBlock } from './run-block.js';
 
-/** Tokens, heads and width of a head, as the transformer and the VAE have them. For few tokens CUDA has other kernels. */
+/** Tokens, heads and width of a head, as transformer and VAE have them. CUDA has other kernels for few tokens. */
 const SHAPES = [
   [72, 3, 128],
   [64, 1, 384],
@@ -33,8 +33,8 @@ const WORDS_MAX = 200;
 /** How large the modulation makes values: with the second the block's streams grow beyond what float16 holds. */
 const MODULATIONS = [1, 1000];
 /**
- * The narrow one first, at which most fail that do; then of Qwen-Image's own width, where 16 bits hold the sum of 12,288
- * products or do not, and as its weights may be kept.
+ * The narrow one first, at which most fail that do; then of Qwen-Image's own width, where 16 bits hold the sum of
+ * 12,288 products or do not, and as its weights may be kept.
  */
 export const BLOCKS = [
   [SMALL, 4],
@@ -69,10 +69,11 @@ export async function attentionFor(device: string): Promise<AttentionKind> {
 
 /**
  * What `device` computes the transformer in: the first of the types that it may, in which a block agrees with the
- * processor's float32. @throws CodedError as `attentionFor`
+ * processor's float32, or the one that is `known` to be so. @throws CodedError as `attentionFor`
  */
-export async function abilityOf(device: string): Promise<CheckedAbility> {
+export async function abilityOf(device: string, known?: Compute): Promise<CheckedAbility> {
   const attention = await attentionFor(device);
+  if (known) return { attention, compute: known, refused: [] };
   const may = (process.env[CHILD_ENV.compute] ?? '').split(' ').filter((one) => one !== '') as Compute[];
   const refused: string[] = [];
   if (device === 'cpu' || may.length === 0) return { attention, compute: 'float32', refused };

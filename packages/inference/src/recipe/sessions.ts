@@ -6,6 +6,7 @@ import type { Architecture } from '@qwen-supervisor/model/architecture';
 import { type Checkpoint, fingerprint } from '@qwen-supervisor/model/checkpoint';
 import { EmbeddingTable } from '@qwen-supervisor/model/embedding-table';
 import { buildGraphs, hasCodes } from '@qwen-supervisor/model/graphs';
+import type { Compute } from '@qwen-supervisor/model/layers';
 import type { OnnxGraph } from '@qwen-supervisor/model/onnx';
 import { TILE_SIDE } from '@qwen-supervisor/model/plan/plan';
 import { textRotary } from '@qwen-supervisor/model/text-encoder';
@@ -65,6 +66,8 @@ export interface LoadOptions {
   threads: number;
   plan: Pick<ModelPlan, 'fastPixels' | 'residentPixels' | 'tileAbovePixels'>;
   device?: string;
+  /** What the device was found to compute the transformer in; left out, that is found out now. */
+  compute?: Compute;
   blocksPerPart?: number;
   /** Hears of every component and of the bytes that are done, whenever something is loaded. */
   report?: (progress: LoadProgress) => void;
@@ -82,11 +85,20 @@ export const AMPLE: LoadOptions['plan'] = {
 /** Loads a checkpoint. @throws CodedError MODEL_* */
 export async function loadSessions(
   checkpoint: Checkpoint,
-  { cacheFolder, threads, plan, device = 'cpu', blocksPerPart, report = () => {}, onWork = () => {} }: LoadOptions,
+  {
+    cacheFolder,
+    threads,
+    plan,
+    device = 'cpu',
+    compute: known,
+    blocksPerPart,
+    report = () => {},
+    onWork = () => {},
+  }: LoadOptions,
 ): Promise<Sessions> {
   const { architecture, folder } = checkpoint;
   const { tileAbovePixels } = plan;
-  const { attention, compute } = await abilityOf(device);
+  const { attention, compute } = await abilityOf(device, known);
   const accuracy = accuracyFor(plan, 0);
   const options = { blocksPerPart: blocksPerPart ?? partOn(device, checkpoint), attention, compute };
   const graphs = buildGraphs(checkpoint, { accuracy, ...options });

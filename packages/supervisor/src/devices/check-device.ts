@@ -1,7 +1,12 @@
 /** Whether a device computes, and computes right: asked of a process of its own, for a driver may take it down. */
 import { fileURLToPath } from 'node:url';
 import type { Room } from '@qwen-supervisor/model/plan/plan';
-import { type CheckedAbility, type DeviceAnswer, parseDevice } from '@qwen-supervisor/protocol/device';
+import {
+  type CheckedAbility,
+  type DeviceAbility,
+  type DeviceAnswer,
+  parseDevice,
+} from '@qwen-supervisor/protocol/device';
 import { deviceFault } from '@qwen-supervisor/protocol/device-fault';
 import { CodedError } from '@qwen-supervisor/protocol/errors';
 import { execa } from 'execa';
@@ -42,17 +47,21 @@ export async function checkDevice(
   return answer;
 }
 
-/**
- * What a device that works has for a model; null for the processor, and where its memory is not known. `heldBytes`: of
- * a worker that will have ended. @throws CodedError as `checkDevice`
- */
-export async function cardOf(device: Device, heldBytes: number, signal?: AbortSignal): Promise<Room['card']> {
+/** What a device that works computes in, and has for a model. */
+interface Card {
+  compute: DeviceAbility['compute'];
+  /** Null for the processor, and where its memory is not known. */
+  card: Room['card'];
+}
+
+/** `heldBytes`: of a worker that will have ended. @throws CodedError as `checkDevice` */
+export async function cardOf(device: Device, heldBytes: number, signal?: AbortSignal): Promise<Card> {
   const { kind } = parseDevice(device.device);
-  if (kind === 'cpu') return null;
+  if (kind === 'cpu') return { compute: 'float32', card: null };
   const { attention, compute } = await checkDevice(device, signal);
   const { memoryBytes, freeBytes } = device;
   const bytes = freeBytes === null ? memoryBytes : freeBytes + heldBytes;
-  return bytes === null ? null : { kind, bytes, attention, compute };
+  return { compute, card: bytes === null ? null : { kind, bytes, attention, compute } };
 }
 
 /**
@@ -66,7 +75,8 @@ export async function firstWorking(
 ): Promise<{ candidate: Candidate; card: Room['card'] }> {
   const [candidate, ...others] = candidates as [Candidate, ...Candidate[]];
   try {
-    return { candidate, card: await cardOf(candidate, heldOn(candidate)) };
+    const { card } = await cardOf(candidate, heldOn(candidate));
+    return { candidate, card };
   } catch (error) {
     if (!(error instanceof CodedError) || others.length === 0) throw error;
     onFault(error);

@@ -25,7 +25,7 @@ export function apiSettings(config: Config, { host, port, fds }: HttpPort): ApiS
 
 /** `sharers`: workers that compute on the processor. @throws CodedError where the model has no plan */
 export function workerSettings(config: Config, dataDir: string, model: PlannedModel, sharers: number): WorkerSettings {
-  const { info, device } = model.requirePlan();
+  const { info, device, compute } = model.requirePlan();
   const { id, plan, distilled } = info;
   return {
     modelFolder: config.model,
@@ -38,6 +38,7 @@ export function workerSettings(config: Config, dataDir: string, model: PlannedMo
     sharers,
     device: device.device,
     card: cardName(device),
+    compute,
     startsOverElsewhere: config['resume-elsewhere'] === 'start-over',
     plan,
     distilled,
