@@ -92,15 +92,25 @@ describe('Qwen-Image', () => {
     expect(planModel(int4, small, OWN_SIZE), 'the machine has no memory for the text').toBeNull();
   });
 
-  const int4On = (kind: 'cuda' | 'webgpu', gigabytes: number, compute: 'float32' | 'bfloat16' = 'bfloat16') =>
-    planModel(
-      costs('int4'),
-      { machineBytes: 32e9, card: { kind, bytes: gigabytes * 1e9, attention: 'fused', compute } },
-      OWN_SIZE,
-    );
+  let int4: ReturnType<typeof costs> | null = null;
+  const int4On = (
+    kind: 'cuda' | 'webgpu',
+    gigabytes: number,
+    { attention = 'fused', pixels = OWN_SIZE }: { attention?: 'fused' | 'decomposed'; pixels?: number } = {},
+  ) => {
+    int4 ??= costs('int4');
+    const card = { kind, bytes: gigabytes * 1e9, attention, compute: 'float16' } as const;
+    return planModel(int4, { machineBytes: 32e9, card }, pixels);
+  };
 
   test('through Vulkan is decoded in tiles beyond what a card binds at once, however much memory it has', () => {
     expect(int4On('webgpu', 80)).toMatchObject({ tileAbovePixels: 2 ** 20 });
+    // What is drawn with all in memory may be smaller than that, and the largest picture larger.
+    const small = { attention: 'decomposed', pixels: 512 * 512 } as const;
+    const narrow = Array.from({ length: 50 }, (_, i) => int4On('webgpu', 16.5 + i / 100, small));
+    const between = narrow.filter((plan) => plan && plan.residentPixels < 2 ** 20 && plan.largestPixels > 2 ** 20);
+    expect(between.length).toBeGreaterThan(0);
+    for (const plan of between) expect(plan?.tileAbovePixels).toBeLessThanOrEqual(2 ** 20);
     expect(int4On('cuda', 80)?.tileAbovePixels).toBeGreaterThan(OWN_SIZE);
   });
 
@@ -111,6 +121,7 @@ describe('Qwen-Image', () => {
       expect(cuda?.residentPixels ?? 0, `${gigabytes} GB`).toBeLessThanOrEqual(webgpu?.residentPixels ?? 0);
     }
     expect(int4On('cuda', 24)?.residentPixels).toBeGreaterThan(OWN_SIZE);
+    expect(int4On('cuda', 16)?.residentPixels).toBeLessThan(int4On('webgpu', 16)?.residentPixels ?? 0);
     // A model whose weights are not quantised is cut into parts, so that they pass through the machine's memory.
     expect([costs('none').cudaParts, costs('int4').cudaParts]).toEqual([6, 1]);
   });

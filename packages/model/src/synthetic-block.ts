@@ -2,7 +2,7 @@
  * A block of the transformer at Qwen-Image's own width, with weights that mean nothing: what it costs to compute does
  * not depend on them.
  */
-import { writeFileSync } from 'node:fs';
+import { existsSync, writeFileSync } from 'node:fs';
 import { join } from 'node:path';
 import type { TransformerConfig } from './architecture.js';
 import { type QuantisedWeight, Tensors } from './checkpoint.js';
@@ -45,7 +45,7 @@ export function syntheticBlocks(
   bits: Bits = 4,
 ): TransformerPart[] {
   const file = join(folder, `block-${widths.dim}-${bits}.bin`);
-  writeWeights(file, widths, bits);
+  if (!existsSync(file)) writeWeights(file, widths, bits);
   const tensors = new AnyTensors(file, widths, bits);
   return buildTransformer(widths, tensors, accuracy, { blocksPerPart: 1, kind: attention, compute });
 }

@@ -103,10 +103,10 @@ function planWith(places: [Place, ...Place[]], fastPixels: number, room: Room, u
   const residentPixels = resident < Math.max(PIXELS_MIN, Math.min(usualPixels, largestPixels)) ? 0 : resident;
   // Loading anew for each picture costs more than tiles do: what is decoded whole must fit beside all parts.
   const [usual, limit] = residentPixels > 0 ? (['resident', resident] as const) : (['stages', largestPixels] as const);
-  const wholeMost = room.card?.kind === 'webgpu' ? Math.min(limit, WEBGPU_WHOLE_PIXELS_MAX) : limit;
-  const whole = largest((pixels) => pixels <= wholeMost && fits(usual, pixels, pixels));
+  const wholeMost = room.card?.kind === 'webgpu' ? WEBGPU_WHOLE_PIXELS_MAX : PIXELS_MAX;
+  const whole = largest((pixels) => pixels <= Math.min(limit, wholeMost) && fits(usual, pixels, pixels));
   // In whole powers of two: what a picture's bytes depend on must not change with every few megabytes.
-  const isNeverTiled = wholeMost === limit && whole === limit && fits('stages', largestPixels, largestPixels);
+  const isNeverTiled = largestPixels <= wholeMost && whole === limit && fits('stages', largestPixels, largestPixels);
   const tileAbovePixels = isNeverTiled ? PIXELS_MAX : whole === 0 ? 0 : 2 ** Math.floor(Math.log2(whole));
   const needed = (place: Place) => {
     const take = (residency: Residency, pixels: number) =>

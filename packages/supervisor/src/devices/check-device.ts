@@ -48,14 +48,14 @@ export async function checkDevice(
 }
 
 /** What a device that works computes in, and has for a model. */
-interface Card {
+interface CheckedDevice {
   compute: DeviceAbility['compute'];
   /** Null for the processor, and where its memory is not known. */
   card: Room['card'];
 }
 
 /** `heldBytes`: of a worker that will have ended. @throws CodedError as `checkDevice` */
-export async function cardOf(device: Device, heldBytes: number, signal?: AbortSignal): Promise<Card> {
+export async function cardOf(device: Device, heldBytes: number, signal?: AbortSignal): Promise<CheckedDevice> {
   const { kind } = parseDevice(device.device);
   if (kind === 'cpu') return { compute: 'float32', card: null };
   const { attention, compute } = await checkDevice(device, signal);
