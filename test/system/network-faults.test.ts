@@ -353,36 +353,33 @@ describe.skipIf(node === null)('machines on a network that fails', () => {
     },
   );
 
-  test.runIf(FULL)(
-    'listeners on every machine hear all that happens to every job, in order, over cut connections of the database',
-    async () => {
-      const heard = new Map<string, string[]>();
-      const clients = await Promise.all(
-        machines.flatMap((machine, m) =>
-          Array.from({ length: 10 }, (_, l) =>
-            machine.listen({
-              event(event) {
-                if (!('jobId' in event) || event.type === 'step' || event.type === 'progress') return;
-                const key = `${m}.${l} ${event.jobId}`;
-                heard.set(key, [...(heard.get(key) ?? []), event.type]);
-              },
-              missed() {},
-              workerFailed() {},
-            }),
-          ),
+  test.runIf(FULL)('listeners on every machine hear all that happens to every job, in order', async () => {
+    const heard = new Map<string, string[]>();
+    const clients = await Promise.all(
+      machines.flatMap((machine, m) =>
+        Array.from({ length: 10 }, (_, l) =>
+          machine.listen({
+            event(event) {
+              if (!('jobId' in event) || event.type === 'step' || event.type === 'progress') return;
+              const key = `${m}.${l} ${event.jobId}`;
+              heard.set(key, [...(heard.get(key) ?? []), event.type]);
+            },
+            missed() {},
+            workerFailed() {},
+          }),
         ),
-      );
-      for (const { link } of clients) await link.request('subscribe', { since: null });
-      const asked = await at(0).submit(60, 10, 'heard');
-      await expectTwins('heard', asked);
-      await sleep(1000);
-      for (const { link } of clients) link.close();
-      const told = asked.flatMap(({ id }) =>
-        machines.flatMap((_, m) =>
-          Array.from({ length: 10 }, (_, l) => heard.get(`${m}.${l} ${id}`)?.join(' ') ?? 'nothing'),
-        ),
-      );
-      expect([...new Set(told)]).toEqual(['queued running done']);
-    },
-  );
+      ),
+    );
+    for (const { link } of clients) await link.request('subscribe', { since: null });
+    const asked = await at(0).submit(60, 10, 'heard');
+    await expectTwins('heard', asked);
+    await sleep(1000);
+    for (const { link } of clients) link.close();
+    const told = asked.flatMap(({ id }) =>
+      machines.flatMap((_, m) =>
+        Array.from({ length: 10 }, (_, l) => heard.get(`${m}.${l} ${id}`)?.join(' ') ?? 'nothing'),
+      ),
+    );
+    expect([...new Set(told)]).toEqual(['queued running done']);
+  });
 });

@@ -100,10 +100,15 @@ export class OtherMachines implements ClaimHooks {
     if (reason !== null) this.#here.events.announceFailure(reason);
   }
 
-  /** @throws CodedError MACHINE_NOT_FOUND */
+  /** @throws CodedError MACHINE_NOT_FOUND, STORE_UNREACHABLE, STORE_SCHEMA_OLD */
   async drain(name: string, isDrained: boolean): Promise<void> {
     const { store } = this.#here as Here;
-    if (!(await store.machines?.drain(name, isDrained)))
+    const drained = store.machines?.drain(name, isDrained).catch((cause: Error) => {
+      const code = store.whenAway(cause);
+      if (code === null) throw cause;
+      throw new CodedError(code, `the job database: ${cause.message}`, { cause });
+    });
+    if (!(await drained))
       throw new CodedError('MACHINE_NOT_FOUND', `there is no machine '${name}' that shares this queue`);
   }
 

@@ -95,7 +95,13 @@ export class Gallery {
     writes.later(async () => {
       const expired = await store.expired({ finishedBefore, trashedBefore, keepBytes });
       if (expired.length === 0) return;
-      await this.#forget(expired);
+      try {
+        await this.#forget(expired);
+      } catch (error) {
+        // What lies there is found again at the next look; pictures that are drawn do not wait for it.
+        if (!(error instanceof CodedError) || error.code !== 'SHARED_FOLDER_UNREACHABLE') throw error;
+        return log.warn({ code: error.code }, `finished jobs could not be removed: ${error.message}`);
+      }
       log.info({ jobs: expired.length }, 'finished jobs removed: older or larger than is to be kept');
     });
   }

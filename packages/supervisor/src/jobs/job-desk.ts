@@ -33,6 +33,8 @@ import { removeInputs, removePicture, tidily } from './stored-pictures.js';
 
 /** What is known of a queue of days may be otherwise in an hour. */
 const RETRY_MAX_SECONDS = 3600;
+/** So long a job is kept whose files cannot be had here: given back at once it would be claimed again at once. */
+const NOT_READY_MS = 5000;
 
 /** What the desk reads of the core, and what it tells it. */
 export interface Core {
@@ -213,16 +215,10 @@ export class JobDesk {
 
   /** Cancels all jobs of a scope; tells how many. @throws CodedError DISK_FULL */
   async cancelAll(scope: CancelScope): Promise<number> {
-    switch (scope.scope) {
-      case 'running':
-        return this.#cancelRuns(null);
-      case 'queued':
-        return this.#cancelQueued(null);
-      case 'group': {
-        const running = scope.queued ? 0 : await this.#cancelRuns(scope.group);
-        return running + (await this.#cancelQueued(scope.group));
-      }
-    }
+    if (scope.scope === 'running') return this.#cancelRuns(null);
+    if (scope.scope === 'queued') return this.#cancelQueued(null);
+    const running = scope.queued ? 0 : await this.#cancelRuns(scope.group);
+    return running + (await this.#cancelQueued(scope.group));
   }
 
   /** On whatever machine they run. One that has ended meanwhile is not counted. */
@@ -275,8 +271,10 @@ export class JobDesk {
       await this.#shared?.getReady(job);
       return job;
     } catch (error) {
-      this.#log.warn({ job: job.id, code: (error as CodedError).code }, (error as Error).message);
-      await this.#store.release(job.id, job.attempts, 'none', job.step);
+      const { code, message } = error as CodedError;
+      this.#log.warn({ job: job.id, code }, message);
+      // An operation of its own: with the claim it would be tried again, and another job claimed.
+      setTimeout(() => this.release(job.id, job.attempts, message, 'none', job.step), NOT_READY_MS).unref();
       return null;
     }
   }
@@ -329,7 +327,8 @@ export class JobDesk {
       const jobs = await Promise.all(begun.map((id) => this.#store.get(id)));
       const open = new Set(jobs.flatMap((job) => (job && !isTerminal(job.status) ? job.id : [])));
       tidily(this.#log, () => {
-        removeCheckpoints(this.#dataDir, (id) => open.has(id));
+        // Not those that were begun since.
+        removeCheckpoints(this.#dataDir, (id) => open.has(id) || !begun.includes(id));
         removeInputs(this.#dataDir, inputs);
       });
       for (const id of shared) if (!open.has(id)) this.#shared?.ended(id);

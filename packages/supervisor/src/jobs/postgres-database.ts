@@ -73,6 +73,10 @@ const LASTING = /^(0A|2[0-4]|25(?!006|P0[34])|3[EF]|42(?!501)|XX00[12])/;
  * brought back, or is just being brought back.
  */
 const UNMADE = /^(3F000|42P01|42703|42883|PGBOSS_QUEUE_NOT_FOUND)$/;
+/** pg-boss's, which has no code within a transaction of ours. */
+const NO_QUEUE = /^Queue .* does not exist$/;
+/** Of the network and of TLS, and not what Node says of a fault of ours. */
+const OF_SYSTEM = /^(E(?!RR_)|CERT_|ERR_(SOCKET|SSL|TLS|STREAM))[A-Z_]+$/;
 /** What node-postgres says of its connections, which has no code. */
 const AWAY = /connect|timeout|terminat|not queryable|ssl|tls|certificate/i;
 
@@ -83,10 +87,10 @@ const AWAY = /connect|timeout|terminat|not queryable|ssl|tls|certificate/i;
 export function whyAway(error: unknown): 'STORE_UNREACHABLE' | 'STORE_SCHEMA_OLD' | null {
   if (error instanceof CommitUnknown) return 'STORE_UNREACHABLE';
   const { code = '', message = '', path } = error as { code?: string; message?: string; path?: string };
-  if (UNMADE.test(code)) return 'STORE_SCHEMA_OLD';
+  if (UNMADE.test(code) || NO_QUEUE.test(message)) return 'STORE_SCHEMA_OLD';
   const isAway = /^(?=.*\d)[0-9A-Z]{5}$/.test(code)
     ? !LASTING.test(code)
     : // Of the system, but not of a file; the rest has no code.
-      path === undefined && (/^(E|CERT_|ERR_)[A-Z_]+$/.test(code) || AWAY.test(message));
+      path === undefined && (OF_SYSTEM.test(code) || AWAY.test(message));
   return isAway ? 'STORE_UNREACHABLE' : null;
 }
