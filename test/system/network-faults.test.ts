@@ -189,10 +189,20 @@ describe.skipIf(node === null)('machines on a network that fails', () => {
       const prompt = `cut off ${ms} ${which}`;
       const [job] = await at(0).submit(1, 200, prompt);
       const machine = await drawerOf((job as Job).id);
+      const name = (await jobs(prompt))[0]?.machine;
       machine.net.cut(which);
       onTestFinished(() => machine.net.heal());
+      const others = await (machines.find((one) => one !== machine) as NettedMachine).submit(
+        20,
+        10,
+        `others ${prompt}`,
+      );
       await sleep(ms);
+      const begun = (await jobs(`others ${prompt}`)).filter(({ attempts }) => attempts > 0);
+      expect(begun.length).toBeGreaterThan(0);
+      expect(begun.filter((one) => one.machine === name)).toEqual([]);
       machine.net.heal();
+      await expectTwins(`others ${prompt}`, others);
       await expectTwins(prompt, [job as Job]);
       // It heals by itself, and draws again.
       const later = await machine.submit(1, 2, `after it ${prompt}`);
@@ -233,7 +243,10 @@ describe.skipIf(node === null)('machines on a network that fails', () => {
     const diedMs = performance.now();
     await other.call('drainMachine', { name, isDrained: false });
     await until(async () => ((await jobs('claimed by the dead'))[0]?.status === 'queued' ? null : true));
-    console.log(`claimed again after ${((performance.now() - diedMs) / 1000).toFixed(1)} s`);
+    const seconds = (performance.now() - diedMs) / 1000;
+    console.log(`claimed again after ${seconds.toFixed(1)} s`);
+    // The bound is of the design: a transaction that stands open is ended by the server after five seconds.
+    expect(seconds).toBeLessThan(10);
     const [ended] = await expectTwins('claimed by the dead', [job as Job]);
     expect(ended?.attempts, 'the first one never was').toBe(1);
     machine.net.heal();
@@ -338,7 +351,7 @@ describe.skipIf(node === null)('machines on a network that fails', () => {
   test.runIf(FULL)(
     'cancels from anywhere at any moment: one end each, and nobody goes on with what is cancelled',
     async () => {
-      const asked = await at(0).submit(200, 10, 'cancelled');
+      const asked = await at(0).submit(500, 10, 'cancelled');
       for (const [i, { id }] of asked.entries()) {
         await sleep(40);
         await at(i % machines.length).call('cancelJob', { id, ifQueued: false });
@@ -357,7 +370,7 @@ describe.skipIf(node === null)('machines on a network that fails', () => {
     const heard = new Map<string, string[]>();
     const clients = await Promise.all(
       machines.flatMap((machine, m) =>
-        Array.from({ length: 10 }, (_, l) =>
+        Array.from({ length: 40 }, (_, l) =>
           machine.listen({
             event(event) {
               if (!('jobId' in event) || event.type === 'step' || event.type === 'progress') return;
@@ -377,7 +390,7 @@ describe.skipIf(node === null)('machines on a network that fails', () => {
     for (const { link } of clients) link.close();
     const told = asked.flatMap(({ id }) =>
       machines.flatMap((_, m) =>
-        Array.from({ length: 10 }, (_, l) => heard.get(`${m}.${l} ${id}`)?.join(' ') ?? 'nothing'),
+        Array.from({ length: 40 }, (_, l) => heard.get(`${m}.${l} ${id}`)?.join(' ') ?? 'nothing'),
       ),
     );
     expect([...new Set(told)]).toEqual(['queued running done']);
