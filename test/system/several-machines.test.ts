@@ -13,6 +13,7 @@ import { readEvents } from './event-reader.js';
 import { installNode } from './other-node.js';
 import { cli, type Product, startProduct, until } from './product.js';
 
+const PROGRAM = join(REPOSITORY, 'bin/qwen-supervisor.js');
 const folder = mkdtempSync(join(tmpdir(), 'qwen-supervisor-machines-'));
 /** What pg-boss asks for, whatever runs the tests. */
 const node = hasPostgres() ? await installNode(24, folder) : null;
@@ -23,8 +24,7 @@ describe.skipIf(node === null)('several machines', () => {
   const shared = mkdtempSync(join(folder, 'shared-'));
   let [a, b]: Product[] = [];
   const start = () => startProduct(['--store', address, '--shared-folder', shared], undefined, {}, node as string);
-  const program = (args: string[]) =>
-    execa(node as string, [join(REPOSITORY, 'bin/qwen-supervisor.js'), ...args], { reject: false });
+  const program = (args: string[]) => execa(node as string, [PROGRAM, ...args], { reject: false });
   const here = () => a as Product;
   const there = () => b as Product;
   const picture = async (product: Product, id: string) => {
@@ -58,6 +58,26 @@ describe.skipIf(node === null)('several machines', () => {
     if (Number(process.versions.node.split('.')[0]) >= 22) return;
     const { code, stderr } = await cli(['start', '--store', address, '--port', '0', '--data-dir', join(folder, 'old')]);
     expect([code, stderr]).toEqual([71, expect.stringMatching(/STORE_NODE_TOO_OLD.*\n.*22\.12/)]);
+  });
+
+  test('a machine on its own loads nothing of it', async () => {
+    const env = {
+      NODE_OPTIONS: `--import ${join(REPOSITORY, 'test/fixtures/children/loaded-modules.mjs')}`,
+      LOADED_TO: join(folder, 'loaded'),
+    };
+    const loadedBy = (pid?: number) =>
+      readFileSync(`${env.LOADED_TO}.${pid}`, 'utf8')
+        .split('\n')
+        .filter((path) => /node_modules\/pg/.test(path));
+    const alone = await startProduct([], undefined, env, node as string);
+    await alone.ready();
+    alone.process.kill('SIGTERM');
+    await alone.exited;
+    expect(loadedBy(alone.process.pid)).toEqual([]);
+    await alone.clean();
+    const migrate = execa(node as string, [PROGRAM, 'store', 'migrate', '--store', address], { env });
+    await migrate;
+    expect(loadedBy(migrate.pid), 'what shares loads it').not.toEqual([]);
   });
 
   test('draw one queue together, and each gives the pictures of both', async () => {
@@ -306,12 +326,22 @@ describe.skipIf(node === null)('several machines', () => {
       [1, 2].map((seed) => here().submit({ prompt: 'waits', numInferenceSteps: 60, seed })),
     );
     for (const { id } of jobs) await until(async () => ((await here().job(id)).status === 'running' ? true : null));
+    const images = join(here().dataDir, 'images');
+    const before = readdirSync(images);
     renameSync(shared, `${shared}-away`);
     const waits = async (product: Product) => ((await product.status()).queue.problem?.includes(shared) ? true : null);
     await Promise.all([until(() => waits(here())), until(() => waits(there()))]);
     for (const { id } of jobs) expect(await here().job(id)).toMatchObject({ status: 'running', images: [] });
+    // Somebody who tidies up thinks that nobody needs the one that waits here.
+    const [file] = readdirSync(images).filter((name) => !before.includes(name));
+    rmSync(join(images, file as string));
     renameSync(`${shared}-away`, shared);
-    for (const { id } of jobs) expect(await there().ended(id)).toMatchObject({ status: 'done', attempts: 1 });
+    const ended = await Promise.all(jobs.map(({ id }) => there().ended(id)));
+    expect(ended.map(({ status, attempts }) => [status, attempts]).toSorted()).toEqual([
+      ['done', 1],
+      ['done', 2],
+    ]);
+    for (const { images } of ended) expect(await picture(there(), images[0]?.id as string)).toBe(images[0]?.sha256);
   });
 
   test('a machine that dies with all that is on it: another one goes on at the step that was copied, and draws the same picture', async () => {

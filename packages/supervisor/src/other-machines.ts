@@ -128,7 +128,9 @@ export class OtherMachines implements ClaimHooks {
     const tell = async () => {
       if (preview) await shared?.putPreview(jobId, preview);
       // It may have ended meanwhile, or got further.
-      if (this.#toldAtMs.get(jobId) !== nowMs) return;
+      const toldAtMs = this.#toldAtMs.get(jobId);
+      if (toldAtMs === undefined && preview) await shared?.removePreview(jobId);
+      if (toldAtMs !== nowMs) return;
       await machines.tell(progress, preview !== undefined);
     };
     // That the database or the folder is away is said by those who cannot do without.

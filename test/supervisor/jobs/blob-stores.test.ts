@@ -1,11 +1,14 @@
 /** What every store of blobs does: a folder that all have mounted, and a bucket on a real server. */
+import { once } from 'node:events';
 import { mkdirSync, mkdtempSync, rmSync } from 'node:fs';
+import { createServer } from 'node:http';
+import type { AddressInfo } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
 import type { Blobs } from '@qwen-supervisor/supervisor/jobs/blobs';
 import { openBucket } from '@qwen-supervisor/supervisor/jobs/bucket-blobs';
 import { FolderBlobs } from '@qwen-supervisor/supervisor/jobs/folder-blobs';
-import { afterAll, beforeAll, describe, expect, test } from 'vitest';
+import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest';
 import { BUCKET_KEYS, BucketServer, fetchSeaweed } from '../../bucket-server.js';
 
 const folder = mkdtempSync(join(tmpdir(), 'qwen-supervisor-blobs-'));
@@ -70,6 +73,19 @@ describe('a folder', () => {
     const blobs = new FolderBlobs(below);
     await expect(blobs.requireThere(FOLDERS)).rejects.toMatchObject({ code: 'SHARED_FOLDER_UNREACHABLE' });
     await expect(blobs.put('images/x', Buffer.from('1'))).rejects.toMatchObject({ code: 'SHARED_FOLDER_UNREACHABLE' });
+  });
+});
+
+test('a bucket that gives the same page of a list again and again is told as such', async () => {
+  const page = `<ListBucketResult><IsTruncated>true</IsTruncated><NextContinuationToken>more</NextContinuationToken>
+    <Contents><Key>images/a</Key><LastModified>2026-01-01T00:00:00Z</LastModified></Contents></ListBucketResult>`;
+  const server = createServer((_, response) => response.end(page)).listen(0, '127.0.0.1');
+  onTestFinished(() => void server.close());
+  await once(server, 'listening');
+  const { port } = server.address() as AddressInfo;
+  await expect(openBucket(`http://127.0.0.1:${port}/qwen`, BUCKET_KEYS).list('images', '')).rejects.toMatchObject({
+    code: 'SHARED_FOLDER_UNREACHABLE',
+    message: expect.stringContaining('the same page'),
   });
 });
 

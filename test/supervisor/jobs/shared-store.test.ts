@@ -111,6 +111,32 @@ describe.skipIf(!hasPostgres())('a shared job store', () => {
     ]);
   });
 
+  test.each(['no JSON', 'null', '{"version":2,"workers":[{"state":"sublimating"}]}'])(
+    'a machine that tells of itself what is not understood (%s) is known all the same, and so are the others',
+    async (report) => {
+      const name = fresh();
+      const [ofA, ofB] = [listener(), listener()];
+      for (const one of [ofA, ofB]) one.report.mockReturnValue(reporting());
+      await opened(name, 'a', ofA);
+      await opened(name, 'b', ofB);
+      await known(ofA, (machines) => machines.length === 2);
+      ofB.report.mockReturnValue(null);
+      const { alone, schema, boss } = await postgres.database(name);
+      onTestFinished(() => boss.stop({ graceful: false }));
+      const isOdd = ({ name, workers }: MachineStatus) => name === 'b' && workers.length === 0;
+      const all = await until(async () => {
+        await alone.all(`UPDATE ${schema}.machines SET report = $1 WHERE name = 'b'`, report);
+        const machines: MachineStatus[] = ofA.onMachines.mock.calls.at(-1)?.[0] ?? [];
+        return machines.some(isOdd) ? machines : null;
+      });
+      expect(all.map(({ version, model }) => [version, model])).toEqual([
+        ['1.0.0', 'pocket'],
+        ['?', '?'],
+      ]);
+      expect(ofA.onAway).not.toHaveBeenCalled();
+    },
+  );
+
   test('a machine that is drained takes no more jobs, over its own new start, until it is told otherwise', async () => {
     const name = fresh();
     const [ofA, ofB] = [listener(), listener()];
@@ -203,6 +229,22 @@ describe.skipIf(!hasPostgres())('a shared job store', () => {
     expect(await b.finish(id, 2, 20, DONE)).toMatchObject({ status: 'done', attempts: 2 });
     expect(ofB.onLost).not.toHaveBeenCalled();
   });
+
+  test.each(['active', 'completed'])(
+    "a job whose entry is another time's (%s), as where only our tables were brought back, is drawn all the same",
+    async (state) => {
+      const name = fresh();
+      const store = await opened(name, 'a');
+      const { id } = await put(store);
+      const { alone, schema, boss } = await postgres.database(name);
+      onTestFinished(() => boss.stop({ graceful: false }));
+      await alone.all(`UPDATE ${schema}_queue.job SET state = '${state}'`);
+      const claimed = await until(() => store.claim(TAKES_ANY));
+      expect(claimed).toMatchObject({ id, attempts: 1 });
+      expect(await store.finish(id, 1, 20, DONE)).toMatchObject({ status: 'done' });
+      expect(await alone.all(`SELECT FROM ${schema}_queue.job WHERE state < 'completed'`)).toEqual([]);
+    },
+  );
 
   test('an end whose answer was lost is told once, and is not written twice', async () => {
     const name = fresh();

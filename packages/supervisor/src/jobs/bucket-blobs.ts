@@ -46,6 +46,8 @@ export class BucketBlobs implements Blobs {
   readonly #bucket: S3mini;
   /** What its last answer said that the time is; null before, and where it says nothing. */
   #nowMs: number | null = null;
+  /** The page of a list that was asked for last. */
+  #page = '';
 
   /** `prefix`: of all keys; ends with a slash, or is empty. */
   constructor(address: string, prefix: string, credentials: Credentials) {
@@ -55,7 +57,12 @@ export class BucketBlobs implements Blobs {
       endpoint: address,
       ...credentials,
       fetch: async (input, init) => {
-        const isList = String(input).includes('list-type=');
+        const url = String(input);
+        const isList = url.includes('list-type=');
+        // Some say of each page that there is another one, which is the same: s3mini would ask for ever.
+        if (isList && url === this.#page && url.includes('continuation-token='))
+          throw new Error('it lists the same page again and again');
+        if (isList) this.#page = url;
         const hasBody = init?.method === 'PUT' || (init?.method === 'GET' && !isList);
         const response = await fetch(input, { ...init, signal: AbortSignal.timeout(hasBody ? BODY_MS : ANSWER_MS) });
         this.#nowMs = Date.parse(response.headers.get('date') ?? '') || null;

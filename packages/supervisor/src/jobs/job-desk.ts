@@ -24,7 +24,7 @@ import type { State } from '../core/state.js';
 import type { EventLog } from '../records/event-log.js';
 import { Gallery, type Keep } from './gallery.js';
 import { checkpointedSteps, removeCheckpoints, removeHalfWritten } from './job-checkpoints.js';
-import type { JobStore, Taker } from './job-store.js';
+import { type JobStore, jobsOf, type Taker } from './job-store.js';
 import { liveJob, type Others } from './live-job.js';
 import { OrderedWrites } from './ordered-writes.js';
 import { QueueLine } from './queue-line.js';
@@ -180,9 +180,7 @@ export class JobDesk {
 
   /** The first jobs in line, in their order. */
   async waiting(limit: number): Promise<Job[]> {
-    const ids = [...(await this.#line.places()).keys()].slice(0, limit);
-    const jobs = await this.#writes.inOurErrors(Promise.all(ids.map((id) => this.#store.get(id))));
-    return this.#withLiveFields(jobs.filter((job) => job?.status === 'queued') as Job[]);
+    return this.#withLiveFields(await this.#line.first(limit));
   }
 
   /**
@@ -297,7 +295,8 @@ export class JobDesk {
 
   finish(id: string, attempt: number, step: number, outcome: JobOutcome): void {
     this.#writes.later(async () => {
-      if (outcome.status === 'done') await this.#shared?.putPicture(outcome);
+      if (outcome.status === 'done' && (await this.#shared?.putPicture(outcome)) === false)
+        return this.release(id, attempt, 'its picture was removed before it was copied', 'none', step);
       const job = await this.#store.finish(id, attempt, step, outcome);
       // Another machine's counts, and has the same name.
       if (!job && this.#shared && outcome.status === 'done')
@@ -324,8 +323,8 @@ export class JobDesk {
       const inputs = await this.#store.inputs();
       const shared = (await this.#shared?.begun()) ?? [];
       const begun = [...new Set([...checkpointedSteps(this.#dataDir).keys(), ...shared])];
-      const jobs = await Promise.all(begun.map((id) => this.#store.get(id)));
-      const open = new Set(jobs.flatMap((job) => (job && !isTerminal(job.status) ? job.id : [])));
+      const jobs = await jobsOf(this.#store, begun);
+      const open = new Set(jobs.flatMap(({ id, status }) => (isTerminal(status) ? [] : id)));
       tidily(this.#log, () => {
         // Not those that were begun since.
         removeCheckpoints(this.#dataDir, (id) => open.has(id) || !begun.includes(id));

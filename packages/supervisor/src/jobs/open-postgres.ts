@@ -3,7 +3,7 @@ import { CodedError } from '@qwen-supervisor/protocol/errors';
 import type { ConstructorOptions } from 'pg-boss';
 import type { JobStore } from './job-store.js';
 import type { ClaimHooks } from './postgres-claims.js';
-import { PostgresDatabase, whyAway } from './postgres-database.js';
+import { PostgresDatabase, queueSchemaOf, whyAway } from './postgres-database.js';
 import { PostgresEngine } from './postgres-engine.js';
 import { factsOf, type ServerFacts } from './postgres-facts.js';
 import { postgresJobStore } from './postgres-job-store.js';
@@ -29,7 +29,7 @@ const SESSION = [
 /** For pg-boss in one of our databases; `schema` is that of our tables. */
 export function bossOptions(schema: string): ConstructorOptions {
   return {
-    schema: `${schema}_queue`,
+    schema: queueSchemaOf(schema),
     application_name: 'qwen-supervisor',
     // Each at its time: a sweep right after an outage would take everything from everybody.
     supervise: false,
@@ -86,14 +86,14 @@ export async function lookAtServer(url: string): Promise<{ facts: ServerFacts; s
 
 /** Pg-boss has been started, which makes its own tables where it may. */
 export async function install(database: PostgresDatabase): Promise<boolean> {
-  await new PostgresEngine(database.boss).createQueue();
+  await new PostgresEngine(database).createQueue();
   return migrate(database);
 }
 
 /** @throws CodedError STORE_SCHEMA_OLD, STORE_SCHEMA_NEWER */
 export async function usable(database: PostgresDatabase, host: string, hooks: ClaimHooks): Promise<JobStore> {
   await requireCurrent(database);
-  return postgresJobStore({ database, engine: new PostgresEngine(database.boss), hooks, host });
+  return postgresJobStore({ database, engine: new PostgresEngine(database), hooks, host });
 }
 
 async function connect(url: string, mayMigrate: boolean): Promise<PostgresDatabase> {

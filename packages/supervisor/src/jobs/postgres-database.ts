@@ -29,6 +29,10 @@ function withoutNul(value: unknown): unknown {
   return typeof value === 'string' ? value.replaceAll('\0', '\ufffd') : value;
 }
 
+export function queueSchemaOf(schema: string): string {
+  return `${schema}_queue`;
+}
+
 /** The answer to a commit was lost: it may have happened, or not. */
 export class CommitUnknown extends Error {}
 
@@ -40,6 +44,11 @@ export class PostgresDatabase {
   constructor(boss: PgBoss, schema: string) {
     this.boss = boss;
     this.schema = schema;
+  }
+
+  /** Of the tables of pg-boss. */
+  get queueSchema(): string {
+    return queueSchemaOf(this.schema);
   }
 
   get alone(): Sql {

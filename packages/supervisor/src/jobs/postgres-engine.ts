@@ -4,7 +4,7 @@
  */
 import { randomUUID } from 'node:crypto';
 import type { PgBoss } from 'pg-boss';
-import type { Sql } from './postgres-database.js';
+import type { PostgresDatabase, Sql } from './postgres-database.js';
 
 /** Of pg-boss: all that is to be drawn. */
 const QUEUE = 'pictures';
@@ -39,9 +39,11 @@ interface Affected {
 
 export class PostgresEngine {
   readonly #boss: PgBoss;
+  readonly #schema: string;
 
-  constructor(boss: PgBoss) {
+  constructor({ boss, queueSchema }: PostgresDatabase) {
     this.#boss = boss;
+    this.#schema = queueSchema;
   }
 
   async createQueue(): Promise<void> {
@@ -89,8 +91,13 @@ export class PostgresEngine {
     return entry?.state === 'active' && entry.retryCount === retryCount;
   }
 
-  async isThere(sql: Sql, id: string): Promise<boolean> {
-    return (await this.#boss.findJobs(QUEUE, { id, db: sql.db })).length > 0;
+  /**
+   * SQL: whether somebody holds the entry that `row`, one of our table, names in the claim that it names. Of all that
+   * run at once: to ask for each would be a statement for each card of each machine, from every machine.
+   */
+  holds(row: string): string {
+    return `EXISTS (SELECT FROM ${this.#schema}.job AS held WHERE held.name = '${QUEUE}' AND held.id = ${row}.entry
+      AND held.state = 'active' AND held.retry_count = ${row}.retry_count)`;
   }
 
   /** Whether it waits to be taken. */

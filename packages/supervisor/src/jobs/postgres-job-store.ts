@@ -144,15 +144,15 @@ export async function postgresJobStore({ database, engine, hooks, host }: Postgr
 
   /** What the engine has taken from a holder that was silent: the last step that was written down is what is known. */
   async function reconcile(): Promise<void> {
-    const held = await alone().all<SharedRow>(`SELECT * FROM ${jobs} WHERE status = 'running'`);
-    for (const { id, attempts, entry, retry_count: retryCount } of held) {
-      if (await engine.isHeld(alone(), { id: entry, retryCount })) continue;
+    const taken = await alone().all<SharedRow>(
+      `SELECT * FROM ${jobs} WHERE status = 'running' AND NOT ${engine.holds('jobs')}`,
+    );
+    for (const { id, attempts, entry, retry_count: retryCount } of taken)
       await transaction(async (sql) => {
         const still = `SELECT * FROM ${jobs} WHERE id = $1 AND attempts = $2 AND status = 'running' FOR UPDATE`;
         const row = await sql.one<SharedRow>(still, id, attempts);
         if (row && !(await engine.isHeld(sql, { id: entry, retryCount }))) await putBack(sql, row, 'outside', row.step);
       });
-    }
   }
 
   await engine.warm();
@@ -193,8 +193,10 @@ export async function postgresJobStore({ database, engine, hooks, host }: Postgr
         const claim = row && (await engine.take(sql, row.position));
         if (!row) return null;
         if (!claim) {
-          // Its entry may be in the hands of a sweep for a moment: it is looked again soon. A lost one is entered anew.
-          if (await engine.isThere(sql, row.entry)) return null;
+          // Its entry may be in the hands of a sweep for a moment: it is looked again soon. One that is lost, or of
+          // another time than our tables, as after a backup was brought back, is entered anew.
+          if (await engine.isWaiting(sql, row.entry)) return null;
+          await engine.remove(sql, [row.entry]);
           const [entry] = await engine.enter(sql, [row.position]);
           await sql.all(`UPDATE ${jobs} SET entry = $1 WHERE id = $2`, entry, row.id);
           return null;

@@ -1,11 +1,35 @@
 /** The machines that share the store: each writes down how it is, again and again, and reads of the others. */
-import type { MachineReport, MachineStatus } from '@qwen-supervisor/protocol/status';
+import {
+  CHILD_STATES,
+  type MachineReport,
+  type MachineStatus,
+  type WorkerName,
+} from '@qwen-supervisor/protocol/status';
+import { z } from 'zod';
 import type { PostgresDatabase } from './postgres-database.js';
 
 /** One that has said nothing for so long is dead, or cut off: its jobs are taken from it, too. */
 const SILENT_SECONDS = 10;
 /** One that nobody has heard of for so long is gone for good, and others may have its name. */
 const GONE = '7 days';
+
+/** Another version may tell other things of itself; what is not understood keeps nobody from what is. */
+const reportSchema = z.object({
+  version: z.string().catch('?'),
+  url: z.string().catch(''),
+  model: z.string().catch('?'),
+  workers: z
+    .array(
+      z.object({
+        name: z.custom<WorkerName>((name) => typeof name === 'string'),
+        state: z.enum(CHILD_STATES),
+        device: z.string(),
+        job: z.string().nullable(),
+        reason: z.string(),
+      }),
+    )
+    .catch([]),
+});
 
 interface Row {
   name: string;
@@ -68,7 +92,7 @@ export class PostgresMachines {
       isDrained: row.is_drained,
       isHere: row.is_here,
       seenAt: row.seen_at,
-      ...(JSON.parse(row.report) as MachineReport),
+      ...readReport(row.report),
     }));
   }
 
@@ -82,4 +106,14 @@ export class PostgresMachines {
   async stopped(): Promise<void> {
     await this.#database.alone.all(`UPDATE ${this.#table} SET is_stopped = true WHERE host = $1`, this.#host);
   }
+}
+
+function readReport(text: string): MachineReport {
+  let report: unknown;
+  try {
+    report = JSON.parse(text);
+  } catch {
+    report = {};
+  }
+  return reportSchema.catch(reportSchema.parse({})).parse(report);
 }

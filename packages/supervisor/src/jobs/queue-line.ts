@@ -1,7 +1,8 @@
 /** Who waits where: the place of queued jobs and the work before them, read from the store only when it has changed. */
 import type { CodedError } from '@qwen-supervisor/protocol/errors';
+import type { Job } from '@qwen-supervisor/protocol/job';
 import type { QueueStatus } from '@qwen-supervisor/protocol/status';
-import type { JobStore } from './job-store.js';
+import { type JobStore, jobsOf } from './job-store.js';
 import type { OrderedWrites } from './ordered-writes.js';
 
 /** Jobs in line whose place is known. */
@@ -35,6 +36,14 @@ export class QueueLine {
     } catch (error) {
       return { ...this.#counted, problem: this.#writes.problem ?? (error as CodedError).message };
     }
+  }
+
+  /** The first in line, in their order. */
+  async first(limit: number): Promise<Job[]> {
+    const places = await this.places();
+    const jobs = await this.#writes.inOurErrors(jobsOf(this.#store, [...places.keys()].slice(0, limit)));
+    const placeOf = ({ id }: Job) => places.get(id)?.position ?? 0;
+    return jobs.filter(({ status }) => status === 'queued').sort((a, b) => placeOf(a) - placeOf(b));
   }
 
   changed(): void {

@@ -51,8 +51,11 @@ export class SharedFiles {
     return this.#blobs.requireThere(FOLDERS);
   }
 
-  /** A finished picture, whose row is written after it. @throws CodedError SHARED_FOLDER_UNREACHABLE */
-  putPicture(picture: { file: string; sha256: string }): Promise<void> {
+  /**
+   * A finished picture, whose row is written after it. Whether it is there now: not where somebody has removed the
+   * file here. @throws CodedError SHARED_FOLDER_UNREACHABLE
+   */
+  putPicture(picture: { file: string; sha256: string }): Promise<boolean> {
     return this.#put(picture.file, pictureKey(picture));
   }
 
@@ -84,6 +87,11 @@ export class SharedFiles {
   /** Null where it is gone already. @throws CodedError SHARED_FOLDER_UNREACHABLE */
   getPreview(jobId: string): Promise<Uint8Array | null> {
     return this.#blobs.get(previewFile(jobId));
+  }
+
+  /** One that came when its job had ended. @throws CodedError SHARED_FOLDER_UNREACHABLE */
+  removePreview(jobId: string): Promise<void> {
+    return this.#blobs.remove([previewFile(jobId)]);
   }
 
   /** A step was completed: another machine may have to go on from there. */
@@ -187,17 +195,19 @@ export class SharedFiles {
     return this.#blobs.remove(names.map((name) => `${folder}/${name}`));
   }
 
-  async #put(file: string, key: string): Promise<void> {
-    if (!(await this.#blobs.has(key))) await this.#write(file, key);
+  async #put(file: string, key: string): Promise<boolean> {
+    return (await this.#blobs.has(key)) || (await this.#write(file, key));
   }
 
-  async #write(file: string, key: string): Promise<void> {
+  /** Whether there was such a file. */
+  async #write(file: string, key: string): Promise<boolean> {
     const bytes = await readFile(join(this.#dataDir, file)).catch((error: NodeJS.ErrnoException) => {
       // A checkpoint gives way to a newer one at any time.
       if (error.code === 'ENOENT') return null;
       throw new CodedError('SHARED_FOLDER_UNREACHABLE', `${file} cannot be copied: ${error.message}`, { cause: error });
     });
     if (bytes !== null) await this.#blobs.put(key, bytes);
+    return bytes !== null;
   }
 
   /**
