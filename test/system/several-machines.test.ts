@@ -344,6 +344,22 @@ describe.skipIf(node === null)('several machines', () => {
     for (const { images } of ended) expect(await picture(there(), images[0]?.id as string)).toBe(images[0]?.sha256);
   });
 
+  test('a machine that has lost its database and its folder ends when it is told to', async () => {
+    const lost = await start();
+    await lost.ready();
+    await postgres.control('stop', '-m', 'immediate');
+    await until(async () => ((await lost.status()).queue.problem !== null ? true : null));
+    rmSync(lost.dataDir, { recursive: true, force: true });
+    lost.process.kill('SIGTERM');
+    await lost.exited;
+    await postgres.control('start');
+    const answer = () =>
+      here()
+        .status()
+        .catch(() => null);
+    await until(async () => ((await answer())?.queue.problem === null ? true : null));
+  });
+
   test('a machine that dies with all that is on it: another one goes on at the step that was copied, and draws the same picture', async () => {
     const request = { prompt: 'a fox that outlives its machine', numInferenceSteps: 300, seed: 7 };
     // Both draw, so that either may be the one that dies.

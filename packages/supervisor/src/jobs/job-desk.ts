@@ -24,7 +24,7 @@ import type { State } from '../core/state.js';
 import type { EventLog } from '../records/event-log.js';
 import { Gallery, type Keep } from './gallery.js';
 import { checkpointedSteps, removeCheckpoints, removeHalfWritten } from './job-checkpoints.js';
-import { type JobStore, jobsOf, type Taker } from './job-store.js';
+import type { JobStore, Taker } from './job-store.js';
 import { liveJob, type Others } from './live-job.js';
 import { OrderedWrites } from './ordered-writes.js';
 import { QueueLine } from './queue-line.js';
@@ -323,8 +323,8 @@ export class JobDesk {
       const inputs = await this.#store.inputs();
       const shared = (await this.#shared?.begun()) ?? [];
       const begun = [...new Set([...checkpointedSteps(this.#dataDir).keys(), ...shared])];
-      const jobs = await jobsOf(this.#store, begun);
-      const open = new Set(jobs.flatMap(({ id, status }) => (isTerminal(status) ? [] : id)));
+      const jobs = await Promise.all(begun.map((id) => this.#store.get(id)));
+      const open = new Set(jobs.flatMap((job) => (job && !isTerminal(job.status) ? job.id : [])));
       tidily(this.#log, () => {
         // Not those that were begun since.
         removeCheckpoints(this.#dataDir, (id) => open.has(id) || !begun.includes(id));

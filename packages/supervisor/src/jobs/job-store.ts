@@ -160,9 +160,3 @@ export interface JobStore {
   whenAway(error: unknown): 'DISK_FULL' | 'STORE_UNREACHABLE' | 'STORE_SCHEMA_OLD' | null;
   close(): Promise<void>;
 }
-
-/** Those of them that there are, in no order. */
-export async function jobsOf(store: JobStore, ids: string[]): Promise<Job[]> {
-  if (ids.length === 0) return [];
-  return (await store.list({ status: null, source: null, group: null, ids }, null, ids.length)).jobs;
-}

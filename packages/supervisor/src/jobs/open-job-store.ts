@@ -27,10 +27,8 @@ export async function openJobStore(where: string, dataDir: string, hooks: ClaimH
     const { openPostgresJobStore } = await import('./open-postgres.js');
     const shared = await openPostgresJobStore(where, hostOf(dataDir), hooks);
     const { queued, running } = await own.counts();
-    const close = async () => {
-      await own.close();
-      await shared.close();
-    };
+    // Whatever becomes of the folder: a connection that stays open would keep the process.
+    const close = () => shared.close().finally(() => own.close());
     // What this folder has of its own is still found by its id, and its files are wanted.
     const get = async (id: string) => (await shared.get(id)) ?? own.get(id);
     const findImage = async (id: string) => (await shared.findImage(id)) ?? own.findImage(id);

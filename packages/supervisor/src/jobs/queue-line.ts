@@ -2,7 +2,7 @@
 import type { CodedError } from '@qwen-supervisor/protocol/errors';
 import type { Job } from '@qwen-supervisor/protocol/job';
 import type { QueueStatus } from '@qwen-supervisor/protocol/status';
-import { type JobStore, jobsOf } from './job-store.js';
+import type { JobStore } from './job-store.js';
 import type { OrderedWrites } from './ordered-writes.js';
 
 /** Jobs in line whose place is known. */
@@ -41,9 +41,11 @@ export class QueueLine {
   /** The first in line, in their order. */
   async first(limit: number): Promise<Job[]> {
     const places = await this.places();
-    const jobs = await this.#writes.inOurErrors(jobsOf(this.#store, [...places.keys()].slice(0, limit)));
+    const ids = [...places.keys()].slice(0, limit);
+    const filter = { status: 'queued' as const, source: null, group: null, ids };
+    const { jobs } = await this.#writes.inOurErrors(this.#store.list(filter, null, limit));
     const placeOf = ({ id }: Job) => places.get(id)?.position ?? 0;
-    return jobs.filter(({ status }) => status === 'queued').sort((a, b) => placeOf(a) - placeOf(b));
+    return jobs.sort((a, b) => placeOf(a) - placeOf(b));
   }
 
   changed(): void {
