@@ -27,7 +27,7 @@ test.each<[string, string, string, string, RegExp]>([
     'an old driver',
     '/onnxruntime_src/onnxruntime/core/providers/cuda/cuda_call.cc:129 … CUDA failure 35: CUDA driver version is insufficient',
     '',
-    'DEVICE_DRIVER_UNUSABLE',
+    'DEVICE_DRIVER_OLD',
     /too old \(CUDA failure 35\)/,
   ],
   ['no card', 'CUDA failure 100: no CUDA-capable device is detected', '', 'DEVICE_UNAVAILABLE', /no such card/],
@@ -43,9 +43,13 @@ test.each<[string, string, string, string, RegExp]>([
   expect(fault).toMatchObject({ code, message: expect.stringMatching(text) });
 });
 
-test('libraries, driver and card have three different things to do', () => {
-  const hints = (['CUDA_RUNTIME_INCOMPLETE', 'DEVICE_DRIVER_UNUSABLE', 'DEVICE_UNAVAILABLE'] as const).map(
-    (code) => ERRORS[code].hint,
-  );
-  expect(new Set(hints).size).toBe(3);
+test('libraries, a driver, a newer driver and a card are four different things to do', () => {
+  const codes = [
+    'CUDA_RUNTIME_INCOMPLETE',
+    'DEVICE_DRIVER_UNUSABLE',
+    'DEVICE_DRIVER_OLD',
+    'DEVICE_UNAVAILABLE',
+  ] as const;
+  const hints = codes.map((code) => ERRORS[code].hint);
+  expect(new Set(hints).size).toBe(4);
 });

@@ -153,6 +153,7 @@ test.skipIf(!process.env.CUDA_WHEELS)('the real libraries are loaded, up to the 
   writeFileSync(join(folder, 'stub.c'), 'int cuTensorMapEncodeTiled(void){return 100;}');
   await execa('cc', ['-shared', '-o', join(folder, 'libcuda.so.1'), join(folder, 'stub.c')]);
   expect(await status({ LD_LIBRARY_PATH: folder })).toMatchObject({
+    code: 'DEVICE_DRIVER_OLD',
     message: expect.stringContaining('CUDA failure 35'),
   });
 });

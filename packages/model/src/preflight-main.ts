@@ -26,10 +26,10 @@ function look({ target, dataDir, memoryBytes, heldBytes, sharers, card }: Prefli
     if (plan) return { model: { ...description, plan } };
     const called = registration?.name ?? description.id;
     const least = leastMemory(costs, card);
-    const isOfCard = card !== null && least.machine <= available;
-    const [needed, there] = isOfCard ? [least.card as number, card.bytes] : [least.machine, available];
+    const ofCard = least.machine <= available ? (card?.bytes ?? null) : null;
+    const [needed, there] = ofCard === null ? [least.machine, available] : [least.card as number, ofCard];
     const gb = (bytes: number) => `${(bytes / 1e9).toFixed(1)} GB`;
-    const text = `${called}: needs ${gb(needed)} of ${isOfCard ? "the card's " : ''}memory, and there are ${gb(there)} for it`;
+    const text = `${called}: needs ${gb(needed)} of ${ofCard === null ? '' : "the card's "}memory, and there are ${gb(there)} for it`;
     throw new CodedError('MODEL_TOO_LARGE', text);
   } catch (error) {
     return { error: toCodedError(error).toObject() };

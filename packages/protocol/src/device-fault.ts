@@ -19,7 +19,7 @@ export function deviceFault(device: string, message: string, log = ''): CodedErr
     return new CodedError('CUDA_RUNTIME_INCOMPLETE', `${device}: CUDA's libraries are not there`);
   const failure = Number(/CUDA failure (\d+)/.exec(said)?.[1]);
   if (DRIVER_FAILURES.includes(failure))
-    return new CodedError('DEVICE_DRIVER_UNUSABLE', `${device}: the driver is too old (CUDA failure ${failure})`);
+    return new CodedError('DEVICE_DRIVER_OLD', `${device}: the driver is too old (CUDA failure ${failure})`);
   if (NO_DEVICE_FAILURES.includes(failure))
     return new CodedError('DEVICE_UNAVAILABLE', `${device}: there is no such card (CUDA failure ${failure})`);
   // Before it stand a file and a condition of the runtime's own source.

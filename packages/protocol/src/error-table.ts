@@ -272,8 +272,12 @@ export const ERRORS = {
     "install its driver (Vulkan: mesa-vulkan-drivers or NVIDIA's, and libvulkan1) and look with 'qwen-supervisor device list'; --device cpu draws without a card; docs/gpu.md has the steps",
     500, 93, 'environment'),
   DEVICE_DRIVER_UNUSABLE: row(
-    'the driver of the graphics card is not there, or is too old',
+    'the driver of the graphics card is not there',
     "install the driver (NVIDIA: 580 or newer for CUDA; AMD and Intel: the Vulkan driver of mesa-vulkan-drivers, and libvulkan1), then look with 'qwen-supervisor device list'",
+    500, 93, 'environment'),
+  DEVICE_DRIVER_OLD: row(
+    'the driver of the graphics card is older than CUDA 13',
+    "update NVIDIA's driver to 580 or newer ('nvidia-smi' names the one that is there) and restart the machine; until then the card computes through Vulkan: --device webgpu",
     500, 93, 'environment'),
   CUDA_RUNTIME_INCOMPLETE: row(
     'a library that CUDA needs is missing',

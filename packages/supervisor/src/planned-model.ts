@@ -13,13 +13,14 @@ import { type Candidate, candidatesFor } from './devices/devices.js';
 import { findDevices } from './devices/find-devices.js';
 
 /** A worker waits for its look no longer: a disk may hang, and a card that is busy takes its time. */
-const LOOK_MS = 90_000;
+const LOOK_MS = 180_000;
 /** Ends that tell of less memory than there was when the plan was made. */
 const MEMORY_CAUSES: ExitCause[] = ['oom-killed', 'memory-limit', 'device-memory'];
 /** What keeps a model from one device, and not from the next. */
 const OF_DEVICE: ErrorCode[] = [
   'DEVICE_UNAVAILABLE',
   'DEVICE_DRIVER_UNUSABLE',
+  'DEVICE_DRIVER_OLD',
   'CUDA_RUNTIME_INCOMPLETE',
   'MODEL_TOO_LARGE',
 ];

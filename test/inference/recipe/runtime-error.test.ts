@@ -16,6 +16,12 @@ test.each([
   ['CUDA failure 719: unspecified launch failure ; GPU=0 ; expr=cudaStreamSynchronize(stream);', 'DEVICE_LOST'],
   ['CUBLAS failure 13: CUBLAS_STATUS_EXECUTION_FAILED ; GPU=0 ; expr=cublasGemmEx(', 'DEVICE_LOST'],
   ['CUDNN failure 5000: CUDNN_STATUS_EXECUTION_FAILED ; GPU=0', 'DEVICE_LOST'],
+  ['CUDNN failure 8: CUDNN_STATUS_EXECUTION_FAILED ; GPU=0', 'DEVICE_LOST'],
+  ['CUDA failure 214: uncorrectable ECC error encountered ; GPU=0', 'DEVICE_LOST'],
+  ['CUDA failure 1: invalid argument ; GPU=0 ; expr=cudaMemcpyAsync(', 'INFERENCE_FAILED'],
+  ['CUDA failure 701: too many resources requested for launch ; GPU=0', 'INFERENCE_FAILED'],
+  ['CUBLAS failure 7: CUBLAS_STATUS_INVALID_VALUE ; GPU=0', 'INFERENCE_FAILED'],
+  ['CUDNN failure 3000: CUDNN_STATUS_NOT_SUPPORTED ; GPU=0', 'INFERENCE_FAILED'],
   ['The device was lost: VK_ERROR_DEVICE_LOST', 'DEVICE_LOST'],
   ['Non-zero status code returned while running Conv node. Status Message: invalid dimensions', 'INFERENCE_FAILED'],
 ])('%s', (message, code) => {

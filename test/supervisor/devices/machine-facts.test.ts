@@ -135,6 +135,26 @@ test('Vulkan is its loader and its drivers, those in software told apart', () =>
       { manifest: join(folder, 'radeon_icd.x86_64.json'), library: 'libvulkan_radeon.so', isSoftware: false },
     ],
   });
+  // Where Vulkan's loader looks, too: what is not seen there would be hidden from it.
+  const elsewhere = write(temporaryFolder(), {
+    'flatpak/vulkan/icd.d/a.json': manifest('liba.so'),
+    'home/.config/vulkan/icd.d/b.json': manifest('libb.so'),
+    'home/.local/share/vulkan/icd.d/c.json': manifest('libc.so'),
+    'added.json': manifest('libd.so'),
+  });
+  const env = {
+    HOME: join(elsewhere, 'home'),
+    XDG_DATA_DIRS: `${join(elsewhere, 'flatpak')}:${join(root, 'usr/share')}`,
+    VK_ADD_DRIVER_FILES: join(elsewhere, 'added.json'),
+  };
+  expect(readVulkan(env, root).drivers.map(({ library }) => library)).toEqual([
+    'libd.so',
+    'libb.so',
+    'libc.so',
+    'liba.so',
+    'libvulkan_lvp.so',
+    'libvulkan_radeon.so',
+  ]);
   expect(readVulkan({ VK_DRIVER_FILES: named }, root).drivers).toEqual([
     { manifest: named, library: 'libvulkan_lvp.so', isSoftware: true },
   ]);

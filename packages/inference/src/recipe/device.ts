@@ -54,7 +54,8 @@ export function providerOf(device: string): InferenceSession.ExecutionProviderCo
 /**
  * How attention is to be computed on `device`: fused where it agrees there with the processor. Drivers with few lanes
  * to a subgroup compute the operator wrong without a word.
- * @throws CodedError DEVICE_UNAVAILABLE, DEVICE_DRIVER_UNUSABLE, CUDA_RUNTIME_INCOMPLETE
+ * @throws CodedError DEVICE_UNAVAILABLE, DEVICE_DRIVER_UNUSABLE, DEVICE_DRIVER_OLD,
+ * CUDA_RUNTIME_INCOMPLETE
  */
 export async function attentionFor(device: string): Promise<AttentionKind> {
   if (device === 'cpu') return 'fused';

@@ -6,11 +6,13 @@ const OUT_OF_MEMORY =
   /failed to allocate memory|out of memory|CUDA_ERROR_OUT_OF_MEMORY|CUBLAS_STATUS_ALLOC_FAILED|CUDNN_STATUS_ALLOC_FAILED|bad_alloc|bad allocation|available memory of/i;
 
 /**
- * How Dawn and Vulkan say that the driver has reset the card, or that it is gone; and whatever else CUDA and its
- * libraries fail with: after most of it the process can compute nothing any more. Reference: CUDA runtime API,
- * `cudaErrorIllegalAddress`: "the process must be terminated and relaunched".
+ * How Dawn and Vulkan say that the driver has reset the card, or that it is gone; and CUDA and its libraries, that this
+ * process can compute nothing any more. What else they fail with is of what was asked. Reference: CUDA runtime API,
+ * `cudaError`, all of which it is said that "the process must be terminated and relaunched", an uncorrectable error of
+ * the memory, a card that is gone and what is not known; cuBLAS and cuDNN, an execution that failed or an internal error.
  */
-const DEVICE_LOST = /device (?:is |was )?lost|DEVICE_LOST|\b(?:CUDA|CUBLAS|CUDNN) failure \d+/i;
+const DEVICE_LOST =
+  /device (?:is |was )?lost|DEVICE_LOST|CUDA failure (?:4|46|214|70[029]|71[04-9]|999)\b|CUBLAS failure 1[34]\b|CUDNN failure [45]\d{3}\b|CUDNN_STATUS_(?:EXECUTION_FAILED|INTERNAL_ERROR)/i;
 
 /** `fallback`: the code where it is not for want of memory. `what` says what was tried. */
 export function fromRuntime(error: unknown, fallback: ErrorCode, what: string): CodedError {

@@ -29,7 +29,13 @@ const ACCURACIES = [4, 0] as const;
 export interface Room {
   machineBytes: number;
   /** Of the graphics card that computes the transformer and the VAE; null where the processor computes all. */
-  card: { kind: 'cuda' | 'webgpu'; bytes: number; attention: AttentionKind; compute: Compute } | null;
+  card: {
+    kind: 'cuda' | 'webgpu';
+    /** Null where it is not known: then it is the machine's, as of a processor's own graphics. */
+    bytes: number | null;
+    attention: AttentionKind;
+    compute: Compute;
+  } | null;
 }
 
 /**
@@ -153,17 +159,16 @@ interface Place {
 
 /** That of the machine first. */
 function placesIn(costs: ModelCosts, { machineBytes, card }: Room): [Place, ...Place[]] {
-  const ofMachine = (stages: Stage[]): Place => ({
+  const ofMachine: Place = {
     bytes: machineBytes,
     besideBytes: BESIDE_BYTES,
-    stages,
+    stages: ['text_encoder'],
     weights: (stage, accuracy) => weightMemory(costs.weights[stage], accuracy),
     activations: costs.activations,
     keepsActivations: false,
-  });
-  if (!card) return [ofMachine([...STAGES])];
-  const ofCard: Place = {
-    bytes: card.bytes,
+  };
+  if (!card) return [{ ...ofMachine, stages: [...STAGES] }];
+  const ofCard: Omit<Place, 'bytes'> = {
     besideBytes: CARD_BESIDE_BYTES,
     stages: ['transformer', 'vae'],
     weights: (stage) => cardWeightMemory(costs.weights[stage], stage === 'transformer' ? card.compute : 'float32'),
@@ -171,14 +176,28 @@ function placesIn(costs: ModelCosts, { machineBytes, card }: Room): [Place, ...P
       const active = costs.activations(stage, pixels, accuracy);
       const isDecomposed = card.attention === 'decomposed';
       // CUDA's fused operator takes heads of any width.
-      if (stage === 'vae')
-        return active + (isDecomposed || card.kind === 'webgpu' ? costs.decodedScoreBytes(pixels) : 0);
-      const scores = isDecomposed ? costs.scoreBytes(pixels) : 0;
-      return (card.kind === 'cuda' ? costs.cudaParts : 1) * (active + scores);
+      const scores =
+        stage === 'transformer'
+          ? isDecomposed && costs.scoreBytes(pixels)
+          : (isDecomposed || card.kind === 'webgpu') && costs.decodedScoreBytes(pixels);
+      // On CUDA each keeps what it has taken; of the VAE encoder and decoder.
+      const sessions = card.kind === 'webgpu' ? 1 : stage === 'transformer' ? costs.cudaParts : 2;
+      return sessions * (active + (scores || 0));
     },
     keepsActivations: card.kind === 'cuda',
   };
-  return [ofMachine(['text_encoder']), ofCard];
+  if (card.bytes !== null) return [ofMachine, { ...ofCard, bytes: card.bytes }];
+  const at = (stage: Stage) => (ofCard.stages.includes(stage) ? ofCard : ofMachine);
+  return [
+    {
+      bytes: machineBytes,
+      besideBytes: BESIDE_BYTES + CARD_BESIDE_BYTES,
+      stages: [...STAGES],
+      weights: (stage, accuracy) => at(stage).weights(stage, accuracy),
+      activations: (stage, pixels, accuracy) => at(stage).activations(stage, pixels, accuracy),
+      keepsActivations: ofCard.keepsActivations,
+    },
+  ];
 }
 
 function memoryIn(

@@ -39,7 +39,12 @@ export function die(child: Child, event: Of<'fatal'>, atMs: number, limits: Chil
 }
 
 /** Told by a load: the device, which was well when it was chosen, is not. */
-const OF_DEVICE: ErrorObject['code'][] = ['DEVICE_UNAVAILABLE', 'DEVICE_DRIVER_UNUSABLE', 'CUDA_RUNTIME_INCOMPLETE'];
+const OF_DEVICE: ErrorObject['code'][] = [
+  'DEVICE_UNAVAILABLE',
+  'DEVICE_DRIVER_UNUSABLE',
+  'DEVICE_DRIVER_OLD',
+  'CUDA_RUNTIME_INCOMPLETE',
+];
 
 function fatalCause({ phase }: Child, { error, permanent }: { error: ErrorObject; permanent: boolean }): ExitCause {
   if (error.code === 'DEVICE_MEMORY_EXHAUSTED') return 'device-memory';

@@ -13,10 +13,10 @@ import { execa } from 'execa';
 import { QUIET, WITHOUT_KEYS } from '../processes/spawn-child.js';
 import type { Candidate, Device } from './devices.js';
 
-/** The first use of a card may compile shaders, and wake the card. */
-const LIMIT_MS = 60_000;
+/** The first use of a card may compile shaders, and wake the card, on a machine that is busy with something else. */
+const LIMIT_MS = 120_000;
 
-/** @throws CodedError DEVICE_UNAVAILABLE, DEVICE_DRIVER_UNUSABLE, CUDA_RUNTIME_INCOMPLETE */
+/** @throws CodedError DEVICE_UNAVAILABLE, DEVICE_DRIVER_UNUSABLE, DEVICE_DRIVER_OLD, CUDA_RUNTIME_INCOMPLETE */
 export async function checkDevice(
   { device, env }: Pick<Device, 'device' | 'env'>,
   signal?: AbortSignal,
@@ -50,7 +50,7 @@ export async function checkDevice(
 /** What a device that works computes in, and has for a model. */
 interface CheckedDevice {
   compute: DeviceAbility['compute'];
-  /** Null for the processor, and where its memory is not known. */
+  /** Null for the processor. */
   card: Room['card'];
 }
 
@@ -61,7 +61,7 @@ export async function cardOf(device: Device, heldBytes: number, signal?: AbortSi
   const { attention, compute } = await checkDevice(device, signal);
   const { memoryBytes, freeBytes } = device;
   const bytes = freeBytes === null ? memoryBytes : freeBytes + heldBytes;
-  return { compute, card: bytes === null ? null : { kind, bytes, attention, compute } };
+  return { compute, card: { kind, bytes, attention, compute } };
 }
 
 /**

@@ -23,32 +23,39 @@ const LIBRARY_FOLDERS = [
   'usr/local/lib',
   'run/opengl-driver/lib',
 ];
-const MANIFEST_FOLDERS = [
-  'etc/vulkan/icd.d',
-  'usr/share/vulkan/icd.d',
-  'usr/local/share/vulkan/icd.d',
-  'run/opengl-driver/share/vulkan/icd.d',
-];
+/** Beside those that the environment names. */
+const MANIFEST_FOLDERS = ['usr/local/etc', 'etc', 'run/opengl-driver/share'];
+/** Where the environment says nothing of the data and configuration of all users. */
+const [SHARED_DATA, SHARED_CONFIG] = [['usr/local/share', 'usr/share'], ['etc/xdg']];
 /** Drivers that compute on the processor. */
 const SOFTWARE = /lvp|lavapipe|llvmpipe|swiftshader|swrast/i;
 
 /** `root`: of the file system. */
 export function readVulkan(env: NodeJS.ProcessEnv, root = '/'): Vulkan {
-  const folders = [
-    ...(env.LD_LIBRARY_PATH ?? '').split(delimiter).filter((folder) => folder !== ''),
-    ...LIBRARY_FOLDERS.map((folder) => join(root, folder)),
-  ];
+  const folders = [...listed(env.LD_LIBRARY_PATH ?? ''), ...LIBRARY_FOLDERS.map((folder) => join(root, folder))];
   const named = env.VK_DRIVER_FILES ?? env.VK_ICD_FILENAMES;
-  const own = join(env.XDG_DATA_HOME ?? join(env.HOME ?? '/', '.local/share'), 'vulkan/icd.d');
-  const manifests = named
-    ? named.split(delimiter)
-    : [...MANIFEST_FOLDERS.map((folder) => join(root, folder)), own].flatMap(manifestsIn);
+  const home = env.HOME ?? '/';
+  const shared = (list: string | undefined, usual: string[]) =>
+    list ? listed(list) : usual.map((folder) => join(root, folder));
+  const manifestFolders = [
+    env.XDG_CONFIG_HOME || join(home, '.config'),
+    ...shared(env.XDG_CONFIG_DIRS, SHARED_CONFIG),
+    ...MANIFEST_FOLDERS.map((folder) => join(root, folder)),
+    env.XDG_DATA_HOME || join(home, '.local/share'),
+    ...shared(env.XDG_DATA_DIRS, SHARED_DATA),
+  ].map((folder) => join(folder, 'vulkan/icd.d'));
+  const found = [...new Set(manifestFolders)].flatMap(manifestsIn);
+  const manifests = named ? listed(named) : [...listed(env.VK_ADD_DRIVER_FILES ?? ''), ...found];
   return {
     hasLoader: folders.some((folder) => existsSync(join(folder, LOADER))),
     drivers: manifests.flatMap((manifest) =>
       libraryOf(manifest).map((library) => ({ manifest, library, isSoftware: SOFTWARE.test(library) })),
     ),
   };
+}
+
+function listed(paths: string): string[] {
+  return paths.split(delimiter).filter((path) => path !== '');
 }
 
 function manifestsIn(folder: string): string[] {
