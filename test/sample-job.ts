@@ -28,6 +28,7 @@ export function sampleJob(id: string, changes: Partial<Job> = {}): Job {
     resumedAtStep: null,
     startedOverReason: null,
     devices: [],
+    deviceReason: null,
     machine: null,
     model: null,
     images: [],

@@ -8,7 +8,7 @@ import { PrivatePostgres } from './private-postgres.js';
 
 /** Cards of each machine, and seconds that a picture takes on one. */
 const [CARDS, PICTURE_SECONDS] = [8, 20];
-const MACHINES = [5, 25, 50, 100];
+const MACHINES = [5, 25, 50];
 const SECONDS = 30;
 /** A store is opened at most so often at a time: PostgreSQL makes a process for each connection. */
 const AT_ONCE = 5;

@@ -51,9 +51,12 @@ describe('without a graphics card', () => {
     const here = await start([]);
     expect((await here.status()).device).toMatchObject({ device: 'cpu', reason: 'there is no graphics card' });
     expect(await (await here.fetch('/metrics')).text()).toMatch(
-      /^qwen_supervisor_device_info\{child="inference",device="cpu",name=".*"\} 1$/m,
+      /^qwen_supervisor_device_info\{child="inference",device="cpu",name=".*",reason="there is no graphics card"\} 1$/m,
     );
-    expect(await here.ended((await here.submit(SMALL)).id)).toMatchObject({ devices: ['cpu'] });
+    expect(await here.ended((await here.submit(SMALL)).id)).toMatchObject({
+      devices: ['cpu'],
+      deviceReason: 'there is no graphics card',
+    });
     const { stdout } = await cli(['status', '--data-dir', here.dataDir]);
     expect(stdout).toMatch(/^device +cpu +.*: there is no graphics card$/m);
   });
@@ -80,8 +83,8 @@ describe('without a graphics card', () => {
       QWEN_SUPERVISOR_DEVICE: 'cuda',
     });
     expect(JSON.parse(stdout).devices).toMatchObject([
-      { device: 'cuda:0', works: false, step: expect.stringContaining('qwen-supervisor gpu install') },
-      { device: 'cpu', works: true },
+      { device: 'cuda:0', works: false, taken: null, step: expect.stringContaining('qwen-supervisor gpu install') },
+      { device: 'cpu', works: true, taken: 'cuda does not work' },
     ]);
   });
 });
@@ -232,6 +235,7 @@ describe('on a graphics card', { timeout: 900_000 }, () => {
       const { id } = await there.submit({ ...SMALL, prompt: 'lose the device', numInferenceSteps: 12 });
       const job = await ended(there, id);
       expect(job).toMatchObject({ status: 'done', attempts: 3, startedOverReason: null, devices: ['webgpu:0', 'cpu'] });
+      expect(job.deviceReason).toMatch(/webgpu does not work; webgpu:0: DEVICE_LOST/);
       expect(job.resumedAtStep).toBeGreaterThan(0);
       expect((await there.status()).device).toMatchObject({
         device: 'cpu',

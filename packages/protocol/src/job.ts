@@ -59,6 +59,8 @@ export interface Job extends JobRequest {
   startedOverReason: string | null;
   /** What has computed its steps, in this order: `cuda:0`, then `cpu` where that went on. */
   devices: string[];
+  /** In a sentence: why the last of them, and what was passed over; null before any. */
+  deviceReason: string | null;
   /** Of those that share the queue the machine that has computed the last of them; null where the queue is its own. */
   machine: string | null;
   /** Id of the model that has computed them; null before any. */

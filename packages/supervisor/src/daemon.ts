@@ -253,8 +253,10 @@ export class Daemon implements RunningDaemon, Supervised {
         const { worker, jobId, attempt, keep } = effect;
         return this.#links[worker]?.notify('cancel', { jobId, attempt, keep });
       }
-      case 'begin':
-        return this.jobs.begin(effect.jobId, effect.attempt, effect.start);
+      case 'begin': {
+        const { worker, jobId, attempt, start } = effect;
+        return this.jobs.begin(jobId, attempt, start, this.#models.of(worker).device(this.#config).reason);
+      }
       case 'tell-step':
       case 'tell-progress':
       case 'tell-decoding':

@@ -9,7 +9,7 @@ import type { Logger } from 'pino';
 import { modelQuestion } from './config/config-parts.js';
 import type { Effect, Event } from './core/events.js';
 import { cardOf } from './devices/check-device.js';
-import { type Candidate, candidatesFor } from './devices/devices.js';
+import { type Candidate, candidatesFor, fallbackOf } from './devices/devices.js';
 import { findDevices } from './devices/find-devices.js';
 
 /** A worker waits for its look no longer: a disk may hang, and a card that is busy takes its time. */
@@ -182,11 +182,6 @@ export class PlannedModel {
   #wish(config: Config): string {
     return listOfDevices(config.device)[this.#index] as string;
   }
-}
-
-/** Of several devices the others go on: a slow one would take their pictures. */
-function fallbackOf(config: Config): 'cpu' | 'none' {
-  return listOfDevices(config.device).length === 1 ? config['device-fallback'] : 'none';
 }
 
 export function cardName({ device, name }: Pick<ChosenDevice, 'device' | 'name'>): string {

@@ -1,7 +1,7 @@
 /** What a machine could compute with, what is missing, and what is taken. */
 import { CHILD_ENV } from '@qwen-supervisor/protocol/messages';
 import type { Card } from '@qwen-supervisor/supervisor/devices/cards';
-import { candidatesFor, type Found, listDevices } from '@qwen-supervisor/supervisor/devices/devices';
+import { candidatesFor, type Found, listDevices, whyNoCuda } from '@qwen-supervisor/supervisor/devices/devices';
 import { describe, expect, test } from 'vitest';
 
 const NVIDIA: Card = {
@@ -14,6 +14,10 @@ const NVIDIA: Card = {
   freeBytes: 23e9,
   closedNode: null,
   cuda: { index: 0, number: 0, computeCapability: 8.9, driver: '580.65.06' },
+};
+const OLD_DRIVER: Card = {
+  ...NVIDIA,
+  cuda: { index: 1, number: 1, computeCapability: 8.9, driver: '550.1' },
 };
 const AMD: Card = {
   slot: '0000:03:00.0',
@@ -122,4 +126,14 @@ test('who names a device gets it tried, even if nothing is seen of it, and the p
   expect(order('webgpu', { cards: [AMD, NVIDIA] })).toEqual(['webgpu:1', 'cpu']);
   expect(order('webgpu:0', { cards: [AMD, NVIDIA] })).toEqual(['webgpu:0', 'cpu']);
   expect(order('cpu', { cards: [AMD, NVIDIA] }, 'none')).toEqual(['cpu']);
+});
+
+test.each<[string, Partial<Found>, string | null]>([
+  ['a card and driver that CUDA takes', { cards: [NVIDIA] }, null],
+  ['two cards, of which one will do', { cards: [OLD_DRIVER, NVIDIA] }, null],
+  ['an old driver', { cards: [OLD_DRIVER] }, 'driver 550.1 is too old'],
+  ['no driver', { cards: [{ ...NVIDIA, cuda: null }] }, "NVIDIA's driver does not answer"],
+  ['a card of another maker', { cards: [AMD] }, 'no NVIDIA card is seen here'],
+])('before a gigabyte is downloaded it is known whether it will be of use: %s', (_, found, what) => {
+  expect(whyNoCuda({ ...FOUND, cudaEnv: null, ...found })?.what ?? null).toBe(what);
 });

@@ -59,6 +59,7 @@ test('a card whose memory is held by another is told with who holds it', () => {
     driver: 'nvidia 580.1',
     nvidia: 0,
     works: true,
+    taken: null,
     missing: null,
     step: null,
   };

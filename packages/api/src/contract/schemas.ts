@@ -86,6 +86,7 @@ export const jobSchema = named(
     resumedAtStep: z.int().nullable(),
     startedOverReason: z.string().nullable(),
     devices: z.array(z.string()).describe('What has computed its steps, in this order'),
+    deviceReason: z.string().nullable().describe('Why the last of them was chosen'),
     machine: z.string().nullable().describe('Of those that share the queue the one that has computed the last of them'),
     model: z.string().nullable().describe('What has drawn it'),
     images: z.array(imageSchema),

@@ -24,8 +24,9 @@ function lines(devices: CheckedDevice[]): string {
   const gigabytes = (bytes: number | null) => (bytes === null ? null : `${(bytes / 1e9).toFixed(1)} GB`);
   const column = ''.padEnd(10);
   return devices
-    .flatMap(({ device, name, driver, memoryBytes, compute, refused, works, missing, step }) => [
+    .flatMap(({ device, name, driver, memoryBytes, compute, refused, works, taken, missing, step }) => [
       `${device.padEnd(10)}${works ? 'works: ' : 'does not work: '}${[name, gigabytes(memoryBytes), driver, compute && `computes in ${compute}`].filter(Boolean).join(', ')}`,
+      ...(taken ? [`${column}a start takes this one: ${taken}`] : []),
       ...(refused ?? []).map((one) => `${column}not in ${one}`),
       ...(missing ? [`${column}${missing}`, `${column}to do: ${step}`] : []),
     ])

@@ -18,11 +18,16 @@ export function addGpu(program: Command): void {
     .description("download CUDA's libraries (1.3 GB) into the data folder, and try them")
     .option('--from <folder>', 'take the packages from a folder instead of downloading them')
     .action(async (options: Options) => {
-      const [{ installCuda }, { WHEELS }] = await Promise.all([
+      const [{ installCuda }, { WHEELS }, { whyNoCuda }, { findDevices }] = await Promise.all([
         import('../devices/cuda-install.js'),
         import('../devices/cuda-wheels.js'),
+        import('../devices/devices.js'),
+        import('../devices/find-devices.js'),
       ]);
       const dataDir = dataDirOf(options);
+      // Who waits for a gigabyte wants to know before; once the driver is there the libraries are of use.
+      const missing = whyNoCuda(await findDevices({ 'data-dir': dataDir, 'device-precision': 'auto' }));
+      if (missing) printError(`note: ${missing.what}; until then the libraries are of no use. To do: ${missing.step}`);
       await installCuda(dataDir, WHEELS, options.from ?? null, printError);
       return tell(options, await statusOf(dataDir));
     });

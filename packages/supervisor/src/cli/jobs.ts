@@ -128,7 +128,7 @@ function line({ id, status, step, steps, position, prompt, error }: Job): string
 
 function describe(job: Job): string {
   const { width, height, numInferenceSteps, trueCfgScale, seed, step, steps, attempts, images, error } = job;
-  const { devices, machine } = job;
+  const { devices, deviceReason, machine } = job;
   const facts: [string, string | number | null][] = [
     ['id', job.id],
     ['status', job.status],
@@ -147,6 +147,7 @@ function describe(job: Job): string {
     ['started over', job.startedOverReason],
     ['model', job.model],
     ['devices', devices.join(', ') || null],
+    ['chosen as', deviceReason],
     ['machine', machine],
     ['picture', images[0]?.url ?? null],
     ['error', error && `${error.code}: ${error.message}`],

@@ -51,7 +51,7 @@ export type Effect =
   | { type: 'claim'; worker: WorkerName }
   | { type: 'dispatch'; worker: WorkerName; job: Job; attempt: number }
   | { type: 'cancel-run'; worker: WorkerName; jobId: string; attempt: number; keep: boolean }
-  | { type: 'begin'; jobId: string; attempt: number; start: AttemptStart }
+  | { type: 'begin'; worker: WorkerName; jobId: string; attempt: number; start: AttemptStart }
   | { type: 'tell-progress'; jobId: string }
   | { type: 'tell-step'; jobId: string; step: number; steps: number; preview: Uint8Array | null }
   | { type: 'tell-decoding'; jobId: string }

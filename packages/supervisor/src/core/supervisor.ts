@@ -83,7 +83,7 @@ function react(state: State, event: Event, limits: Limits): Decision {
       const { worker, jobId, attempt, step, startedOverReason, device, model, atMs } = event;
       const begun = withWorker(state, worker, { run: { ...run, step, firstStep: step } });
       const start = { step, startedOverReason, device, model };
-      const effects: Effect[] = [{ type: 'begin', jobId, attempt, start }];
+      const effects: Effect[] = [{ type: 'begin', worker, jobId, attempt, start }];
       return and({ state: begun, effects }, (next) => tell(next, worker, { type: 'begun', step }, atMs, limits));
     }
     case 'job-step': {

@@ -1,6 +1,7 @@
 /** What a machine could compute pictures with, and what is missing where it cannot. Pure. */
 import { delimiter } from 'node:path';
-import { parseDevice } from '@qwen-supervisor/protocol/device';
+import type { Config } from '@qwen-supervisor/protocol/config';
+import { listOfDevices, parseDevice } from '@qwen-supervisor/protocol/device';
 import { CHILD_ENV } from '@qwen-supervisor/protocol/messages';
 import type { Card } from './cards.js';
 import type { Vulkan } from './vulkan.js';
@@ -169,6 +170,18 @@ export function candidatesFor(
     ],
     passedOver: ruledOut.map(({ device, why }) => `${device.device} ${device.name}: ${why}`),
   };
+}
+
+/** Of several devices the others go on: a slow one would take their pictures. */
+export function fallbackOf(config: Pick<Config, 'device' | 'device-fallback'>): 'cpu' | 'none' {
+  return listOfDevices(config.device).length === 1 ? config['device-fallback'] : 'none';
+}
+
+/** What would still be missing for CUDA if its libraries were installed; null where nothing is known to be. */
+export function whyNoCuda(found: Found): { what: string; step: string } | null {
+  const ofCuda = listDevices({ ...found, cudaEnv: {} }).filter(({ device }) => parseDevice(device).kind === 'cuda');
+  if (ofCuda.some(({ missing }) => missing === null)) return null;
+  return ofCuda[0]?.missing ?? { what: 'no NVIDIA card is seen here', step: 'qwen-supervisor device list' };
 }
 
 /** `cuda` and `webgpu` are the first of their kind; one that is not there may still answer. */

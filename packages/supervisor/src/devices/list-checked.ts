@@ -3,13 +3,15 @@ import type { Config } from '@qwen-supervisor/protocol/config';
 import { type CheckedAbility, listOfDevices } from '@qwen-supervisor/protocol/device';
 import { CodedError } from '@qwen-supervisor/protocol/errors';
 import { checkDevice } from './check-device.js';
-import { candidatesFor, type Device, listDevices } from './devices.js';
+import { candidatesFor, type Device, fallbackOf, listDevices } from './devices.js';
 import { findDevices } from './find-devices.js';
 
 export interface CheckedDevice
   extends Pick<Device, 'device' | 'name' | 'driver' | 'memoryBytes' | 'freeBytes' | 'nvidia'>,
     Partial<CheckedAbility> {
   works: boolean;
+  /** Why a start would take it, if the model fits; null where it would take another. */
+  taken: string | null;
   missing: string | null;
   step: string | null;
 }
@@ -19,9 +21,11 @@ export async function listChecked(config: Config): Promise<CheckedDevice[]> {
   const found = await findDevices(config);
   const devices = listDevices(found);
   // Those that the configuration names may be seen by nobody but their driver.
-  const wanted = listOfDevices(config.device).flatMap((wish) => candidatesFor(wish, 'none', found).candidates[0] ?? []);
-  const unseen = wanted.filter((one) => !devices.some(({ device }) => device === one.device));
-  const rows: CheckedDevice[] = [];
+  const wishes = listOfDevices(config.device).map((wish) => candidatesFor(wish, fallbackOf(config), found).candidates);
+  const unseen = wishes
+    .flatMap(([first]) => first ?? [])
+    .filter((one) => !devices.some(({ device }) => device === one.device));
+  const rows: Omit<CheckedDevice, 'taken'>[] = [];
   for (const one of [...unseen, ...devices]) {
     const { device, name, driver, memoryBytes, freeBytes, nvidia, missing } = one;
     const row = { device, name, driver, memoryBytes, freeBytes, nvidia };
@@ -29,7 +33,9 @@ export async function listChecked(config: Config): Promise<CheckedDevice[]> {
     else if (missing) rows.push({ ...row, works: false, missing: missing.what, step: missing.step });
     else rows.push({ ...row, ...(await tried(() => checkDevice(one))) });
   }
-  return rows;
+  const isAble = ({ device }: Device) => rows.some((row) => row.device === device && row.works);
+  const chosen = wishes.flatMap((candidates) => candidates.find(isAble) ?? []);
+  return rows.map((row) => ({ ...row, taken: chosen.find(({ device }) => device === row.device)?.reason ?? null }));
 }
 
 async function tried(

@@ -277,9 +277,9 @@ export class JobDesk {
     }
   }
 
-  begin(id: string, attempt: number, start: AttemptStart): void {
+  begin(id: string, attempt: number, start: AttemptStart, deviceReason: string): void {
     this.#writes.later(async () => {
-      const job = await this.#store.begin(id, attempt, start);
+      const job = await this.#store.begin(id, attempt, start, deviceReason);
       if (job) this.#publish({ type: 'running', jobId: id, attempt, machine: job.machine, ...start });
     });
   }

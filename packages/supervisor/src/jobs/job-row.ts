@@ -35,6 +35,7 @@ export interface Row {
   resumed_at_step: number | null;
   started_over_reason: string | null;
   devices: string;
+  device_reason: string | null;
   /** Only where several share the store. */
   machine?: string | null;
   model: string | null;
@@ -68,6 +69,7 @@ export function toJob(row: Row): Job {
     resumedAtStep: row.resumed_at_step,
     startedOverReason: row.started_over_reason,
     devices: JSON.parse(row.devices),
+    deviceReason: row.device_reason,
     machine: row.machine ?? null,
     model: row.model,
     images: image ? [{ id: image.id, url: `/api/v1/images/${image.id}`, sha256: image.sha256 }] : [],

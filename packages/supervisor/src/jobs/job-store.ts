@@ -102,8 +102,8 @@ export interface JobStore {
   knows(key: string): Promise<boolean>;
   /** Takes the first queued job that is for it, and records the attempt that is about to begin; null for none. */
   claim(taker: Taker): Promise<Job | null>;
-  /** Records where the running attempt has begun; null if it is not running. */
-  begin(id: string, attempt: number, start: AttemptStart): Promise<Job | null>;
+  /** Records where the running attempt has begun, and why on that device; null if it is not running. */
+  begin(id: string, attempt: number, start: AttemptStart, deviceReason?: string | null): Promise<Job | null>;
   /**
    * Puts a running job back to its place in the queue, with the steps that are completed; null if it is not
    * running in this attempt.

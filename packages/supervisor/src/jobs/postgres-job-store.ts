@@ -209,14 +209,25 @@ export async function postgresJobStore({ database, engine, hooks, host }: Postgr
       claims.took(claimed.row.id, claimed.row.attempts, claimed.claim);
       return toJob(claimed.row);
     },
-    async begin(id, attempt, { step, startedOverReason, device, model }) {
+    async begin(id, attempt, { step, startedOverReason, device, model }, deviceReason = null) {
       const query = `UPDATE ${jobs} SET step = $1, resumed_at_step = nullif($1, 0),
         outside_deaths = CASE WHEN $1 > step THEN 0 ELSE outside_deaths END, started_over_reason = $2, model = $6,
+        device_reason = $8,
         machine = (SELECT name FROM ${schema}.machines WHERE host = $7),
         devices = CASE WHEN $1 = 0 THEN jsonb_build_array($5::text) WHEN devices::jsonb ->> -1 = $5 THEN devices::jsonb
           ELSE devices::jsonb || to_jsonb($5::text) END::text
         WHERE id = $3 AND attempts = $4 AND status = 'running' RETURNING *`;
-      const row = await alone().one<Row>(query, step, startedOverReason, id, attempt, device, model, host);
+      const row = await alone().one<Row>(
+        query,
+        step,
+        startedOverReason,
+        id,
+        attempt,
+        device,
+        model,
+        host,
+        deviceReason,
+      );
       if (row) await tellJobs(alone(), [row], 'running');
       return toJobOrNull(row);
     },

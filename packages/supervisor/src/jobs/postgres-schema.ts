@@ -75,6 +75,7 @@ function migrations(schema: string): string[] {
     `ALTER TABLE ${schema}.jobs
       ADD COLUMN bytes DOUBLE PRECISION GENERATED ALWAYS AS (coalesce((image::json ->> 'bytes')::float8, 0)) STORED;
     CREATE INDEX jobs_by_size ON ${schema}.jobs (bytes, starred) WHERE image IS NOT NULL;`,
+    `ALTER TABLE ${schema}.jobs ADD COLUMN device_reason TEXT;`,
   ];
 }
 

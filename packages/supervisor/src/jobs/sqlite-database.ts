@@ -61,6 +61,7 @@ const MIGRATIONS = [
   ALTER TABLE jobs ADD COLUMN starred INTEGER NOT NULL DEFAULT 0;
   ALTER TABLE jobs ADD COLUMN trashed_at TEXT;
   CREATE INDEX jobs_in_trash ON jobs (trashed_at) WHERE trashed_at IS NOT NULL;`,
+  `ALTER TABLE jobs ADD COLUMN device_reason TEXT;`,
 ];
 
 /** Of the schema that this program writes. */

@@ -89,12 +89,13 @@ export function sqliteJobStore(db: Database.Database): JobStore {
         RETURNING *`;
       return write(sql, maxPixels, JSON.stringify(leaves));
     },
-    async begin(id, attempt, { step, startedOverReason, device, model }) {
+    async begin(id, attempt, { step, startedOverReason, device, model }, deviceReason = null) {
       const sql = `UPDATE jobs SET step = ?1, resumed_at_step = nullif(?1, 0), started_over_reason = ?2, model = ?6,
+        device_reason = ?7,
         devices = CASE WHEN ?1 = 0 THEN json_array(?5) WHEN devices ->> '$[#-1]' = ?5 THEN devices
           ELSE json_insert(devices, '$[#]', ?5) END
         WHERE id = ?3 AND attempts = ?4 AND status = 'running' RETURNING *`;
-      return write(sql, step, startedOverReason, id, attempt, device, model);
+      return write(sql, step, startedOverReason, id, attempt, device, model, deviceReason);
     },
     async release(id, attempt, death, step) {
       return transaction(() => {

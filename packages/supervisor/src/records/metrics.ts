@@ -68,7 +68,7 @@ export class Metrics {
       rssBytes === null ? [] : [[{ process: name }, rssBytes]],
     );
     const devices = children.flatMap(({ name: child, device }): [Labels, number][] =>
-      device === null ? [] : [[{ child, device: device.device, name: device.name }, 1]],
+      device === null ? [] : [[{ child, device: device.device, name: device.name, reason: device.reason }, 1]],
     );
     const held = children.flatMap(({ name: child, device, deviceBytes }): [Labels, number][] =>
       device === null ? [] : [[{ child }, deviceBytes]],
@@ -97,7 +97,11 @@ export class Metrics {
         [{ process: 'supervisor' }, process.memoryUsage.rss()],
         ...memory,
       ]),
-      gauge(`${PREFIX}device_info`, 'What computes pictures, for each worker: 1, with its name.', devices),
+      gauge(
+        `${PREFIX}device_info`,
+        'What computes pictures, for each worker: 1, with its name and why it was chosen.',
+        devices,
+      ),
       gauge(
         `${PREFIX}device_memory_bytes`,
         'Memory of a graphics device that a worker held when it became ready.',
