@@ -1,7 +1,7 @@
 /**
  * What many machines cost the database that they share: each is the store of a supervisor, all in this process, and each
  * card holds a job that gets on by itself. No picture is drawn. usage: npm run bench:growth, with Node 22.12 or newer
- * and Debian's postgresql-15 (five minutes). Results are recorded in docs/benchmarks.md.
+ * and Debian's postgresql-15 (six minutes). Results are recorded in docs/benchmarks.md.
  */
 import { migratePostgres, openPostgresJobStore } from '@qwen-supervisor/supervisor/jobs/open-postgres';
 import { PrivatePostgres } from './private-postgres.js';

@@ -18,6 +18,8 @@ interface Answer {
   refused: string[];
   /** Where the values lie that the first part of the transformer gives. */
   locations: string[];
+  /** By graph: how many operators ran, and those that did not run on the card. */
+  profiles: Record<string, { kernels: number; there: string[] }>;
   /** Relative to the processor's, by graph. */
   errors: Record<string, number>;
 }
@@ -44,6 +46,10 @@ test.each([
     expect(answer.compute, 'it has no float16').toBe('float32');
     expect(answer.refused).toEqual([expect.stringMatching(/^float16: .*(f16|float16)/i)]);
     expect(answer.locations).toEqual(['gpu-buffer', 'gpu-buffer']);
+    // Of the VAE one number of a shape is taken on the processor, which is where ONNX Runtime keeps shapes.
+    const [all, ofShape] = [{ there: [] }, { there: ['Gather'] }];
+    expect(answer.profiles).toMatchObject({ transformer: all, vae_decoder: ofShape, vae_encoder: ofShape });
+    for (const { kernels } of Object.values(answer.profiles)) expect(kernels).toBeGreaterThan(40);
     expect(Object.keys(answer.errors)).toEqual(['transformer', 'vae_decoder', 'vae_encoder', 'parts']);
     for (const [graph, error] of Object.entries(answer.errors)) expect(error, graph).toBeLessThan(1e-4);
   },

@@ -9,7 +9,7 @@ const OUT_OF_MEMORY =
  * How Dawn and Vulkan say that the driver has reset the card, or that it is gone; and CUDA and its libraries, that this
  * process can compute nothing any more. What else they fail with is of what was asked. Reference: CUDA runtime API,
  * `cudaError`, all of which it is said that "the process must be terminated and relaunched", an uncorrectable error of
- * the memory, a card that is gone and what is not known; cuBLAS and cuDNN, an execution that failed or an internal error.
+ * the memory, a card that is gone and what is not known; cuBLAS and cuDNN, an execution that failed.
  */
 const DEVICE_LOST =
   /device (?:is |was )?lost|DEVICE_LOST|CUDA failure (?:4|46|214|70[029]|71[04-9]|999)\b|CUBLAS failure 1[34]\b|CUDNN failure [45]\d{3}\b|CUDNN_STATUS_(?:EXECUTION_FAILED|INTERNAL_ERROR)/i;
