@@ -23,9 +23,17 @@ function costs(quantisation: Quantisation, layers = 60, textLayers = 28) {
 
 describe('Qwen-Image', () => {
   test('is kept in int4 for 16 and 24 GB of memory, in int8 for 32', () => {
-    const chosen = (memory: number) => choosePrecision(costs, memory, OWN_SIZE);
+    const chosen = (memory: number) => choosePrecision(costs, { machineBytes: memory, card: null }, OWN_SIZE);
     expect([16e9, 24e9, 32e9].map(chosen)).toEqual(['int4', 'int4', 'int8']);
     expect([16, 24, 32].map((gib) => chosen(gib * 2 ** 30))).toEqual(['int4', 'int4', 'int8']);
+  });
+
+  test('is kept in int4 for a card of 12 or 16 GB, however much memory the machine has, in int8 for one of 24', () => {
+    const chosen = (gib: number) => {
+      const card = { kind: 'cuda', bytes: gib * 2 ** 30, attention: 'fused', compute: 'bfloat16' } as const;
+      return choosePrecision(costs, { machineBytes: 128e9, card }, OWN_SIZE);
+    };
+    expect([12, 16, 24].map(chosen)).toEqual(['int4', 'int4', 'int8']);
   });
 
   test('in int4 draws its own size in 12 GB, and goes through its stages where not all fits at once', () => {

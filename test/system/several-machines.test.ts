@@ -239,10 +239,9 @@ describe.skipIf(node === null)('several machines', () => {
     until(async () => ((await product.status()).queue.problem?.includes('does not exist') ? true : null));
 
   test('tables of an older version: a start is refused, and those that draw wait until they are brought up to date, and nobody is stuck', async () => {
-    // As the migration before the last one left them.
-    await psql(
-      'ALTER TABLE qwen_supervisor.jobs DROP COLUMN bytes; UPDATE qwen_supervisor.version SET version = version - 1',
-    );
+    // As they were two migrations ago.
+    await psql('ALTER TABLE qwen_supervisor.jobs DROP COLUMN bytes, DROP COLUMN device_reason');
+    await psql('UPDATE qwen_supervisor.version SET version = version - 2');
     const args = ['--store', address, '--shared-folder', shared];
     const early = await program(['start', ...args, '--port', '0', '--data-dir', join(folder, 'too-early')]);
     expect(early.stderr).toMatch(/STORE_SCHEMA_OLD/);
@@ -279,7 +278,7 @@ describe.skipIf(node === null)('several machines', () => {
   });
 
   test('while the database is away nothing is accepted that could be lost, what is drawn is kept, and all goes on by itself', async () => {
-    const { id } = await here().submit({ prompt: 'over the outage', numInferenceSteps: 60, seed: 5 });
+    const { id } = await here().submit({ prompt: 'over the outage', numInferenceSteps: 500, seed: 5 });
     await until(async () => ((await here().job(id)).status === 'running' ? true : null));
     await postgres.control('stop', '-m', 'fast');
     const refused = await here().call('/api/v1/jobs', { prompt: 'lost?' });
@@ -292,6 +291,9 @@ describe.skipIf(node === null)('several machines', () => {
       /^inference +\S+ +pid (.|\n)*^queue .*the job database/m,
     );
     expect((await here().fetch('/metrics')).status).toBe(200);
+    const page = await here().call('/api/v1/snapshot');
+    const why = { queue: { problem: expect.stringContaining('the job database') } };
+    expect(page.json, 'so does a page that is opened now').toMatchObject({ running: [{ id }], queue: [], status: why });
     await postgres.control('start');
     expect(
       await until(() =>

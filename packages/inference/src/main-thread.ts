@@ -105,7 +105,9 @@ async function load(): Promise<Model | null> {
     tell({ type: 'loaded', seconds: (performance.now() - start) / 1000, msPerToken });
     return { sessions, colours, fingerprint: fingerprint(checkpoint) };
   } catch (error) {
-    const coded = fromRuntime(error, 'INTERNAL', 'the model was being loaded');
+    // What a card fails with in its first runs is of the card: where it goes on so, the next one takes its place.
+    const other = settings.device === 'cpu' ? 'INTERNAL' : 'DEVICE_UNAVAILABLE';
+    const coded = fromRuntime(error, other, 'the model was being loaded');
     // A file that is wrong stays wrong; anything else may be better next time.
     const permanent = coded.code !== 'INTERNAL' && !ERRORS[coded.code].retryable;
     tell({ type: 'fatal', error: coded.toObject(), permanent, exitCode: ERRORS[coded.code].exit });

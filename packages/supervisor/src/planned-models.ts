@@ -8,7 +8,7 @@ import type { Logger } from 'pino';
 import type { PlannedWorker } from './config/config-parts.js';
 import type { Effect, Event } from './core/events.js';
 import { memoryOf, type State, workerOf } from './core/state.js';
-import type { Candidate } from './devices/devices.js';
+import { type Candidate, heldOnCard } from './devices/devices.js';
 import type { Taker } from './jobs/job-store.js';
 import { isSameCard, PlannedModel, type Room } from './planned-model.js';
 
@@ -74,7 +74,7 @@ export class PlannedModels {
   async look(config: Config, state: State): Promise<void> {
     const before = this.#all;
     const heldOn = (candidate: Candidate) =>
-      sum(before, (model) => (isOn(model, candidate) ? held(model, state).cardBytes : 0));
+      sum(before, (model) => (isOn(model, candidate) ? heldOf(candidate, held(model, state)) : 0));
     const machineBytes = sum(before, (model) => held(model, state).machineBytes);
     this.#all = await planAll(config, { machineBytes, heldOn });
   }
@@ -83,9 +83,14 @@ export class PlannedModels {
   lookAgain(name: WorkerName, config: Config, state: State, log: Logger): Promise<void> {
     const model = this.of(name);
     const others = this.#all.filter((other) => other !== model && isAlive(other, state));
-    const { machineBytes, cardBytes } = held(model, state);
-    const heldOn = (candidate: Candidate) => (isOn(model, candidate) ? cardBytes : 0);
-    const room = beside(others, 1, { machineBytes, heldOn }, (other) => held(other, state).machineBytes);
+    const own = held(model, state);
+    const heldOn = (candidate: Candidate) => (isOn(model, candidate) ? heldOf(candidate, own) : 0);
+    const room = beside(
+      others,
+      1,
+      { machineBytes: own.machineBytes, heldOn },
+      (other) => held(other, state).machineBytes,
+    );
     return model.lookAgain(config, room, log);
   }
 
@@ -174,6 +179,10 @@ function limitsOf({ 'max-steps': maxSteps, 'max-pixels': maxPixels }: Config, { 
 
 function held({ name }: PlannedModel, state: State): { machineBytes: number; cardBytes: number } {
   return memoryOf(workerOf(state, name));
+}
+
+function heldOf(candidate: Candidate, { machineBytes, cardBytes }: ReturnType<typeof held>): number {
+  return heldOnCard(candidate, cardBytes, machineBytes > 0);
 }
 
 function isAlive({ name }: PlannedModel, state: State): boolean {

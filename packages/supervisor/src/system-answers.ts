@@ -70,15 +70,22 @@ export async function snapshotOf(
   // Before everything else: what happens meanwhile comes as an event, too.
   const { lastSeq } = events;
   const status = await statusOf(parts, now, config);
+  // While the store is away what is known without it, beside the reason: whoever looks wants to see what is wrong.
+  const orWhileAway = <T>(asked: Promise<T>, known: T) =>
+    asked.catch((error: unknown) => {
+      if (status.queue.problem === null) throw error;
+      return known;
+    });
   const begun = runs(now.state()).toSorted((a, b) => a.sinceMs - b.sinceMs);
-  const here = await Promise.all(begun.map(({ job }) => jobs.get(job.id)));
-  const running = [...here, ...(parts.others.machines.length > 0 ? await elsewhere(jobs, here) : [])];
-  const queue = await jobs.waiting(SNAPSHOT_JOBS);
+  const here = await Promise.all(begun.map(({ job }) => orWhileAway(jobs.get(job.id), job)));
+  const others = parts.others.machines.length > 0 ? await orWhileAway(elsewhere(jobs, here), []) : [];
+  const running = [...here, ...others];
+  const queue = await orWhileAway(jobs.waiting(SNAPSHOT_JOBS), []);
   const previews = running.flatMap(({ id }): [string, Uint8Array][] => {
     const png = events.preview(id);
     return png === null ? [] : [[id, png]];
   });
-  const ended = await jobs.ended(SNAPSHOT_JOBS);
+  const ended = await orWhileAway(jobs.ended(SNAPSHOT_JOBS), []);
   return {
     lastSeq,
     status,

@@ -10,6 +10,11 @@ test.each([
   ],
   ['CUBLAS failure 3: CUBLAS_STATUS_ALLOC_FAILED ; GPU=0 ; expr=cublasCreate(&handle);', 'DEVICE_MEMORY_EXHAUSTED'],
   [
+    'WebGPU validation failed. Failed to create buffer: vkAllocateMemory failed with VK_ERROR_OUT_OF_DEVICE_MEMORY',
+    'DEVICE_MEMORY_EXHAUSTED',
+  ],
+  ['WebGPU validation failed. [Invalid Buffer (unlabeled)] is invalid.', 'DEVICE_MEMORY_EXHAUSTED'],
+  [
     'Non-zero status code returned while running MatMulNBits node. Status Message: CUDA failure 700: an illegal memory access was encountered ; GPU=0',
     'DEVICE_LOST',
   ],

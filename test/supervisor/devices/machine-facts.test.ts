@@ -108,6 +108,23 @@ test('a machine without cards, or with a simulated one, has none', async () => {
   expect(await readCards({}, write(temporaryFolder(), vgem))).toEqual([]);
 });
 
+/** Of Linux: where a window begins and ends, and its flags; here one of registers and one that may be read ahead. */
+const windows = (bytes: number) =>
+  `0x00000000a0000000 0x00000000a0ffffff 0x0000000000140204\n0x0000004000000000 0x${(0x4000000000 + bytes - 1).toString(16).padStart(16, '0')} 0x000000000014220c\n`;
+test.each<[string, Record<string, string>, number | null]>([
+  ['an Arc tells it', { 'tile0/physical_vram_size_bytes': '12884901888\n', resource: windows(2 ** 28) }, 12 * 2 ** 30],
+  ['an Arc shows all of it on the bus', { resource: windows(2 ** 34) }, 2 ** 34],
+  ['without Resizable BAR a card shows a window', { resource: windows(2 ** 28) }, null],
+  ["a processor's graphics tell what they have set aside", { mem_info_vram_total: '536870912\n' }, null],
+])('the memory of a card is its own: %s', async (_, files, bytes) => {
+  install('nvidia-smi', 'exit 127');
+  const folder = 'sys/class/drm/renderD128/device';
+  const { [`${folder}/mem_info_vram_total`]: total, [`${folder}/mem_info_vram_used`]: used, ...card } = AMDGPU;
+  const own = Object.fromEntries(Object.entries(files).map(([name, text]) => [`${folder}/${name}`, text]));
+  const [found] = await readCards({}, write(temporaryFolder(), { ...card, ...own }));
+  expect([found?.memoryBytes, found?.freeBytes]).toEqual([bytes, null]);
+});
+
 test("a card whose node in /dev is not there, as in a container, or not this user's, is told apart", async () => {
   install('nvidia-smi', 'exit 127');
   const { 'dev/dri/renderD128': node, ...without } = AMDGPU;

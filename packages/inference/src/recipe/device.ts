@@ -28,6 +28,8 @@ const SHAPES = [
 const LIMIT = 1e-2;
 /** Of a block in 16 bits: bfloat16 has eight bits of them for a number's digits. */
 const SIXTEEN_BITS_LIMIT = 3e-2;
+/** Of a picture that is convolved. */
+const CHANNELS = 96;
 /** Of what a driver says. */
 const WORDS_MAX = 200;
 /** How large the modulation makes values: with the second the block's streams grow beyond what float16 holds. */
@@ -59,6 +61,10 @@ export function providerOf(device: string): InferenceSession.ExecutionProviderCo
  */
 export async function attentionFor(device: string): Promise<AttentionKind> {
   if (device === 'cpu') return 'fused';
+  // First what else the VAE is made of: on CUDA of a library of its own, cuDNN, which is loaded when it is used.
+  const convolved = difference(await convolve(device), await convolve('cpu'));
+  if (convolved > LIMIT)
+    throw new CodedError('DEVICE_UNAVAILABLE', `${device}: a convolution is off by ${convolved.toExponential(1)}`);
   for (const shape of SHAPES) {
     const expected = await attend('cpu', 'fused', shape);
     if (difference(await attend(device, 'fused', shape), expected) <= LIMIT) continue;
@@ -147,7 +153,30 @@ async function runBlocks(
   }
 }
 
-async function attend(
+/** A picture made twice as large, and a convolution of it. */
+function convolve(device: string): Promise<Float32Array> {
+  const g = new OnnxGraph('convolution');
+  const [x, weight] = [g.input('x', [1, CHANNELS, 'h', 'w']), g.input('weight', [CHANNELS, CHANNELS, 3, 3])];
+  const large = g.node('Resize', [x, '', g.floats(Float32Array.of(1, 1, 2, 2))], {
+    mode: 'nearest',
+    coordinate_transformation_mode: 'asymmetric',
+    nearest_mode: 'floor',
+  });
+  const convolved = g.node('Conv', [large, weight], { kernel_shape: [3, 3], strides: [1, 1], pads: [1, 1, 1, 1] });
+  g.output('out', convolved, [1, CHANNELS, 'h2', 'w2']);
+  return runOn(device, g, {
+    x: noise(0, [1, CHANNELS, SIDE, SIDE]),
+    weight: noise(1, [CHANNELS, CHANNELS, 3, 3]),
+  });
+}
+
+/** No waves: what is alike from token to token averages to the same, whichever tokens a wrong kernel leaves out. */
+function noise(seed: number, dims: number[]): Tensor {
+  const count = dims.reduce((product, side) => product * side, 1);
+  return new Tensor('float32', gaussianNoise(seed, count), dims);
+}
+
+function attend(
   device: string,
   kind: AttentionKind,
   [tokens, heads, headDim]: (typeof SHAPES)[number],
@@ -156,12 +185,11 @@ async function attend(
   const g = new OnnxGraph('attention');
   const [q, k, v] = ['q', 'k', 'v'].map((name) => g.input(name, [1, 'n', width])) as [string, string, string];
   g.output('out', attention(g, [q, k, v], { heads, headDim, kind }), [1, 'n', width]);
+  return runOn(device, g, Object.fromEntries(['q', 'k', 'v'].map((name, i) => [name, noise(i, [1, tokens, width])])));
+}
+
+async function runOn(device: string, g: OnnxGraph, feeds: Record<string, Tensor>): Promise<Float32Array> {
   const session = await openOn(device, g.encode(new Map()));
-  // No waves: what is alike from token to token averages to the same, whichever tokens a wrong kernel leaves out.
-  const values = (seed: number) => gaussianNoise(seed, tokens * width);
-  const feeds = Object.fromEntries(
-    ['q', 'k', 'v'].map((name, i) => [name, new Tensor('float32', values(i), [1, tokens, width])]),
-  );
   try {
     const { out } = await session.run(feeds);
     return (out as Tensor).data as Float32Array;

@@ -1,9 +1,12 @@
 /** What ONNX Runtime throws, in our words. */
 import { CodedError, type ErrorCode } from '@qwen-supervisor/protocol/errors';
 
-/** How its allocators, CUDA, cuBLAS and the C++ library say that there is no memory left. */
+/**
+ * How its allocators, CUDA, cuBLAS, Vulkan and the C++ library say that there is no memory left. Through WebGPU a
+ * buffer that could not be had is invalid, and that is what fails.
+ */
 const OUT_OF_MEMORY =
-  /failed to allocate memory|out of memory|CUDA_ERROR_OUT_OF_MEMORY|CUBLAS_STATUS_ALLOC_FAILED|CUDNN_STATUS_ALLOC_FAILED|bad_alloc|bad allocation|available memory of/i;
+  /failed to allocate memory|out of memory|OUT_OF_(?:DEVICE_|HOST_)?MEMORY|\[Invalid Buffer|CUBLAS_STATUS_ALLOC_FAILED|CUDNN_STATUS_ALLOC_FAILED|bad_alloc|bad allocation|available memory of/i;
 
 /**
  * How Dawn and Vulkan say that the driver has reset the card, or that it is gone; and CUDA and its libraries, that this

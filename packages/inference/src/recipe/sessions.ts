@@ -21,6 +21,7 @@ import { processorName } from '../processors.js';
 import { abilityOf } from './device.js';
 import { FloatCache } from './float-cache.js';
 import { type Modulation, openModulation } from './modulation.js';
+import { fromRuntime } from './runtime-error.js';
 import { bytesOfAll, openStages } from './stages.js';
 import { TextStates } from './text-states.js';
 import { overTiles } from './tiles.js';
@@ -142,6 +143,9 @@ export async function loadSessions(
     report,
   });
 
+  /** Of the largest picture that goes through the VAE in one run. */
+  let wholePixels = tileAbovePixels;
+
   /** Runs a half of the VAE over [channels, height, width], in tiles where the picture is too large. */
   const runVae = async (
     half: Half,
@@ -157,7 +161,16 @@ export async function loadSessions(
       return result.finally(onWork);
     };
     const pixels = height * width * half.side ** 2;
-    if (pixels <= tileAbovePixels) return run({ values, height, width });
+    if (pixels <= wholePixels) {
+      const whole = await run({ values, height, width }).catch((error: unknown) => {
+        const { code } = fromRuntime(error, 'INFERENCE_FAILED', half.output);
+        if (code !== 'DEVICE_MEMORY_EXHAUSTED' || pixels <= TILE_SIDE ** 2) throw error;
+        // All steps are drawn, and there was less memory than planned: this picture and the next go in tiles.
+        wholePixels = Math.min(wholePixels, pixels - 1);
+        return null;
+      });
+      if (whole) return whole;
+    }
     const size = TILE_SIDE / half.side;
     const tiles = { size, overlap: TILE_OVERLAP / half.side, scale: half.scale };
     return overTiles({ values, channels: half.channels, height, width }, tiles, run, isCancelled);

@@ -59,16 +59,14 @@ function steady(pixels: number): number {
   return Math.floor(pixels / quarter) * quarter;
 }
 
-/**
- * The precision for a machine with so much memory, for pictures of `pixels`. `costs`: of the model, by precision.
- */
+/** The precision for so much memory, for pictures of `pixels`. `costs`: of the model, by precision. */
 export function choosePrecision(
   costs: (precision: 'int4' | 'int8') => ModelCosts,
-  memoryBytes: number,
+  room: Room,
   pixels: number,
 ): 'int4' | 'int8' {
-  const int8 = memoryIn(placesIn(costs('int8'), { machineBytes: memoryBytes, card: null })[0], 4, 'stages', pixels, 0);
-  return int8 <= SHARE_FOR_LONG * memoryBytes ? 'int8' : 'int4';
+  const hasRoom = (place: Place) => memoryIn(place, 4, 'stages', pixels, 0) <= SHARE_FOR_LONG * place.bytes;
+  return placesIn(costs('int8'), room).every(hasRoom) ? 'int8' : 'int4';
 }
 
 /** Bytes of memory that must be there for a small picture at least, in each place. */
@@ -151,8 +149,8 @@ interface Place {
   weights(stage: Stage, accuracy: Accuracy): number;
   activations(stage: Stage, pixels: number, accuracy: Accuracy): number;
   /**
-   * Whether a session keeps what its runs have taken: CUDA's allocator gives nothing back. That it takes the next power
-   * of two is in what is counted: float32, where cards compute in 16 bits.
+   * Whether a session keeps what its runs have taken: CUDA's allocator gives nothing back, and WebGPU keeps its buffers
+   * for the next run.
    */
   keepsActivations: boolean;
 }
@@ -180,11 +178,11 @@ function placesIn(costs: ModelCosts, { machineBytes, card }: Room): [Place, ...P
         stage === 'transformer'
           ? isDecomposed && costs.scoreBytes(pixels)
           : (isDecomposed || card.kind === 'webgpu') && costs.decodedScoreBytes(pixels);
-      // On CUDA each keeps what it has taken; of the VAE encoder and decoder.
+      // Through Vulkan all take from the same; on CUDA each keeps its own, of the VAE encoder and decoder.
       const sessions = card.kind === 'webgpu' ? 1 : stage === 'transformer' ? costs.cudaParts : 2;
       return sessions * (active + (scores || 0));
     },
-    keepsActivations: card.kind === 'cuda',
+    keepsActivations: true,
   };
   if (card.bytes !== null) return [ofMachine, { ...ofCard, bytes: card.bytes }];
   const at = (stage: Stage) => (ofCard.stages.includes(stage) ? ofCard : ofMachine);

@@ -27,6 +27,8 @@ export interface PlanReport {
   cardBytes: number | null;
   /** Below this it cannot be run at all. */
   leastBytes: number;
+  /** The same of the card's memory; null where that is not counted apart. */
+  leastCardBytes: number | null;
   /** Null where it cannot. */
   plan: ModelPlan | null;
   wish: Wish;
@@ -62,13 +64,15 @@ export function reportPlan(
 ): PlanReport {
   const pixels = wish.width * wish.height;
   const plan = planModel(costs, { machineBytes, card }, pixels);
+  const least = leastMemory(costs, card);
   const ways = plan ?? { fastPixels: 0, tileAbovePixels: 0 };
   return {
     ...model,
     availableBytes: machineBytes,
     device,
     cardBytes: card?.bytes ?? null,
-    leastBytes: Math.ceil(leastMemory(costs, card).machine),
+    leastBytes: Math.ceil(least.machine),
+    leastCardBytes: least.card === null ? null : Math.ceil(least.card),
     plan,
     wish,
     fits: plan !== null && plan.largestPixels >= pixels,
@@ -98,7 +102,7 @@ const NAMES: Record<Stage, string> = { text_encoder: 'text encoder', transformer
 
 /** As lines of text. */
 export function planLines({ name, quantize, preparing, ...report }: PlanReport): string[] {
-  const { plan, wish, stages, seconds, availableBytes, leastBytes, device, cardBytes } = report;
+  const { plan, wish, stages, seconds, availableBytes, leastBytes, leastCardBytes, device, cardBytes } = report;
   const size = `${wish.width}x${wish.height}`;
   const kept = quantize === 'none' ? 'as it is' : `in ${quantize}`;
   const lines = [`${name}, ${preparing ? 'kept' : 'prepared'} ${kept}`];
@@ -112,7 +116,11 @@ export function planLines({ name, quantize, preparing, ...report }: PlanReport):
       `${NAMES[stage].padEnd(14)}${gb(weightBytes).padStart(10)}${gb(bytes).padStart(18)}${isOfCard ? '  on the card' : ''}`,
     );
   lines.push('');
-  if (!plan) return [...lines, `does not fit: it needs ${gb(leastBytes)} for the smallest picture`];
+  if (!plan) {
+    const isOfCard = leastCardBytes !== null && leastBytes <= availableBytes;
+    const needed = isOfCard ? `${gb(leastCardBytes)} of the card's memory` : gb(leastBytes);
+    return [...lines, `does not fit: it needs ${needed} for the smallest picture`];
+  }
   lines.push(
     wish.width * wish.height <= plan.residentPixels
       ? 'all parts stay in memory'

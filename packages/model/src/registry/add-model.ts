@@ -9,7 +9,7 @@ import { type Lightning, openLightning, withLightning } from '../lightning.js';
 import { type License, licenseOf } from '../model-card.js';
 import { costsOf } from '../plan/costs.js';
 import { availableMemory } from '../plan/memory.js';
-import { choosePrecision } from '../plan/plan.js';
+import { choosePrecision, type Room } from '../plan/plan.js';
 import type { Quantisation } from '../prepare/precision.js';
 import { type Preparation, planPreparation, prepareWeights } from '../prepare/prepare.js';
 import type { Quality } from '../prepare/quantise.js';
@@ -28,6 +28,8 @@ export interface AddOptions {
   memoryBytes: number | null;
   /** Of what is not free: memory of a worker that will have ended by the time when the model is run. */
   heldBytes: number;
+  /** The graphics card that will compute; null for the processor. */
+  card: Room['card'];
 }
 
 /** A checkpoint that was looked at, and what adding it comes to. */
@@ -43,13 +45,17 @@ export interface Checked {
 /** Looks at the headers of all files. @throws CodedError MODEL_*, MODEL_EXISTS, USAGE_INVALID */
 export function checkModel(dataDir: string, path: string, options: AddOptions): Checked {
   const published = openCheckpoint(path);
-  const { quality, memoryBytes, heldBytes } = options;
+  const { quality, memoryBytes, heldBytes, card } = options;
   const lightning = options.lightning === null ? null : openLightning(published, options.lightning);
   const checkpoint = lightning ? withLightning(published, lightning) : published;
   const { id, defaults } = describeModel(checkpoint, nameOf(checkpoint.folder));
   const quantize =
     options.quantize === 'auto'
-      ? precisionFor(checkpoint, memoryBytes ?? availableMemory() + heldBytes, defaults.width * defaults.height)
+      ? precisionFor(
+          checkpoint,
+          { machineBytes: memoryBytes ?? availableMemory() + heldBytes, card },
+          defaults.width * defaults.height,
+        )
       : options.quantize;
   const suggested = `${id}-${quantize === 'none' ? 'float32' : quantize}`.toLowerCase().replace(/[^a-z0-9._-]+/g, '-');
   const name = checkName(options.name ?? suggested);
@@ -60,9 +66,9 @@ export function checkModel(dataDir: string, path: string, options: AddOptions): 
 }
 
 /** As `auto` chooses it. */
-export function precisionFor(checkpoint: Checkpoint, memoryBytes: number, pixels: number): 'int4' | 'int8' {
+export function precisionFor(checkpoint: Checkpoint, room: Room, pixels: number): 'int4' | 'int8' {
   const graphs = buildGraphs(checkpoint);
-  return choosePrecision((kept) => costsOf(checkpoint.architecture, graphs, kept), memoryBytes, pixels);
+  return choosePrecision((kept) => costsOf(checkpoint.architecture, graphs, kept), room, pixels);
 }
 
 /**

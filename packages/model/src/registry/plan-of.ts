@@ -39,7 +39,7 @@ export async function planOf(
     const model = { name: opened.registration?.name ?? description.id, quantize, preparing: null };
     return reportPlan(model, costsOf(architecture, graphs, 'none'), room, device, wish, await measure());
   }
-  const quantize = precisionFor(checkpoint, room.machineBytes, width * height);
+  const quantize = precisionFor(checkpoint, room, width * height);
   const recipe = { source: '', quality: 'standard' as const };
   const { bytesToRead, bytesToWrite } = planPreparation(checkpoint, quantize, new Map(), recipe);
   const model = { name: description.id, quantize, preparing: { bytesToRead, bytesToWrite } };

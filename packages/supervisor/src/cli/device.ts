@@ -26,7 +26,7 @@ function lines(devices: CheckedDevice[]): string {
   return devices
     .flatMap(({ device, name, driver, memoryBytes, compute, refused, works, taken, missing, step }) => [
       `${device.padEnd(10)}${works ? 'works: ' : 'does not work: '}${[name, gigabytes(memoryBytes), driver, compute && `computes in ${compute}`].filter(Boolean).join(', ')}`,
-      ...(taken ? [`${column}a start takes this one: ${taken}`] : []),
+      ...(taken ? [`${column}a start takes this one, if the model fits: ${taken}`] : []),
       ...(refused ?? []).map((one) => `${column}not in ${one}`),
       ...(missing ? [`${column}${missing}`, `${column}to do: ${step}`] : []),
     ])

@@ -46,7 +46,9 @@ export function addModel(program: Command): void {
       oneOf('--quantize', quantize, ['int4', 'int8', 'none', 'auto']);
       oneOf('--quality', quality, ['standard', 'best']);
       const config = configOf(options);
-      const { memoryBytes, heldBytes } = questionOf(config, options.memory, await heldNow(config));
+      const held = await heldNow(config);
+      const { memoryBytes, heldBytes } = questionOf(config, options.memory, held);
+      const card = quantize === 'auto' ? (await deviceFor(config, held)).card : null;
       const lightning = options.lightning ?? null;
       return look(options, {
         do: 'add',
@@ -58,6 +60,7 @@ export function addModel(program: Command): void {
         acceptLicense,
         memoryBytes,
         heldBytes,
+        card,
         lightning,
       });
     });

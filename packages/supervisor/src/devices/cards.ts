@@ -1,7 +1,7 @@
 /**
  * The graphics cards of this machine: what the kernel shows of them, and what NVIDIA's own tool adds.
  *
- * Sources: `/sys/class/drm/renderD*`, one for each card that can compute; amdgpu's `mem_info_vram_total`; `nvidia-smi`.
+ * Sources: `/sys/class/drm/renderD*`, one for each card that can compute, with its memory; `nvidia-smi`.
  */
 import { accessSync, constants, readdirSync, readFileSync } from 'node:fs';
 import { join } from 'node:path';
@@ -30,6 +30,9 @@ export interface Card {
 
 const VENDORS: Record<string, string> = { '1002': 'AMD', '10de': 'NVIDIA', '8086': 'Intel' };
 const MIB = 1 << 20;
+/** Less than that no card has on which this model is drawn, and a processor's graphics may have set aside. */
+const OWN_MEMORY_MIN = 3 * 2 ** 30;
+const PREFETCHABLE = 0x2000;
 
 /** In the order in which WebGPU and CUDA are asked for them: by place on the bus. `root`: where `/sys` lies. */
 export async function readCards(env: NodeJS.ProcessEnv, root = '/'): Promise<Card[]> {
@@ -54,8 +57,9 @@ function drmCards(root: string): Card[] {
     const slot = /^PCI_SLOT_NAME=(\S+)$/m.exec(uevent)?.[1];
     // Without an address it is of the simulated ones (vgem), or on a board without a bus.
     if (!vendorId || !deviceId || !slot) return [];
-    const total = Number(read('mem_info_vram_total') || Number.NaN);
-    const used = Number(read('mem_info_vram_used') || Number.NaN);
+    const memoryBytes = ownMemory(read);
+    const freeBytes =
+      memoryBytes === null ? Number.NaN : memoryBytes - Number(read('mem_info_vram_used') || Number.NaN);
     return [
       {
         slot,
@@ -63,13 +67,29 @@ function drmCards(root: string): Card[] {
         deviceId,
         name: `${VENDORS[vendorId] ?? `vendor ${vendorId}`} ${deviceId}`,
         driver: /^DRIVER=(\S+)$/m.exec(uevent)?.[1] ?? null,
-        memoryBytes: Number.isFinite(total) ? total : null,
-        freeBytes: Number.isFinite(total - used) ? total - used : null,
+        memoryBytes,
+        freeBytes: Number.isFinite(freeBytes) ? freeBytes : null,
         closedNode: mayOpen(join(root, 'dev/dri', name)) ? null : join(root, 'dev/dri', name),
         cuda: null,
       },
     ];
   });
+}
+
+/**
+ * What the kernel's driver tells (amdgpu, xe); else the largest window on the bus that may be read ahead, which is all
+ * of a card's memory where it can be (Resizable BAR, which Intel's Arc asks for). Null for what a processor's own
+ * graphics have set aside: they use the machine's. Reference: Linux, `pci_resource`, `IORESOURCE_PREFETCH`.
+ */
+function ownMemory(read: (file: string) => string): number | null {
+  const windows = read('resource')
+    .split('\n')
+    .map((line) => line.split(' ').map(Number))
+    .filter(([, , flags = 0]) => (flags & PREFETCHABLE) !== 0)
+    .map(([start = 0, end = 0]) => end - start + 1);
+  const told = read('mem_info_vram_total') || read('tile0/physical_vram_size_bytes');
+  const bytes = told ? Number(told) : Math.max(0, ...windows);
+  return bytes >= OWN_MEMORY_MIN ? bytes : null;
 }
 
 function mayOpen(node: string): boolean {

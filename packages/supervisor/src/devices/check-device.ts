@@ -54,13 +54,16 @@ interface CheckedDevice {
   card: Room['card'];
 }
 
-/** `heldBytes`: of a worker that will have ended. @throws CodedError as `checkDevice` */
+/**
+ * `heldBytes`: of a worker that will have ended; without end where that is not known. @throws CodedError as
+ * `checkDevice`
+ */
 export async function cardOf(device: Device, heldBytes: number, signal?: AbortSignal): Promise<CheckedDevice> {
   const { kind } = parseDevice(device.device);
   if (kind === 'cpu') return { compute: 'float32', card: null };
   const { attention, compute } = await checkDevice(device, signal);
   const { memoryBytes, freeBytes } = device;
-  const bytes = freeBytes === null ? memoryBytes : freeBytes + heldBytes;
+  const bytes = freeBytes === null ? memoryBytes : Math.min(memoryBytes ?? freeBytes, freeBytes + heldBytes);
   return { compute, card: { kind, bytes, attention, compute } };
 }
 

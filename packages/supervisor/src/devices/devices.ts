@@ -172,6 +172,14 @@ export function candidatesFor(
   };
 }
 
+/**
+ * What a worker holds of its card: `bytes`, if somebody has counted them. NVIDIA's tool alone does: of other cards all
+ * that is not free is taken to be the worker's that runs there.
+ */
+export function heldOnCard({ nvidia }: Pick<Device, 'nvidia'>, bytes: number, isRunning: boolean): number {
+  return nvidia === null && isRunning ? Number.POSITIVE_INFINITY : bytes;
+}
+
 /** Of several devices the others go on: a slow one would take their pictures. */
 export function fallbackOf(config: Pick<Config, 'device' | 'device-fallback'>): 'cpu' | 'none' {
   return listOfDevices(config.device).length === 1 ? config['device-fallback'] : 'none';
