@@ -293,7 +293,7 @@ describe.skipIf(node === null)('several machines', () => {
     expect((await here().fetch('/metrics')).status).toBe(200);
     const page = await here().call('/api/v1/snapshot');
     const why = { queue: { problem: expect.stringContaining('the job database') } };
-    expect(page.json, 'so does a page that is opened now').toMatchObject({ running: [{ id }], queue: [], status: why });
+    expect(page.json, 'so does a page that is opened now').toMatchObject({ queue: [], ended: [], status: why });
     await postgres.control('start');
     expect(
       await until(() =>
@@ -334,6 +334,9 @@ describe.skipIf(node === null)('several machines', () => {
     const waits = async (product: Product) => ((await product.status()).queue.problem?.includes(shared) ? true : null);
     await Promise.all([until(() => waits(here())), until(() => waits(there()))]);
     for (const { id } of jobs) expect(await here().job(id)).toMatchObject({ status: 'running', images: [] });
+    const { id: unwanted } = await here().submit({ prompt: 'needs no folder' });
+    const cancelled = await here().call(`/api/v1/jobs/${unwanted}/cancel`, {});
+    expect(cancelled, 'what needs no folder goes on').toMatchObject({ status: 200, json: { status: 'cancelled' } });
     // Somebody who tidies up thinks that nobody needs the one that waits here.
     const [file] = readdirSync(images).filter((name) => !before.includes(name));
     rmSync(join(images, file as string));

@@ -3,7 +3,7 @@ import { connectIpc } from '@qwen-supervisor/ipc/connect';
 import type { Link } from '@qwen-supervisor/ipc/link';
 import { VERSION } from '@qwen-supervisor/ipc/version';
 import type { ApiKey } from '@qwen-supervisor/protocol/api-keys';
-import { type CodedError, workerGivenUp } from '@qwen-supervisor/protocol/errors';
+import { type CodedError, isStoreAway, workerGivenUp } from '@qwen-supervisor/protocol/errors';
 import { EventRing } from '@qwen-supervisor/protocol/event-ring';
 import type { NumberedEvent } from '@qwen-supervisor/protocol/events';
 import { isTerminal, type Job, type JobEvent } from '@qwen-supervisor/protocol/job';
@@ -14,8 +14,11 @@ import type {
   SupervisorMethods,
   Welcome,
 } from '@qwen-supervisor/protocol/messages';
-import { mainWorker, type Vitals } from '@qwen-supervisor/protocol/status';
+import { drawsElsewhere, mainWorker, type Vitals } from '@qwen-supervisor/protocol/status';
 import { Abandoned } from './abandoned.js';
+
+/** From one look at a job to the next while the database is away. */
+const LOOK_AGAIN_MS = 1000;
 
 export type SupervisorLink = Link<SupervisorMethods, ClientMethods>;
 
@@ -148,9 +151,14 @@ export async function connectBackend(
             ([job, status]) => {
               const worker = mainWorker(status.children);
               if (isTerminal(job.status)) settle(() => resolve(job));
-              else if (worker.state === 'failed') giveUp(workerGivenUp(worker.reason));
+              else if (worker.state === 'failed' && !status.machines.some(drawsElsewhere))
+                giveUp(workerGivenUp(worker.reason));
             },
-            giveUp,
+            (error: CodedError) => {
+              if (!isStoreAway(error)) giveUp(error);
+              // The job is kept, and goes on.
+              else setTimeout(() => waiting.has(giveUp) && look(), LOOK_AGAIN_MS).unref();
+            },
           );
         waiting.add(giveUp);
         onMissed.add(look);

@@ -56,3 +56,8 @@ export function toCodedError(error: unknown): CodedError {
 export function workerGivenUp(reason: string): CodedError {
   return new CodedError('WORKER_FAILED', `the inference worker has been given up: ${reason}`);
 }
+
+/** Whether the database that machines share is away, and what it knows is still so when it is back. */
+export function isStoreAway(error: unknown): boolean {
+  return error instanceof CodedError && (error.code === 'STORE_UNREACHABLE' || error.code === 'STORE_SCHEMA_OLD');
+}

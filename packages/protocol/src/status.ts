@@ -194,6 +194,11 @@ export interface MachineStatus extends MachineReport {
   seenAt: string;
 }
 
+/** Another one that draws, or will again: its worker may be loading, and what it draws it ends also when drained. */
+export function drawsElsewhere({ isHere, isDrained, state, workers }: MachineStatus): boolean {
+  return !isHere && state === 'up' && workers.some((one) => one.job !== null || (!isDrained && one.state !== 'failed'));
+}
+
 export interface SystemStatus {
   supervisor: { pid: number; version: string; uptimeSeconds: number; url: string };
   /** Memory of the whole machine, and of that what can be had without taking it from anybody. */

@@ -2,7 +2,7 @@
 import { CodedError } from '@qwen-supervisor/protocol/errors';
 import type { PictureChange } from '@qwen-supervisor/protocol/events';
 import type { Job, JobEvent, JobProgress } from '@qwen-supervisor/protocol/job';
-import { isUp, type MachineReport, type MachineStatus } from '@qwen-supervisor/protocol/status';
+import { drawsElsewhere, isUp, type MachineReport, type MachineStatus } from '@qwen-supervisor/protocol/status';
 import { type State, whyGivenUp } from './core/state.js';
 import type { Core, JobDesk } from './jobs/job-desk.js';
 import type { JobStore } from './jobs/job-store.js';
@@ -23,11 +23,6 @@ interface Here {
   log: Log;
   store: JobStore;
   shared: SharedFiles | null;
-}
-
-/** Another one that draws, or will again: its worker may be loading, and what it draws it ends also when drained. */
-function mayDraw({ isHere, isDrained, state, workers }: MachineStatus): boolean {
-  return !isHere && state === 'up' && workers.some((one) => one.job !== null || (!isDrained && one.state !== 'failed'));
 }
 
 /** Heard by a store that is opened before there is anybody who could do something about it. */
@@ -83,7 +78,7 @@ export class OtherMachines implements ClaimHooks {
         this.#here?.log.logger.info({ machine: name }, `machine ${name} is ${state}, and was ${before.state}`);
     }
     this.#machines = machines;
-    this.#noteAlone(machines.some(mayDraw));
+    this.#noteAlone(machines.some(drawsElsewhere));
     if (isNews) this.#here?.events.publish({ type: 'machines', machines });
   }
 

@@ -223,6 +223,8 @@ describe.skipIf(!hasPostgres())('a shared job store', () => {
       return b.claim(TAKES_ANY);
     });
     expect(taken).toMatchObject({ id, attempts: 2 });
+    // Whichever of them has looked after it.
+    for (const one of [ofA, ofB]) await heard(one.onJobs, [id], 'requeued');
     await heard(ofA.onLost, id);
     expect(await a.finish(id, 1, 20, DONE)).toBeNull();
     expect(await a.release(id, 1, 'own', 0)).toBeNull();

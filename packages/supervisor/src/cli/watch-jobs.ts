@@ -1,5 +1,5 @@
 /** Waits for jobs of ours, and shows how they get on. */
-import { CodedError, workerGivenUp } from '@qwen-supervisor/protocol/errors';
+import { CodedError, isStoreAway, workerGivenUp } from '@qwen-supervisor/protocol/errors';
 import { isTerminal, type Job } from '@qwen-supervisor/protocol/job';
 import { type ChildState, mainWorker } from '@qwen-supervisor/protocol/status';
 import progress from 'cli-progress';
@@ -92,9 +92,17 @@ export function watchJobs(
       show(event.type === 'requeued' ? 'waiting' : 'drawing');
     };
     // They may have ended before we listened.
+    const look = (id: string) =>
+      void link.request('getJob', { id }).then(
+        (job) => isTerminal(job.status) && end(job),
+        (error: Error) => {
+          if (!isStoreAway(error)) fail(error);
+          // The job is kept, and goes on.
+          else setTimeout(() => left.has(id) && look(id), LOOK_MS).unref();
+        },
+      );
     watcher.missed = () => {
-      for (const id of left.keys())
-        void link.request('getJob', { id }).then((job) => isTerminal(job.status) && end(job), fail);
+      for (const id of left.keys()) look(id);
     };
     watcher.missed();
   });

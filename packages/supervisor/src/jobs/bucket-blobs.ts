@@ -2,6 +2,7 @@
  * Blobs in a bucket: Amazon's S3, or one of the many servers that speak its protocol. Reference: Amazon S3 API,
  * signature version 4.
  */
+import { AsyncLocalStorage } from 'node:async_hooks';
 import { CodedError } from '@qwen-supervisor/protocol/errors';
 import { S3mini } from 's3mini';
 import type { Blobs } from './blobs.js';
@@ -46,8 +47,8 @@ export class BucketBlobs implements Blobs {
   readonly #bucket: S3mini;
   /** What its last answer said that the time is; null before, and where it says nothing. */
   #nowMs: number | null = null;
-  /** The page of a list that was asked for last. */
-  #page = '';
+  /** Of a list that is being read: the pages that were asked for. */
+  readonly #pages = new AsyncLocalStorage<Set<string>>();
 
   /** `prefix`: of all keys; ends with a slash, or is empty. */
   constructor(address: string, prefix: string, credentials: Credentials) {
@@ -60,9 +61,9 @@ export class BucketBlobs implements Blobs {
         const url = String(input);
         const isList = url.includes('list-type=');
         // Some say of each page that there is another one, which is the same: s3mini would ask for ever.
-        if (isList && url === this.#page && url.includes('continuation-token='))
-          throw new Error('it lists the same page again and again');
-        if (isList) this.#page = url;
+        const pages = isList ? this.#pages.getStore() : undefined;
+        if (pages?.has(url)) throw new Error('it lists the same page again and again');
+        pages?.add(url);
         const hasBody = init?.method === 'PUT' || (init?.method === 'GET' && !isList);
         const response = await fetch(input, { ...init, signal: AbortSignal.timeout(hasBody ? BODY_MS : ANSWER_MS) });
         this.#nowMs = Date.parse(response.headers.get('date') ?? '') || null;
@@ -126,7 +127,8 @@ export class BucketBlobs implements Blobs {
   #entries(folder: string, beginning: string): Promise<Map<string, number>> {
     const inFolder = `${this.#prefix}${folder}/`;
     return this.#reach(async () => {
-      const objects = await this.#bucket.listObjects('/', inFolder + beginning);
+      const list = () => this.#bucket.listObjects('/', inFolder + beginning);
+      const objects = await this.#pages.run(new Set(), list);
       if (objects === null) throw new Error('there is no such bucket');
       return new Map(
         objects.map(({ Key, LastModified }) => [Key.slice(inFolder.length), Number(new Date(LastModified))]),

@@ -66,10 +66,8 @@ export class FolderBlobs implements Blobs {
     return ages;
   }
 
-  remove(keys: readonly string[]): Promise<void> {
-    return this.#reach(async () => {
-      for (const key of keys) await rm(join(this.#root, key), { force: true });
-    });
+  async remove(keys: readonly string[]): Promise<void> {
+    for (const key of keys) await this.#reach(() => rm(join(this.#root, key), { force: true }));
   }
 
   async #reach<T>(act: () => Promise<T>): Promise<T> {

@@ -7,12 +7,14 @@ import type { Job, PictureFilter, PictureMarks } from '@qwen-supervisor/protocol
 import type { PictureFacets, PicturePage } from '@qwen-supervisor/protocol/messages';
 import type { Logger } from 'pino';
 import type { EventLog } from '../records/event-log.js';
-import type { Expired, JobStore } from './job-store.js';
+import type { Expired, JobStore, KeepLimits } from './job-store.js';
 import type { OrderedWrites } from './ordered-writes.js';
 import type { SharedFiles } from './shared-files.js';
 import { INPUT_AGE_MS, removeInputs, removePicture, tidily } from './stored-pictures.js';
 
 const DAY_MS = 86_400_000;
+/** Meanwhile others wait, and somebody may take back what is thrown away: then it is looked at anew. */
+const FORGOTTEN_AT_ONCE = 50;
 /** Ids of one event. */
 const TOLD_AT_ONCE = 1000;
 
@@ -75,34 +77,41 @@ export class Gallery {
   /** Tells how many pictures were in it. */
   async emptyTrash(): Promise<number> {
     const { writes, store } = this.#parts;
-    const limits = {
-      finishedBefore: null,
-      trashedBefore: new Date(Date.now() + DAY_MS).toISOString(),
-      keepBytes: null,
-    };
-    const thrownAway = await writes.inOurErrors(store.expired(limits));
-    await this.#forget(thrownAway);
-    return thrownAway.length;
+    for (let count = 0; ; ) {
+      const limits = await writes.inOurErrors(this.#limits({ keepDays: null, keepTrashDays: -1, keepBytes: null }));
+      const expired = await writes.inOurErrors(store.expired(limits));
+      if (expired.length === 0) return count;
+      const part = expired.slice(0, FORGOTTEN_AT_ONCE);
+      await this.#forget(part);
+      count += part.length;
+    }
+  }
+
+  /** By the clock of the store: that of a machine may be wrong by years. */
+  async #limits({ keepDays, keepTrashDays, keepBytes }: Keep): Promise<KeepLimits> {
+    const nowMs = await this.#parts.store.nowMs();
+    const before = (days: number | null) => (days === null ? null : new Date(nowMs - days * DAY_MS).toISOString());
+    return { finishedBefore: before(keepDays), trashedBefore: before(keepTrashDays), keepBytes };
   }
 
   /** Removes finished jobs and pictures beyond what the operator wants to keep. */
   expire(): void {
     const { writes, store, log } = this.#parts;
-    const { keepDays, keepTrashDays, keepBytes } = this.#keep();
-    const before = (days: number | null) => (days === null ? null : new Date(Date.now() - days * DAY_MS).toISOString());
-    const [finishedBefore, trashedBefore] = [before(keepDays), before(keepTrashDays)];
-    if (finishedBefore === null && trashedBefore === null && keepBytes === null) return;
+    const keep = this.#keep();
+    if (Object.values(keep).every((limit) => limit === null)) return;
     writes.later(async () => {
-      const expired = await store.expired({ finishedBefore, trashedBefore, keepBytes });
+      const expired = await store.expired(await this.#limits(keep));
       if (expired.length === 0) return;
+      const part = expired.slice(0, FORGOTTEN_AT_ONCE);
       try {
-        await this.#forget(expired);
+        await this.#forget(part);
       } catch (error) {
         // What lies there is found again at the next look; pictures that are drawn do not wait for it.
         if (!(error instanceof CodedError) || error.code !== 'SHARED_FOLDER_UNREACHABLE') throw error;
         return log.warn({ code: error.code }, `finished jobs could not be removed: ${error.message}`);
       }
-      log.info({ jobs: expired.length }, 'finished jobs removed: older or larger than is to be kept');
+      log.info({ jobs: part.length }, 'finished jobs removed: older or larger than is to be kept');
+      if (part.length < expired.length) this.expire();
     });
   }
 

@@ -24,12 +24,13 @@ import type { State } from '../core/state.js';
 import type { EventLog } from '../records/event-log.js';
 import { Gallery, type Keep } from './gallery.js';
 import { checkpointedSteps, removeCheckpoints, removeHalfWritten } from './job-checkpoints.js';
-import type { JobStore, Taker } from './job-store.js';
+import { type JobStore, listAll, type Taker } from './job-store.js';
 import { liveJob, type Others } from './live-job.js';
 import { OrderedWrites } from './ordered-writes.js';
 import { QueueLine } from './queue-line.js';
 import type { SharedFiles } from './shared-files.js';
-import { removeInputs, removePicture, tidily } from './stored-pictures.js';
+import { removePicture, tidily } from './stored-pictures.js';
+import { tidyUp } from './tidy.js';
 
 /** What is known of a queue of days may be otherwise in an hour. */
 const RETRY_MAX_SECONDS = 3600;
@@ -73,6 +74,8 @@ export class JobDesk {
   readonly #events: EventLog;
   readonly #core: Core;
   readonly #writes: OrderedWrites;
+  /** What waits for the shared folder: nothing else does. */
+  readonly #copies: OrderedWrites;
   readonly #line: QueueLine;
   /** Null where all that is drawn is drawn here. */
   readonly #shared: SharedFiles | null;
@@ -87,16 +90,18 @@ export class JobDesk {
     this.#log = parts.log;
     this.#events = parts.events;
     this.#core = core;
-    this.#writes = new OrderedWrites(parts.log, {
-      whenAway: (error) => parts.store.whenAway(error),
+    const hooks = {
+      whenAway: (error: unknown) => parts.store.whenAway(error),
       onWritten: () => this.#line.changed(),
-      onFailure: (error) => {
+      onFailure: (error: CodedError) => {
         parts.log.error({ code: error.code }, error.message);
         core.send({ type: 'store-failed', atMs: core.nowMs(), error: error.toObject() });
       },
-    });
+    };
+    this.#writes = new OrderedWrites('the job database', parts.log, hooks);
+    this.#copies = new OrderedWrites('the shared folder', parts.log, hooks);
     this.gallery = new Gallery({ ...parts, writes: this.#writes }, () => this.bounds);
-    this.#line = new QueueLine(parts.store, this.#writes);
+    this.#line = new QueueLine(parts.store, this.#writes, () => this.#writes.problem ?? this.#copies.problem);
   }
 
   /** How many jobs there are, and why nothing gets on. */
@@ -160,7 +165,7 @@ export class JobDesk {
 
   /** @throws CodedError JOB_NOT_FOUND */
   async get(id: string): Promise<Job> {
-    return this.#withLiveField(found(await this.#writes.inOurErrors(this.#store.get(id))));
+    return this.#live(await this.#writes.inOurErrors(this.#store.get(id)));
   }
 
   async list(filter: JobFilter, cursor: number | null, limit: number): Promise<{ jobs: Job[]; next: number | null }> {
@@ -204,7 +209,7 @@ export class JobDesk {
       if (error.code !== 'JOB_STORE_UNUSABLE' && !ifQueued) this.#cancelRunning(id, keep);
       throw error;
     });
-    return this.#withLiveField(found(job));
+    return this.#live(job);
   }
 
   #cancelRunning(jobId: string, keep: boolean): void {
@@ -222,7 +227,7 @@ export class JobDesk {
   /** On whatever machine they run. One that has ended meanwhile is not counted. */
   async #cancelRuns(group: string | null): Promise<number> {
     const filter = { status: 'running' as const, source: null, group, ids: null };
-    const { jobs: running } = await this.#writes.inOurErrors(this.#store.list(filter, null, 10_000));
+    const running = await this.#writes.inOurErrors(listAll(this.#store, filter));
     const jobs = await Promise.all(running.map(({ id }) => this.cancel(id)));
     return jobs.filter(({ status }) => status === 'running' || status === 'cancelled').length;
   }
@@ -243,7 +248,7 @@ export class JobDesk {
     const place = before === null ? { priority: priority ?? 0 } : { before };
     const moved = await this.#writes.ask(() => this.#store.move(id, place));
     if (!moved) throw new CodedError('JOB_NOT_QUEUED');
-    const job = await this.#withLiveField(moved);
+    const job = await this.#live(moved);
     this.#publish({ type: 'moved', jobId: id, job });
     return job;
   }
@@ -256,9 +261,14 @@ export class JobDesk {
   }
 
   claim(worker: WorkerName): void {
+    const shared = this.#shared;
+    // Who cannot read what a job needs leaves it to others.
+    if (shared === null) this.#claim(worker);
+    else this.#copies.later(() => shared.requireThere().then(() => this.#claim(worker)));
+  }
+
+  #claim(worker: WorkerName): void {
     this.#writes.later(async () => {
-      // Who cannot read what a job needs leaves it to others.
-      await this.#shared?.requireThere();
       const job = await this.#store.claim(this.#core.takerFor(worker));
       this.#core.send({ type: 'claimed', worker, atMs: this.#core.nowMs(), job: job && (await this.#madeReady(job)) });
     });
@@ -294,9 +304,16 @@ export class JobDesk {
   }
 
   finish(id: string, attempt: number, step: number, outcome: JobOutcome): void {
+    const shared = this.#shared;
+    if (shared === null || outcome.status !== 'done') return this.#finish(id, attempt, step, outcome);
+    this.#copies.later(async () => {
+      if (await shared.putPicture(outcome)) this.#finish(id, attempt, step, outcome);
+      else this.release(id, attempt, 'its picture was removed before it was copied', 'none', step);
+    });
+  }
+
+  #finish(id: string, attempt: number, step: number, outcome: JobOutcome): void {
     this.#writes.later(async () => {
-      if (outcome.status === 'done' && (await this.#shared?.putPicture(outcome)) === false)
-        return this.release(id, attempt, 'its picture was removed before it was copied', 'none', step);
       const job = await this.#store.finish(id, attempt, step, outcome);
       // Another machine's counts, and has the same name.
       if (!job && this.#shared && outcome.status === 'done')
@@ -317,21 +334,9 @@ export class JobDesk {
     this.tidy();
   }
 
-  /** What nobody needs any more, whatever the bounds are: pictures of requests that were refused, for one. */
   tidy(): void {
-    this.#writes.later(async () => {
-      const inputs = await this.#store.inputs();
-      const shared = (await this.#shared?.begun()) ?? [];
-      const begun = [...new Set([...checkpointedSteps(this.#dataDir).keys(), ...shared])];
-      const jobs = await Promise.all(begun.map((id) => this.#store.get(id)));
-      const open = new Set(jobs.flatMap((job) => (job && !isTerminal(job.status) ? job.id : [])));
-      tidily(this.#log, () => {
-        // Not those that were begun since.
-        removeCheckpoints(this.#dataDir, (id) => open.has(id) || !begun.includes(id));
-        removeInputs(this.#dataDir, inputs);
-      });
-      for (const id of shared) if (!open.has(id)) this.#shared?.ended(id);
-    });
+    const place = { dataDir: this.#dataDir, store: this.#store, shared: this.#shared, log: this.#log };
+    this.#writes.later(() => tidyUp(place));
     this.gallery.expire();
   }
 
@@ -348,6 +353,7 @@ export class JobDesk {
   }
 
   async close(): Promise<void> {
+    await this.#copies.close();
     await this.#writes.close();
     await this.#store.close();
   }
@@ -379,7 +385,8 @@ export class JobDesk {
     );
   }
 
-  async #withLiveField(job: Job): Promise<Job> {
+  async #live(job: Job | null): Promise<Job> {
+    if (!job) throw new CodedError('JOB_NOT_FOUND');
     return (await this.#withLiveFields([job]))[0] as Job;
   }
 
@@ -389,9 +396,4 @@ export class JobDesk {
     const [state, atMs] = [this.#core.state(), this.#core.nowMs()];
     return jobs.map((job) => liveJob(job, { state, atMs, place: line?.get(job.id), others: this.#others }));
   }
-}
-
-function found(job: Job | null): Job {
-  if (!job) throw new CodedError('JOB_NOT_FOUND');
-  return job;
 }

@@ -21,6 +21,9 @@ export const OWN_DEATHS_MAX = 2;
 /** This many kills from outside in a row, without one completed step, too: whatever kills, the job does not get on. */
 export const OUTSIDE_DEATHS_MAX = 5;
 
+/** Jobs of a page that nobody sees. */
+const LISTED_AT_ONCE = 1000;
+
 /** What a job is after an attempt that ended with this death. */
 export function afterDeath(
   job: { own_deaths: number; outside_deaths: number; cancel_requested: number },
@@ -141,6 +144,8 @@ export interface JobStore {
   /** Where a picture's file lies, relative to the data folder. */
   findImage(id: string): Promise<{ file: string; sha256: string } | null>;
   counts(): Promise<{ queued: number; running: number }>;
+  /** Milliseconds since 1970 by the clock that its times are of. */
+  nowMs(): Promise<number>;
   /**
    * Releases every running job: nothing runs when a supervisor starts. Each died together with its supervisor, after
    * the step that `completedSteps` knows of.
@@ -159,4 +164,15 @@ export interface JobStore {
   /** What to call it where the operation that failed so may succeed later; null where it will not. */
   whenAway(error: unknown): 'DISK_FULL' | 'STORE_UNREACHABLE' | 'STORE_SCHEMA_OLD' | null;
   close(): Promise<void>;
+}
+
+/** However many pages it takes. */
+export async function listAll(store: JobStore, filter: JobFilter): Promise<Job[]> {
+  const all: Job[] = [];
+  for (let cursor: number | null = null, more = true; more; more = cursor !== null) {
+    const page: { jobs: Job[]; next: number | null } = await store.list(filter, cursor, LISTED_AT_ONCE);
+    all.push(...page.jobs);
+    cursor = page.next;
+  }
+  return all;
 }

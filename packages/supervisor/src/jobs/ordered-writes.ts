@@ -20,13 +20,18 @@ export interface WriteHooks {
 }
 
 export class OrderedWrites {
+  readonly #what: string;
   readonly #log: Logger;
+  /** Of those who ask, and whose turn has not come: tells them that it will not. */
+  readonly #asking = new Set<(problem: CodedError) => void>();
   readonly #hooks: WriteHooks;
   #tail: Promise<unknown> = Promise.resolve();
   #problem: CodedError | null = null;
   #closing = false;
 
-  constructor(log: Logger, hooks: WriteHooks) {
+  /** `what` is written: as a message names it. */
+  constructor(what: string, log: Logger, hooks: WriteHooks) {
+    this.#what = what;
     this.#log = log;
     this.#hooks = hooks;
   }
@@ -53,17 +58,26 @@ export class OrderedWrites {
   ask<T>(operation: () => Promise<T>): Promise<T> {
     const { code, message } = this.#problem ?? {};
     if (code) return Promise.reject(new CodedError(code, message));
-    return this.add(async () => {
-      try {
-        return { written: await operation() };
-      } catch (cause) {
-        const code = this.#codeOf(cause);
-        if (code === null) throw cause;
-        return { refusal: new CodedError(code, `the job database: ${(cause as Error).message}`, { cause }) };
-      }
-    }).then((outcome) => {
-      if ('refusal' in outcome) throw outcome.refusal;
-      return outcome.written;
+    return new Promise<T>((resolve, reject) => {
+      let isRefused = false;
+      const refuse = ({ code, message }: CodedError) => {
+        isRefused = true;
+        this.#asking.delete(refuse);
+        reject(new CodedError(code, message));
+      };
+      this.#asking.add(refuse);
+      const act = async () => {
+        this.#asking.delete(refuse);
+        if (isRefused) return;
+        try {
+          resolve(await operation());
+        } catch (cause) {
+          const code = this.#codeOf(cause);
+          if (code === null) throw cause;
+          reject(new CodedError(code, `${this.#what}: ${(cause as Error).message}`, { cause }));
+        }
+      };
+      this.add(act).catch(reject);
     });
   }
 
@@ -108,15 +122,16 @@ export class OrderedWrites {
       try {
         const result = await operation();
         this.#hooks.onWritten();
-        if (this.#problem !== null) this.#log.info('the job database can be written again');
+        if (this.#problem !== null) this.#log.info(`${this.#what} can be written again`);
         this.#problem = null;
         return result;
       } catch (error) {
         const code = this.#codeOf(error);
         if (code === null || this.#closing) throw error;
-        const message = `the job database cannot be written: ${(error as Error).message}`;
+        const message = `${this.#what} cannot be written: ${(error as Error).message}`;
         if (this.#problem === null) this.#log.error({ code }, `${message}; trying on`);
         this.#problem = new CodedError(code, message);
+        for (const refuse of this.#asking) refuse(this.#problem);
         await new Promise((resolve) => setTimeout(resolve, RETRY_MS));
       }
     }

@@ -147,12 +147,16 @@ export async function postgresJobStore({ database, engine, hooks, host }: Postgr
     const taken = await alone().all<SharedRow>(
       `SELECT * FROM ${jobs} WHERE status = 'running' AND NOT ${engine.holds('jobs')}`,
     );
-    for (const { id, attempts, entry, retry_count: retryCount } of taken)
-      await transaction(async (sql) => {
+    for (const { id, attempts, entry, retry_count: retryCount } of taken) {
+      const back = await transaction(async (sql) => {
         const still = `SELECT * FROM ${jobs} WHERE id = $1 AND attempts = $2 AND status = 'running' FOR UPDATE`;
         const row = await sql.one<SharedRow>(still, id, attempts);
-        if (row && !(await engine.isHeld(sql, { id: entry, retryCount }))) await putBack(sql, row, 'outside', row.step);
+        const isLost = row && !(await engine.isHeld(sql, { id: entry, retryCount }));
+        return isLost ? putBack(sql, row, 'outside', row.step) : null;
       });
+      // The others hear it; nobody here has done it.
+      if (back) hooks.onJobs([id], back.status === 'queued' ? 'requeued' : 'ended');
+    }
   }
 
   await engine.warm();
@@ -331,6 +335,12 @@ export async function postgresJobStore({ database, engine, hooks, host }: Postgr
       return (await alone().all<Waiting>(query, limit)).map(({ id, work }) => ({ id, work }));
     },
     counts: () => counts(alone()),
+    async nowMs() {
+      const row = await alone().one<{ ms: number }>(
+        'SELECT extract(epoch FROM clock_timestamp())::float8 * 1000 AS ms',
+      );
+      return (row as { ms: number }).ms;
+    },
     async recover(completedSteps) {
       const held = await alone().all<Row>(
         `SELECT * FROM ${jobs} WHERE status = 'running' AND host = $1 ORDER BY position`,

@@ -2,7 +2,7 @@
 import type { CodedError } from '@qwen-supervisor/protocol/errors';
 import type { Job } from '@qwen-supervisor/protocol/job';
 import type { QueueStatus } from '@qwen-supervisor/protocol/status';
-import type { JobStore } from './job-store.js';
+import { type JobStore, listAll } from './job-store.js';
 import type { OrderedWrites } from './ordered-writes.js';
 
 /** Jobs in line whose place is known. */
@@ -18,23 +18,26 @@ export interface Place {
 export class QueueLine {
   readonly #store: JobStore;
   readonly #writes: OrderedWrites;
+  readonly #problem: () => string | null;
   #counted = { queued: 0, running: 0 };
   #places: Map<string, Place> | null = null;
   /** Counts the changes: what was read before one is not kept after it. */
   #changes = 0;
 
-  constructor(store: JobStore, writes: OrderedWrites) {
+  /** `problem`: why nothing gets on, where something is awaited. */
+  constructor(store: JobStore, writes: OrderedWrites, problem: () => string | null) {
     this.#store = store;
     this.#writes = writes;
+    this.#problem = problem;
   }
 
   /** How many there are; while the store does not answer as last known: a status is wanted then above all. */
   async standing(): Promise<Pick<QueueStatus, 'queued' | 'running' | 'problem'>> {
     try {
       this.#counted = await this.#writes.inOurErrors(this.#store.counts());
-      return { ...this.#counted, problem: this.#writes.problem };
+      return { ...this.#counted, problem: this.#problem() };
     } catch (error) {
-      return { ...this.#counted, problem: this.#writes.problem ?? (error as CodedError).message };
+      return { ...this.#counted, problem: this.#problem() ?? (error as CodedError).message };
     }
   }
 
@@ -43,7 +46,7 @@ export class QueueLine {
     const places = await this.places();
     const ids = [...places.keys()].slice(0, limit);
     const filter = { status: 'queued' as const, source: null, group: null, ids };
-    const { jobs } = await this.#writes.inOurErrors(this.#store.list(filter, null, limit));
+    const jobs = await this.#writes.inOurErrors(listAll(this.#store, filter));
     const placeOf = ({ id }: Job) => places.get(id)?.position ?? 0;
     return jobs.sort((a, b) => placeOf(a) - placeOf(b));
   }

@@ -178,6 +178,9 @@ export function sqliteJobStore(db: Database.Database): JobStore {
         }),
       );
     },
+    async nowMs() {
+      return Date.now();
+    },
     async remove(ids) {
       const statement = prepare('DELETE FROM jobs WHERE id = ? AND finished_at IS NOT NULL');
       transaction(() => {
