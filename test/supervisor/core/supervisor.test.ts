@@ -102,7 +102,13 @@ test('a job whose attempt began after step 3 has not got on until step 4', () =>
   } as const;
   const resumed: Event[] = [...DRAWING, { type: 'job-begun', ...begun }];
   expect(play(...resumed).effects).toEqual([
-    { type: 'begin', jobId: 'a', attempt: 1, start: { step: 3, startedOverReason: null, device: 'cpu', model: 'm' } },
+    {
+      type: 'begin',
+      worker: 'inference',
+      jobId: 'a',
+      attempt: 1,
+      start: { step: 3, startedOverReason: null, device: 'cpu', model: 'm' },
+    },
   ]);
   const killed = child('inference', exited(null, 'SIGKILL'));
   expect(play(...resumed, killed).effects).toContainEqual(expect.objectContaining({ death: 'outside', step: 3 }));
