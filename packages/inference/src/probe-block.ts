@@ -1,5 +1,6 @@
 /** What one block of the transformer at Qwen-Image's own width takes on a device, and whether it comes out right. */
 import { VERSION } from '@qwen-supervisor/ipc/version';
+import { type Compute, narrow } from '@qwen-supervisor/model/layers';
 import { OnnxGraph } from '@qwen-supervisor/model/onnx';
 import { syntheticBlock, WIDTHS } from '@qwen-supervisor/model/synthetic-block';
 import type { TransformerPart } from '@qwen-supervisor/model/transformer';
@@ -9,12 +10,17 @@ import { env, InferenceSession, Tensor } from 'onnxruntime-node';
 import type { BenchCommand } from './bench-main.js';
 import { processorName, threadCount } from './processors.js';
 import { abilityOf, difference, providerOf } from './recipe/device.js';
-import { runBlock, TEXT_TOKENS } from './recipe/run-block.js';
+import { blockFeeds, runBlock, TEXT_TOKENS } from './recipe/run-block.js';
 import { fromRuntime } from './recipe/runtime-error.js';
 
-/** Of a float32 product that says what the device can do at most, of the tokens of the smallest picture. */
-const [K, N] = [3072, 3072];
-const PEAK_RUNS = 3;
+/** Of ONNX, `TensorProto.DataType`. */
+const FLOAT32 = 1;
+/** Of the products that say what the device can do at most, of the tokens of the smallest picture. */
+const WIDTH = 3072;
+/** Of a card, where what goes over the bus, once, would be most of a single product's time. */
+const PRODUCTS_ON_CARD = 20;
+/** The fastest of them counts: others may disturb one. */
+const RUNS = 3;
 /** Tokens at which the device is compared with the processor: few, because the processor computes them as well. */
 const COMPARED = 16;
 
@@ -23,7 +29,7 @@ export interface BlockProbe extends DeviceAbility {
   name: string;
   driver: string | null;
   runtime: string;
-  /** Operations a second of one float32 product. */
+  /** Operations a second of large products in what the blocks are computed in. */
   peak: number;
   /** Relative difference from the processor's result; null on the processor itself. */
   difference: number | null;
@@ -40,9 +46,9 @@ export async function probeBlock(
   const { refused, ...ability } = await abilityOf(device);
   const runtime = `qwen-supervisor ${VERSION}, onnxruntime ${env.versions.node}, ${processorName()}, ${threads} threads`;
   say(`${device} ${name}${driver === null ? '' : `, ${driver}`}; ${runtime}`);
-  const peak = await measurePeak(device, threads, ((sides[0] as number) / 16) ** 2);
+  const peak = await measurePeak(device, ability.compute, threads, ((sides[0] as number) / 16) ** 2);
   say(
-    `attention ${ability.attention}, blocks in ${ability.compute}; one product in float32: ${(peak / 1e12).toFixed(2)} TFLOPS`,
+    `attention ${ability.attention}, blocks in ${ability.compute}; large products in it: ${(peak / 1e12).toFixed(2)} TFLOPS`,
   );
   for (const one of refused) say(`not in ${one}`);
   // Rounded to eight bits two devices differ in what they round: exactly they are compared without.
@@ -50,20 +56,23 @@ export async function probeBlock(
   if (difference !== null) say(`differs from the processor by ${difference.toExponential(1)}`);
   const part = syntheticBlock(folder, 4, ability);
   const session = await open(part, device, threads, folder);
-  // The first run is another: shaders are compiled, and memory is taken.
   await run(session, part, COMPARED);
   const blocks: BlockProbe['blocks'] = [];
   for (const side of sides) {
     const tokens = (side / 16) ** 2;
-    const begunMs = performance.now();
-    await run(session, part, tokens);
-    const milliseconds = performance.now() - begunMs;
+    const feeds = blockFeeds(part, WIDTHS, side / 16);
+    // As between two blocks: the image's stream stays where it is.
+    const act = () => session.run(feeds, ['nextWords']);
+    // On a card the first run of a size is another: it compiles shaders, and takes memory. The processor needs none
+    // such, and takes its time.
+    if (device !== 'cpu') await act();
+    const milliseconds = await fastest(act, device === 'cpu' ? 1 : RUNS);
     const operationsPerSecond = (1000 * operationsOf(tokens)) / milliseconds;
     blocks.push({ side, milliseconds, operationsPerSecond, residentBytes: process.memoryUsage().rss });
     const share = Math.round((100 * operationsPerSecond) / peak);
     const ms = milliseconds.toFixed(milliseconds < 100 ? 1 : 0);
     say(
-      `${side}x${side}: ${ms} ms a block, ${(operationsPerSecond / 1e12).toFixed(2)} TFLOPS, ${share} % of the product; ` +
+      `${side}x${side}: ${ms} ms a block, ${(operationsPerSecond / 1e12).toFixed(2)} TFLOPS, ${share} % of the products; ` +
         `60 blocks: ${((60 * milliseconds) / 1000).toFixed(1)} s a pass; ${(process.memoryUsage().rss / 1e9).toFixed(2)} GB of this machine's memory`,
     );
   }
@@ -110,23 +119,34 @@ function run(session: InferenceSession, part: TransformerPart, tokens: number): 
   return runBlock(session, part, WIDTHS, Math.ceil(Math.sqrt(tokens)));
 }
 
-/** The fastest of some runs: others may disturb one. */
-async function measurePeak(device: string, threads: number, m: number): Promise<number> {
-  const g = new OnnxGraph('product');
-  const weights = g.floats(new Float32Array(K * N).fill(0.5), [K, N]);
-  g.output('y', g.node('MatMul', [g.input('x', ['m', K]), weights]), ['m', N]);
+async function measurePeak(device: string, compute: Compute, threads: number, m: number): Promise<number> {
+  const count = device === 'cpu' ? 1 : PRODUCTS_ON_CARD;
+  const g = new OnnxGraph('products');
+  // The mean of what is multiplied: the values stay as they are.
+  const weights = narrow(g, g.floats(new Float32Array(WIDTH ** 2).fill(1 / WIDTH), [WIDTH, WIDTH]), compute);
+  let x = narrow(g, g.input('x', ['m', WIDTH]), compute);
+  for (let n = 0; n < count; n++) x = g.node('MatMul', [x, weights]);
+  const row = g.node('Gather', [x, g.ints([0])], { axis: 0 });
+  g.output('y', compute === 'float32' ? row : g.node('Cast', [row], { to: FLOAT32 }), [1, WIDTH]);
   const session = await InferenceSession.create(g.encode(new Map()), {
     executionProviders: [providerOf(device)],
     intraOpNumThreads: threads,
+    logSeverityLevel: 3,
   });
-  const feeds = { x: new Tensor('float32', new Float32Array(m * K).fill(0.5), [m, K]) };
+  const feeds = { x: new Tensor('float32', new Float32Array(m * WIDTH).fill(0.5), [m, WIDTH]) };
   await session.run(feeds);
+  const best = await fastest(() => session.run(feeds), RUNS);
+  await session.release();
+  return (2000 * count * m * WIDTH ** 2) / best;
+}
+
+/** Milliseconds. */
+async function fastest(act: () => Promise<unknown>, runs: number): Promise<number> {
   let best = Number.POSITIVE_INFINITY;
-  for (let n = 0; n < PEAK_RUNS; n++) {
+  for (let n = 0; n < runs; n++) {
     const begunMs = performance.now();
-    await session.run(feeds);
+    await act();
     best = Math.min(best, performance.now() - begunMs);
   }
-  await session.release();
-  return (2000 * m * K * N) / best;
+  return best;
 }

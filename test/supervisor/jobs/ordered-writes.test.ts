@@ -26,5 +26,12 @@ test('who asks while an operation is tried again and again is told so, also who 
   await vi.waitFor(() => expect(said).toEqual(['finished']), { timeout: 10_000 });
   expect(await writes.ask(async () => said.push('asked again'))).toBe(2);
   expect(said, 'what was refused is not done later').toEqual(['finished', 'asked again']);
+  // Whoever is answered finds what he has changed.
+  const order: string[] = [];
+  const noting = { ...hooks, onWritten: () => order.push('known to be written') };
+  const next = new OrderedWrites('the job database', pino({ level: 'silent' }), noting);
+  await next.ask(async () => order.push('written'));
+  order.push('answered');
+  expect(order).toEqual(['written', 'known to be written', 'answered']);
   expect(hooks.onFailure).not.toHaveBeenCalled();
 });

@@ -14,7 +14,7 @@ import { INPUT_AGE_MS, removeInputs, removePicture, tidily } from './stored-pict
 
 const DAY_MS = 86_400_000;
 /** Meanwhile others wait, and somebody may take back what is thrown away: then it is looked at anew. */
-const FORGOTTEN_AT_ONCE = 50;
+const FORGOTTEN_AT_ONCE = 500;
 /** Ids of one event. */
 const TOLD_AT_ONCE = 1000;
 
@@ -98,7 +98,7 @@ export class Gallery {
   expire(): void {
     const { writes, store, log } = this.#parts;
     const keep = this.#keep();
-    if (Object.values(keep).every((limit) => limit === null)) return;
+    if (keep.keepDays === null && keep.keepTrashDays === null && keep.keepBytes === null) return;
     writes.later(async () => {
       const expired = await store.expired(await this.#limits(keep));
       if (expired.length === 0) return;

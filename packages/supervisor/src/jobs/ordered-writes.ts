@@ -68,16 +68,18 @@ export class OrderedWrites {
       this.#asking.add(refuse);
       const act = async () => {
         this.#asking.delete(refuse);
-        if (isRefused) return;
+        if (isRefused) return () => {};
         try {
-          resolve(await operation());
+          const result = await operation();
+          return () => resolve(result);
         } catch (cause) {
           const code = this.#codeOf(cause);
           if (code === null) throw cause;
-          reject(new CodedError(code, `${this.#what}: ${(cause as Error).message}`, { cause }));
+          return () => reject(new CodedError(code, `${this.#what}: ${(cause as Error).message}`, { cause }));
         }
       };
-      this.add(act).catch(reject);
+      // When it is known that it was written, and not before.
+      this.add(act).then((tell) => tell(), reject);
     });
   }
 
