@@ -34,7 +34,8 @@ describe.skipIf(!hasBrowser())('the page', () => {
     await page.getByTestId('status').filter({ hasText: 'ready' }).waitFor();
   });
 
-  test('takes a new snapshot where too much was missed', async () => {
+  // Once more where the machine was so busy that the page had no stream yet that could break.
+  test('takes a new snapshot where too much was missed', { retry: 1 }, async () => {
     const { page } = await browser.open(`${product.url}/app/queue`);
     await page.getByText('Nothing is queued').waitFor();
     const reset = {
