@@ -1,7 +1,7 @@
 /** What one block of the transformer at Qwen-Image's own width takes on a device, and whether it comes out right. */
 import { VERSION } from '@qwen-supervisor/ipc/version';
 import { type Compute, narrow } from '@qwen-supervisor/model/layers';
-import { OnnxGraph } from '@qwen-supervisor/model/onnx';
+import { CAST_TO, OnnxGraph } from '@qwen-supervisor/model/onnx';
 import { syntheticBlock, WIDTHS } from '@qwen-supervisor/model/synthetic-block';
 import type { TransformerPart } from '@qwen-supervisor/model/transformer';
 import { placeWeights } from '@qwen-supervisor/model/weights';
@@ -13,8 +13,6 @@ import { abilityOf, difference, providerOf } from './recipe/device.js';
 import { blockFeeds, runBlock, TEXT_TOKENS } from './recipe/run-block.js';
 import { fromRuntime } from './recipe/runtime-error.js';
 
-/** Of ONNX, `TensorProto.DataType`. */
-const FLOAT32 = 1;
 /** Of the products that say what the device can do at most, of the tokens of the smallest picture. */
 const WIDTH = 3072;
 /** Of a card, where what goes over the bus, once, would be most of a single product's time. */
@@ -127,7 +125,7 @@ async function measurePeak(device: string, compute: Compute, threads: number, m:
   let x = narrow(g, g.input('x', ['m', WIDTH]), compute);
   for (let n = 0; n < count; n++) x = g.node('MatMul', [x, weights]);
   const row = g.node('Gather', [x, g.ints([0])], { axis: 0 });
-  g.output('y', compute === 'float32' ? row : g.node('Cast', [row], { to: FLOAT32 }), [1, WIDTH]);
+  g.output('y', compute === 'float32' ? row : g.node('Cast', [row], { to: CAST_TO.float32 }), [1, WIDTH]);
   const session = await InferenceSession.create(g.encode(new Map()), {
     executionProviders: [providerOf(device)],
     intraOpNumThreads: threads,

@@ -1,5 +1,13 @@
 /** What keeps a device from being used, from what ONNX Runtime says when a session is to be made for it. */
-import { CodedError } from './errors.js';
+import { CodedError, type ErrorCode } from './errors.js';
+
+/** What is wrong with a device, and not with what is computed there: another one may do. */
+export const OF_DEVICE: readonly ErrorCode[] = [
+  'DEVICE_UNAVAILABLE',
+  'DEVICE_DRIVER_UNUSABLE',
+  'DEVICE_DRIVER_OLD',
+  'CUDA_RUNTIME_INCOMPLETE',
+];
 
 /** cudaErrorInsufficientDriver, cudaErrorSystemDriverMismatch. Reference: CUDA runtime API, `cudaError`. */
 const DRIVER_FAILURES = [35, 803];

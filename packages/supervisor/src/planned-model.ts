@@ -2,6 +2,7 @@
 import { lookAtModel } from '@qwen-supervisor/model/preflight';
 import type { Config } from '@qwen-supervisor/protocol/config';
 import { type ChosenDevice, type DeviceAbility, listOfDevices, parseDevice } from '@qwen-supervisor/protocol/device';
+import { OF_DEVICE } from '@qwen-supervisor/protocol/device-fault';
 import { CodedError, type ErrorCode } from '@qwen-supervisor/protocol/errors';
 import type { ModelInfo } from '@qwen-supervisor/protocol/messages';
 import type { ExitCause, WorkerName } from '@qwen-supervisor/protocol/status';
@@ -17,13 +18,7 @@ const LOOK_MS = 180_000;
 /** Ends that tell of less memory than there was when the plan was made. */
 const MEMORY_CAUSES: ExitCause[] = ['oom-killed', 'memory-limit', 'device-memory'];
 /** What keeps a model from one device, and not from the next. */
-const OF_DEVICE: ErrorCode[] = [
-  'DEVICE_UNAVAILABLE',
-  'DEVICE_DRIVER_UNUSABLE',
-  'DEVICE_DRIVER_OLD',
-  'CUDA_RUNTIME_INCOMPLETE',
-  'MODEL_TOO_LARGE',
-];
+const KEPT_FROM: readonly ErrorCode[] = [...OF_DEVICE, 'MODEL_TOO_LARGE'];
 
 /** What a look finds of the machine, beyond what is free. */
 export interface Room {
@@ -48,7 +43,7 @@ interface Plan {
 
 /** Whether the fault is of a device, and not of the model. */
 export function isOfDevice(error: unknown): error is CodedError {
-  return error instanceof CodedError && OF_DEVICE.includes(error.code);
+  return error instanceof CodedError && KEPT_FROM.includes(error.code);
 }
 
 export class PlannedModel {

@@ -1,7 +1,7 @@
 /** A job store that several supervisors share: who may end a job, and who hears of what the others do. */
 import type { Job } from '@qwen-supervisor/protocol/job';
 import type { MachineReport, MachineStatus } from '@qwen-supervisor/protocol/status';
-import type { JobStore } from '@qwen-supervisor/supervisor/jobs/job-store';
+import { type JobStore, listAll } from '@qwen-supervisor/supervisor/jobs/job-store';
 import { usable } from '@qwen-supervisor/supervisor/jobs/open-postgres';
 import type { ClaimHooks } from '@qwen-supervisor/supervisor/jobs/postgres-claims';
 import { describe, expect, onTestFinished, test, vi } from 'vitest';
@@ -13,12 +13,7 @@ const SEEDS = Array.from({ length: process.env.FULL === '1' ? 1000 : 20 }, (_, i
 
 /** Of the queue: by priority, then in the order of arrival, however often it was begun and given back. */
 async function firstOf(store: JobStore, accepted: string[]): Promise<string | null> {
-  const queued: Job[] = [];
-  for (let cursor: number | null = null, more = true; more; more = cursor !== null) {
-    const page: { jobs: Job[]; next: number | null } = await store.list({ ...ANY, status: 'queued' }, cursor, 100);
-    queued.push(...page.jobs);
-    cursor = page.next;
-  }
+  const queued = await listAll(store, { ...ANY, status: 'queued' });
   queued.sort((a, b) => b.priority - a.priority || accepted.indexOf(a.id) - accepted.indexOf(b.id));
   return queued[0]?.id ?? null;
 }

@@ -174,13 +174,12 @@ function placesIn(costs: ModelCosts, { machineBytes, card }: Room): [Place, ...P
       const active = costs.activations(stage, pixels, accuracy);
       const isDecomposed = card.attention === 'decomposed';
       // CUDA's fused operator takes heads of any width.
-      const scores =
-        stage === 'transformer'
-          ? isDecomposed && costs.scoreBytes(pixels)
-          : (isDecomposed || card.kind === 'webgpu') && costs.decodedScoreBytes(pixels);
+      const isOfVae = stage === 'vae';
+      const hasScores = isDecomposed || (isOfVae && card.kind === 'webgpu');
+      const scores = !hasScores ? 0 : isOfVae ? costs.decodedScoreBytes(pixels) : costs.scoreBytes(pixels);
       // Through Vulkan all take from the same; on CUDA each keeps its own, of the VAE encoder and decoder.
-      const sessions = card.kind === 'webgpu' ? 1 : stage === 'transformer' ? costs.cudaParts : 2;
-      return sessions * (active + (scores || 0));
+      const sessions = card.kind === 'webgpu' ? 1 : isOfVae ? 2 : costs.cudaParts;
+      return sessions * (active + scores);
     },
     keepsActivations: true,
   };

@@ -1,4 +1,5 @@
 /** How a child comes to its end, and who is to blame: cells of child-table.ts. Pure. */
+import { OF_DEVICE } from '@qwen-supervisor/protocol/device-fault';
 import type { ErrorObject } from '@qwen-supervisor/protocol/errors';
 import type { ExitCause } from '@qwen-supervisor/protocol/status';
 import {
@@ -38,16 +39,9 @@ export function die(child: Child, event: Of<'fatal'>, atMs: number, limits: Chil
   return stay({ ...child, ...dying, ...until(atMs + limits.stopMs) });
 }
 
-/** Told by a load: the device, which was well when it was chosen, is not. */
-const OF_DEVICE: ErrorObject['code'][] = [
-  'DEVICE_UNAVAILABLE',
-  'DEVICE_DRIVER_UNUSABLE',
-  'DEVICE_DRIVER_OLD',
-  'CUDA_RUNTIME_INCOMPLETE',
-];
-
 function fatalCause({ phase }: Child, { error, permanent }: { error: ErrorObject; permanent: boolean }): ExitCause {
   if (error.code === 'DEVICE_MEMORY_EXHAUSTED') return 'device-memory';
+  // A load may tell so of a device that was well when it was chosen.
   if (error.code === 'DEVICE_LOST' || OF_DEVICE.includes(error.code)) return 'device';
   if (permanent) return 'permanent';
   return phase === 'loading' ? 'load-failed' : 'crashed';
